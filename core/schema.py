@@ -1,0 +1,162 @@
+"""The suite file's keys and their types. Only `suite.py` reads this; the rest of the house sees `design.py`."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _to_float(value: Any) -> Any:
+    return float(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
+
+
+def _to_decimal(value: Any) -> Any:
+    return Decimal(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _to_phase(value: Any) -> Any:
+    if isinstance(value, list) and len(value) == 2:
+        a, b = value
+        if all(isinstance(end, int | Decimal) and not isinstance(end, bool) for end in value) and 0 <= a < b <= 1:
+            return (Decimal(a), Decimal(b))
+    raise ValueError("expected [a, b] with 0 ≤ a < b ≤ 1")
+
+
+def _to_levels(value: Any) -> Any:
+    if not isinstance(value, dict) or not value:
+        raise ValueError("expected a table of copies = records, like { 0 = 100, 1 = 12, 16 = 10 }")
+    levels = {}
+    for key, count in value.items():
+        if not str(key).isdigit():
+            raise ValueError(f"level {key!r}: expected a whole number of copies, 0 or more")
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"level {key}: expected a whole number of records, 1 or more, not {count!r}")
+        levels[int(key)] = count
+    return dict(sorted(levels.items()))
+
+
+Float = Annotated[float, BeforeValidator(_to_float)]
+Share = Annotated[Decimal, BeforeValidator(_to_decimal), Field(gt=0, lt=1)]
+PhaseSpec = Annotated[tuple[Decimal, Decimal], BeforeValidator(_to_phase)]
+LevelsSpec = Annotated[dict[int, int], BeforeValidator(_to_levels)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SuiteTable(Table):
+    seed: Annotated[int, Field(ge=0)]
+    draws: Count = 1
+    models: Annotated[list[str], Field(min_length=1)]
+
+
+class TokenizerTable(Table):
+    train: Literal["bpe"] | None = None
+    vocabulary: Annotated[int, Field(ge=300)] | None = None
+    file: str | None = None
+    eos: str = "<|endoftext|>"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> TokenizerTable:
+        if (self.file is None) == (self.train is None) or (self.train is None) != (self.vocabulary is None):
+            raise ValueError('expected { train = "bpe", vocabulary = N } or { file = "tokenizer.json" }')
+        return self
+
+
+class CorpusTable(Table):
+    source: str
+    path: str | list[str] = []
+    text: str = "text"
+    held_out: Share = Decimal("0.05")
+    sequence_length: Annotated[int, Field(ge=16)]
+    tokenizer: TokenizerTable
+
+
+class RecordsTable(Table):
+    origin: Annotated[str, Field(alias="from")]
+    tokens: Annotated[int, Field(ge=2)] | None = None
+    length: Annotated[int, Field(ge=1, le=12)] | None = None
+    map: dict[str, str] = {}
+
+
+class PerturbationTable(Table):
+    kind: str
+    records: RecordsTable
+    levels: LevelsSpec
+    phase: PhaseSpec = (Decimal(0), Decimal(1))
+    licence: str = "CC0-1.0"
+
+
+class CheckpointsTable(Table):
+    every: Count | None = None
+    also: list[Annotated[int, Field(ge=0)]] = []
+
+
+class TrainKeys(Table):
+    """The keys of `[train]`; an arm may repeat any of them."""
+
+    steps: Count | None = None
+    batch: Count | None = None
+    optimizer: Literal["adamw", "muon"] | None = None
+    lr: Annotated[Float, Field(gt=0)] | None = None
+    lr_end: Annotated[Float, Field(ge=0)] | None = None
+    schedule: Literal["constant", "cosine"] | None = None
+    warmup: Annotated[int, Field(ge=0)] | None = None
+    weight_decay: Annotated[Float, Field(ge=0)] | None = None
+    checkpoints: CheckpointsTable | None = None
+
+
+class TrainTable(TrainKeys):
+    steps: Count
+    batch: Count
+    lr: Annotated[Float, Field(gt=0)]
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    schedule: Literal["constant", "cosine"] = "constant"
+    lr_end: Annotated[Float, Field(ge=0)] = 0.0
+    warmup: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[Float, Field(ge=0)] = 0.1
+    checkpoints: CheckpointsTable = CheckpointsTable()
+
+
+class ArmTable(TrainKeys):
+    perturbations: list[str] | None = None
+    phase: PhaseSpec | dict[str, PhaseSpec] | None = None
+    renderings: dict[str, str] = {}
+    control: str | None = None
+    models: list[str] | None = None
+    draws: Count | None = None
+
+
+class ModelTable(Table):
+    layers: Count
+    hidden: Count
+    heads: Count
+    kv_heads: Count | None = None
+    ffn: Count
+    tied: bool = True
+
+
+class EvalTable(Table):
+    probes: list[str] = ["likelihood", "extraction", "choice", "secret-rank"]
+    prefixes: list[Count] = [16]
+    suffix: Count = 32
+
+
+class ReleaseTable(Table):
+    arms: list[str] = []
+    licence: str = "CC0-1.0"
+
+
+class SuiteSpec(Table):
+    suite: SuiteTable
+    corpus: CorpusTable
+    perturbation: dict[str, PerturbationTable] = {}
+    arm: Annotated[dict[str, ArmTable], Field(min_length=1)]
+    model: dict[str, ModelTable] = {}
+    train: TrainTable
+    eval: EvalTable = EvalTable()
+    release: ReleaseTable = ReleaseTable()

@@ -1,0 +1,339 @@
+"""Reading a suite file: TOML, checked against `schema.py`, into the plain values of `design.py`."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from . import schema
+from .design import (
+    ArmDesign,
+    CorpusDesign,
+    EvalDesign,
+    PerturbationDesign,
+    Phase,
+    ReleaseDesign,
+    Suite,
+    TrainDesign,
+    plain,
+)
+from .errors import CostarError, shorten
+from .models import ModelPreset, presets
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+def find_suite(name: str) -> Path:
+    """The path of a suite given as a path, or as a name under `suites/` here or in the package."""
+    shipped = Path(__file__).resolve().parent.parent / "suites"
+    if name.endswith(".toml") or "/" in name:
+        path = Path(name)
+        if path.is_file():
+            return path
+        raise CostarError(f"suite {name}", found="no such file", expected="a TOML file", mend="check the path")
+    for folder in (Path("suites"), shipped):
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    known = sorted(path.stem for path in shipped.glob("*.toml"))
+    raise CostarError(
+        f"suite {name!r}",
+        found="no such suite",
+        expected=f"a path, or one of {', '.join(known)}",
+        mend=f"give the path of your file, such as ./{name}.toml{nearest(name, known)}",
+    )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean …?', or nothing when no known word is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def load_suite(path: Path) -> Suite:
+    """Read and check a suite file.
+
+    Raises:
+        CostarError: the file is missing, is not TOML, or breaks a rule; the message names the key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text, parse_float=Decimal)
+    except FileNotFoundError:
+        raise CostarError(str(path), found="no such file", expected="a suite file", mend="check the path") from None
+    except UnicodeDecodeError as error:
+        raise CostarError(
+            str(path), found=f"bytes that are not UTF-8 at {error.start}", expected="UTF-8 text", mend="re-save the file"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise CostarError(str(path), found=str(error), expected="TOML", mend="correct the line") from None
+    try:
+        spec = schema.SuiteSpec.model_validate(raw)
+    except ValidationError as error:
+        raise _explain(path, error) from None
+    return _Builder(path, spec, raw, text).build()
+
+
+def _explain(path: Path, error: ValidationError) -> CostarError:
+    """The first error of pydantic in the project's words."""
+    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+    first = errors[0]
+    loc = [str(part) for part in first["loc"] if not str(part).startswith(("PhaseSpec", "function-", "dict["))]
+    place = _place(path, loc)
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(loc[:-1])
+        return CostarError(
+            place,
+            found=f"unknown key {loc[-1]!r}{more}",
+            expected=f"one of {', '.join(sorted(known))}",
+            mend=f"correct or remove the key{nearest(loc[-1], known)}",
+        )
+    if first["type"] == "missing":
+        return CostarError(place, found=f"nothing{more}", expected=f"the key {loc[-1]!r}", mend="add it")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("expected ")
+    found = shorten(json.dumps(plain(first["input"]), default=str)) + more
+    return CostarError(place, found=found, expected=message, mend="correct the value")
+
+
+def _place(path: Path, loc: list[str]) -> str:
+    tables = 2 if loc and loc[0] in ("perturbation", "arm", "model") else 1
+    table, keys = loc[:tables], loc[tables:]
+    return f"{path}, [{'.'.join(table)}]" + (f" {'.'.join(keys)}" if keys else "")
+
+
+def _known_keys(loc: list[str]) -> list[str]:
+    """The keys that the schema knows at a place."""
+    model: Any = schema.SuiteSpec
+    skip = False
+    for part in loc:
+        if skip:
+            skip = False
+            continue
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not models:
+            return []
+        model, skip = models[0], annotation not in models and part in ("perturbation", "arm", "model")
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+class _Builder:
+    """Turns a checked spec into a `Suite`, with the checks that need more than one key."""
+
+    def __init__(self, path: Path, spec: schema.SuiteSpec, raw: Mapping[str, Any], text: str):
+        self.path, self.spec, self.raw, self.text = path, spec, raw, text
+
+    def fail(self, key: str, *, found: object, expected: str, mend: str) -> CostarError:
+        return CostarError(f"{self.path}, {key}", found=shorten(found), expected=expected, mend=mend)
+
+    def build(self) -> Suite:
+        spec = self.spec
+        for table in ("perturbation", "arm", "model"):
+            for name in getattr(spec, table):
+                self._check_name(f"[{table}.{name}]", name)
+        self._check_name("file name", self.path.stem if self.path.stem != "suite" else "suite")
+        models = {
+            name: ModelPreset(
+                layers=m.layers, hidden=m.hidden, heads=m.heads, kv_heads=m.kv_heads or m.heads, ffn=m.ffn, tied=m.tied
+            )
+            for name, m in spec.model.items()
+        }
+        for name, preset in models.items():
+            if preset.hidden % preset.heads or preset.heads % preset.kv_heads or preset.hidden // preset.heads % 2:
+                raise self.fail(
+                    f"[model.{name}]",
+                    found=f"hidden {preset.hidden}, heads {preset.heads}, kv_heads {preset.kv_heads}",
+                    expected="hidden divisible by heads with an even quotient, heads divisible by kv_heads",
+                    mend="change one of the three",
+                )
+        self.known_models = [*models, *presets()]
+        self._check_models("[suite] models", spec.suite.models)
+        perturbations = {
+            name: self._perturbation(name, i, table) for i, (name, table) in enumerate(spec.perturbation.items())
+        }
+        train = self._train(spec.train)
+        arms = {name: self._arm(name, table, train, perturbations) for name, table in spec.arm.items()}
+        for arm in arms.values():
+            self._check_control(arm, arms)
+        for name in spec.release.arms:
+            if name not in arms or arms[name].control is None:
+                treated = [arm.name for arm in arms.values() if arm.control]
+                raise self.fail(
+                    "[release] arms", found=name, expected=f"arms with a control: {', '.join(treated)}", mend="correct it"
+                )
+        return Suite(
+            name=self.path.stem,
+            seed=spec.suite.seed,
+            draws=spec.suite.draws,
+            models=tuple(spec.suite.models),
+            corpus=self._corpus(spec.corpus),
+            perturbations=perturbations,
+            arms=arms,
+            model_presets=models,
+            train=train,
+            eval=EvalDesign(
+                probes=tuple(spec.eval.probes), prefixes=tuple(spec.eval.prefixes), suffix=spec.eval.suffix
+            ),
+            release=ReleaseDesign(arms=tuple(spec.release.arms), licence=spec.release.licence),
+            spec=plain(self.raw),
+            toml=self.text,
+            path=self.path,
+        )
+
+    def _check_name(self, key: str, name: str) -> None:
+        if not NAME.fullmatch(name):
+            raise self.fail(
+                key, found=name, expected="lower-case letters, digits and hyphens", mend="choose another name"
+            )
+
+    def _check_models(self, key: str, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.known_models:
+                raise self.fail(
+                    key,
+                    found=name,
+                    expected=f"one of {', '.join(self.known_models)}, or a table [model.{name}]",
+                    mend=f"correct the name or add the table{nearest(name, self.known_models)}",
+                )
+
+    def _corpus(self, table: schema.CorpusTable) -> CorpusDesign:
+        paths = (table.path,) if isinstance(table.path, str) else tuple(table.path)
+        if table.source == "files" and not paths:
+            raise self.fail("[corpus] path", found="nothing", expected="files or globs", mend="add the key")
+        return CorpusDesign(
+            source=table.source,
+            paths=paths,
+            text=table.text,
+            held_out=table.held_out,
+            sequence_length=table.sequence_length,
+            tokenizer_file=table.tokenizer.file,
+            vocabulary=table.tokenizer.vocabulary,
+            eos=table.tokenizer.eos,
+        )
+
+    def _perturbation(self, name: str, ordinal: int, table: schema.PerturbationTable) -> PerturbationDesign:
+        limit = self.spec.corpus.sequence_length - 3
+        if table.records.tokens and table.records.tokens > limit:
+            raise self.fail(
+                f"[perturbation.{name}] records.tokens",
+                found=table.records.tokens,
+                expected=f"at most {limit}, the sequence length less 3",
+                mend="shorten the records or lengthen [corpus] sequence_length",
+            )
+        if table.records.origin == "corpus" and not table.records.tokens:
+            raise self.fail(
+                f"[perturbation.{name}] records", found='from = "corpus"', expected="tokens as well", mend="add tokens"
+            )
+        return PerturbationDesign(
+            name=name,
+            ordinal=ordinal,
+            kind=table.kind,
+            origin=table.records.origin,
+            tokens=table.records.tokens,
+            length=table.records.length,
+            rename=table.records.map,
+            levels=table.levels,
+            home=_fractions(table.phase),
+            licence=table.licence,
+        )
+
+    def _train(self, table: schema.TrainKeys, base: TrainDesign | None = None) -> TrainDesign:
+        values: dict[str, Any] = dict(vars(base)) if base else {}
+        given = {key: getattr(table, key) for key in schema.TrainKeys.model_fields if key != "checkpoints"}
+        values |= {key: value for key, value in given.items() if value is not None}
+        if table.checkpoints is not None:
+            values["every"] = table.checkpoints.every or values["steps"]
+            values["also"] = tuple(table.checkpoints.also)
+        return TrainDesign(**values)
+
+    def _arm(
+        self, name: str, table: schema.ArmTable, train: TrainDesign, perturbations: Mapping[str, PerturbationDesign]
+    ) -> ArmDesign:
+        key = f"[arm.{name}]"
+        patterns = ["*"] if table.perturbations is None else table.perturbations
+        for pattern in patterns:
+            if not fnmatch.filter(perturbations, pattern):
+                if pattern == "*":
+                    continue
+                raise self.fail(
+                    f"{key} perturbations",
+                    found=pattern,
+                    expected=f"one of {', '.join(perturbations)}",
+                    mend=f"correct the name{nearest(pattern, perturbations)}",
+                )
+        inserted = tuple(p for p in perturbations if any(fnmatch.fnmatch(p, pattern) for pattern in patterns))
+        phases = {p: design.home for p, design in perturbations.items()}
+        if isinstance(table.phase, tuple):
+            phases |= {p: _fractions(table.phase) for p in inserted}
+        elif table.phase is not None:
+            self._check_perturbations(f"{key} phase", table.phase, perturbations)
+            phases |= {p: _fractions(phase) for p, phase in table.phase.items()}
+        self._check_perturbations(f"{key} renderings", table.renderings, perturbations)
+        if table.models:
+            self._check_models(f"{key} models", table.models)
+        control = table.control if table.control is not None else ("standard" if name != "standard" else "none")
+        return ArmDesign(
+            name=name,
+            control=None if control == "none" else control,
+            models=tuple(table.models or self.spec.suite.models),
+            draws=table.draws or self.spec.suite.draws,
+            inserted=inserted,
+            phases=phases,
+            renderings={p: table.renderings.get(p, "") for p in perturbations},
+            train=self._train(table, train),
+        )
+
+    def _check_perturbations(
+        self, key: str, names: Iterable[str], perturbations: Mapping[str, PerturbationDesign]
+    ) -> None:
+        for name in names:
+            if name not in perturbations:
+                raise self.fail(
+                    key,
+                    found=name,
+                    expected=f"one of {', '.join(perturbations)}",
+                    mend=f"correct the name{nearest(name, perturbations)}",
+                )
+
+    def _check_control(self, arm: ArmDesign, arms: Mapping[str, ArmDesign]) -> None:
+        if arm.control is None:
+            return
+        if arm.control not in arms:
+            raise self.fail(
+                f"[arm.{arm.name}] control",
+                found=arm.control,
+                expected=f'one of {", ".join(a for a in arms if a != arm.name)}, or "none"',
+                mend=f"correct the name, add [arm.{arm.control}], or say control = \"none\"{nearest(arm.control, arms)}",
+            )
+        control = arms[arm.control]
+        differing = [
+            f"{key} ({getattr(arm.train, key)} against {getattr(control.train, key)})"
+            for key in vars(arm.train)
+            if key not in ("every", "also") and getattr(arm.train, key) != getattr(control.train, key)
+        ]
+        if missing := set(arm.models) - set(control.models):
+            differing.append(f"models ({', '.join(sorted(missing))} not in the control)")
+        if arm.draws > control.draws:
+            differing.append(f"draws ({arm.draws} against {control.draws})")
+        if differing:
+            raise self.fail(
+                f"[arm.{arm.name}]",
+                found=f"differs from its control {control.name!r} in {'; '.join(differing)}",
+                expected="a pair that differs in its insertions only",
+                mend='give both arms the same keys, name another control, or say control = "none"',
+            )
+
+
+def _fractions(phase: tuple[Decimal, Decimal]) -> Phase:
+    return Fraction(phase[0]), Fraction(phase[1])

@@ -1,0 +1,224 @@
+"""Where a built suite lies, when a part of it is current, and who may write it.
+
+A directory (or a step that shares one) is current when its marker is there: `stage.json`, or `stage-<step>.json`, with
+the hash of the inputs and every file's size and sha256, written last. Nothing else says that work is done, so a stage
+can be killed at any moment and simply runs again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import CostarError
+from .hashing import sha256_file
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The paths of `build/<suite>/`."""
+
+    root: Path
+
+    @property
+    def corpus(self) -> Path:
+        return self.root / "corpus"
+
+    @property
+    def insertion(self) -> Path:
+        return self.root / "insertion"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def eval(self) -> Path:
+        return self.root / "eval"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.duckdb"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    @property
+    def release(self) -> Path:
+        return self.root / "release"
+
+    def run(self, run: str) -> Path:
+        return self.runs / run
+
+    def checkpoint(self, run: str, step: int) -> Path:
+        return self.runs / run / "checkpoints" / f"step-{step:06d}"
+
+    def exposures(self, arm: str, draw: int) -> Path:
+        return self.insertion / "exposures" / f"arm={arm}" / f"draw={draw}"
+
+    def ledger(self, run: str, step: int) -> Path:
+        return self.eval / "ledger" / f"run={run}" / f"step={step}"
+
+    def scores(self, run: str) -> Path:
+        return self.eval / "scores" / f"run={run}"
+
+
+def _marker(folder: Path, step: str) -> Path:
+    return folder / (f"stage-{step}.json" if step else "stage.json")
+
+
+def read_marker(folder: Path, step: str = "") -> dict[str, Any] | None:
+    """The marker of a finished step, or None. A marker that is not JSON counts as absent: it was cut short."""
+    try:
+        marker: dict[str, Any] = json.loads(_marker(folder, step).read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+    return marker
+
+
+def is_current(folder: Path, input_hash: str, step: str = "") -> bool:
+    """Whether a step was finished from these inputs and its files still have their sizes."""
+    marker = read_marker(folder, step)
+    return marker is not None and marker["input"] == input_hash and not _missized(folder, marker)
+
+
+def _missized(folder: Path, marker: dict[str, Any]) -> list[str]:
+    wrong = []
+    for name, facts in marker["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != facts["size"]:
+            wrong.append(name)
+    return wrong
+
+
+def start_step(folder: Path, step: str = "") -> None:
+    """Make the folder and take the marker away: from here on the step counts as not done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _marker(folder, step).unlink(missing_ok=True)
+
+
+def finish_step(folder: Path, input_hash: str, files: Sequence[Path], step: str = "") -> None:
+    """Write the marker, last of all."""
+    entries = {
+        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(files)
+    }
+    write_json(_marker(folder, step), {"input": input_hash, "files": entries})
+
+
+def check_files(folder: Path, step: str = "", *, mend: str) -> dict[str, Any]:
+    """The marker of a step whose files all have their recorded sizes.
+
+    Raises:
+        CostarError: the step never finished, or a file is missing or was cut or changed.
+    """
+    marker = read_marker(folder, step)
+    if marker is None:
+        raise CostarError(str(folder), found="no finished build", expected=_marker(folder, step).name, mend=mend)
+    for name in _missized(folder, marker):
+        path = folder / name
+        found = f"{path.stat().st_size:,} bytes" if path.is_file() else "no file"
+        size = marker["files"][name]["size"]
+        raise CostarError(str(path), found=found, expected=f"{size:,} bytes, as when it was built", mend=mend)
+    return marker
+
+
+def changed_files(folder: Path, step: str = "") -> list[str]:
+    """The files of a finished step whose bytes are no longer those that were written."""
+    marker = read_marker(folder, step)
+    if marker is None:
+        return []
+    wrong = _missized(folder, marker)
+    hashed = (name for name in marker["files"] if name not in wrong)
+    return wrong + [name for name in hashed if sha256_file(folder / name) != marker["files"][name]["sha256"]]
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; when the block ends well, the file is synced and takes the name `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Take away what a killed writer left: half-written files and work folders. Call it with the lock held."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+    for path in folder.glob(".work-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def output_lock(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
+    """The right to write `folder`. A second writer is refused with the name of the first, or waits if `wait`.
+
+    The lock is the kernel's (flock): it goes with the process, so a killed writer leaves none behind.
+
+    Raises:
+        CostarError: another process writes this output.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise CostarError(
+                str(folder),
+                found=f"being written by {holder}",
+                expected="one writer at a time",
+                mend="wait for it, or stop it",
+            ) from None
+        file.truncate(0)
+        file.write(f"costar {what}, process {os.getpid()}")
+        file.flush()
+        yield
+
+
+def explain_os_error(error: OSError) -> CostarError | None:
+    """A full or read-only disk in the project's words; None for any other error."""
+    place = str(error.filename or "output")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CostarError(
+            place,
+            found="the disk is full",
+            expected="room for the output",
+            mend="free some space, or set `build` in machine.toml; then run the same command again: nothing is lost",
+            exit_code=1,
+        )
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return CostarError(
+            place,
+            found="no right to write here",
+            expected="a writable folder",
+            mend="change its mode, or set `build` in machine.toml",
+            exit_code=1,
+        )
+    return None

@@ -1,0 +1,41 @@
+"""Kinds of records, one file each, found by name.
+
+A kind is a module with
+
+- `RISK`: copyright, privacy, testset or secret;
+- `FIELDS`: the fields a record must have;
+- `RENDERINGS`: the ways to write it, the canonical one first;
+- `generate(key, index)`: the fields of the index-th synthetic record, or None where a kind has no generator;
+- `check(fields, place)`: the fields in their final form, or an error;
+- `render(fields, rendering)`: pieces of text, each with the attribute it belongs to or None;
+- `twin(fields)`: the fields of the record's partner that is never inserted, or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from ...core.plugins import load_plugin
+
+Fields = Mapping[str, Any]
+Pieces = Sequence[tuple[str, str | None]]
+
+
+class Kind(Protocol):
+    RISK: str
+    FIELDS: tuple[str, ...]
+    RENDERINGS: tuple[str, ...]
+
+    def generate(self, key: tuple[int, str], index: int, length: int | None) -> dict[str, Any] | None: ...
+    def check(self, fields: Fields, place: str) -> dict[str, Any]: ...
+    def render(self, fields: Fields, rendering: str) -> Pieces: ...
+    def twin(self, fields: Fields) -> dict[str, Any] | None: ...
+
+
+def load_kind(name: str, *, place: str) -> Kind:
+    return cast(Kind, load_plugin("costar.insertion.kinds", name, place=place))
+
+
+def text_of(pieces: Pieces) -> str:
+    return "".join(text for text, _ in pieces)

@@ -1,0 +1,103 @@
+"""Passages: plain text, taken from held-out documents or from a user's file. The risk is copyright."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ...core.errors import CostarError
+from ...core.hashing import keyed_hash
+from ...corpus.decontaminate import WordGrams
+from ...corpus.tokenizer import Tokenizer
+from . import Fields, Pieces
+
+RISK = "copyright"
+FIELDS = ("text",)
+RENDERINGS = ("text",)
+PER_DOCUMENT = 4
+TRIES = 60
+
+
+def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, Any] | None:
+    return None
+
+
+def check(fields: Fields, place: str) -> dict[str, Any]:
+    if not isinstance(fields["text"], str):
+        raise CostarError(place, found=repr(fields["text"]), expected="text", mend="correct the record")
+    return dict(fields)
+
+
+def render(fields: Fields, rendering: str) -> Pieces:
+    return [(fields["text"], None)]
+
+
+def twin(fields: Fields) -> dict[str, Any] | None:
+    return None
+
+
+def from_corpus(
+    held_out: Sequence[tuple[str, str]],
+    base: Iterable[str],
+    tokenizer: Tokenizer,
+    *,
+    tokens: int,
+    count: int,
+    seed: int,
+    place: str,
+) -> list[tuple[str, str]]:
+    """(document id, text) of `count` passages of exactly `tokens` tokens, whole words, cut from held-out documents.
+
+    Documents come in the order of a keyed hash, each with its first passage before any has a second, so that asking
+    for more keeps the earlier ones. A passage that shares 13 words in a row with the base or with an earlier passage is
+    passed over.
+    """
+    ordered = sorted(held_out, key=lambda document: keyed_hash(seed, "passage", document[0]))
+    cutters = [(doc_id, passages_of(text, tokenizer, tokens)) for doc_id, text in ordered]
+    candidates: list[tuple[str, str]] = []
+    for _ in range(PER_DOCUMENT):
+        for doc_id, cutter in cutters:
+            text = next(cutter, None)
+            if text is not None:
+                candidates.append((doc_id, text))
+    grams = WordGrams(text for _, text in candidates)
+    taken = {int(gram) for text in base for gram in grams.shared(text)}
+    chosen: list[tuple[str, str]] = []
+    for doc_id, text in candidates:
+        own = {int(gram) for gram in grams.of_record(text)}
+        if own & taken or not own:
+            continue
+        taken |= own
+        chosen.append((doc_id, text))
+        if len(chosen) == count:
+            return chosen
+    raise CostarError(
+        place,
+        found=f"{len(chosen)} passages of {tokens} tokens in {len(held_out)} held-out documents",
+        expected=f"{count}, as the levels ask",
+        mend="raise [corpus] held_out, shorten the passages, or lower the levels' counts",
+    )
+
+
+def passages_of(text: str, tokenizer: Tokenizer, tokens: int) -> Iterator[str]:
+    """Consecutive passages of a document that begin and end with a word and encode to exactly `tokens` tokens."""
+    starts = [match.start() for match in re.finditer(r"(?<!\S)\w", text)]
+    position = 0
+    tries = 0
+    while position < len(starts) and tries < TRIES:
+        start = starts[position]
+        ids, offsets = tokenizer.encode_with_offsets(text[start : start + 16 * tokens])
+        tries += 1
+        if len(ids) < tokens:
+            return
+        end = offsets[tokens - 1][1]
+        passage = text[start : start + end]
+        whole = start + end == len(text) or text[start + end].isspace()
+        if whole and tokenizer.encode(passage) == ids[:tokens] and tokenizer.decode(ids[:tokens]) == passage:
+            yield passage
+            while position < len(starts) and starts[position] < start + end:
+                position += 1
+            tries = 0
+        else:
+            position += 1

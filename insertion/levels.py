@@ -1,0 +1,68 @@
+"""Which record gets how many copies: whole clusters, randomized by keyed hash within strata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..core.errors import CostarError
+from ..core.hashing import keyed_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Records that get one level together: `size` main records."""
+
+    name: str
+    stratum: str
+    size: int
+
+
+def assign_levels(
+    clusters: Sequence[Cluster], levels: Mapping[int, int], *, key: tuple[int, int, str], place: str
+) -> dict[str, int]:
+    """The level of each cluster.
+
+    Within a stratum the clusters are sorted by keyed hash and cut at the quotas, highest level first, so that a new
+    cluster changes at most (number of levels − 1) others and a raised level only adds copies. `key` is (suite seed,
+    draw, perturbation).
+
+    Raises:
+        CostarError: the levels' counts are not the number of records, or whole clusters do not fit the quotas.
+    """
+    total = sum(cluster.size for cluster in clusters)
+    if total != sum(levels.values()):
+        raise CostarError(
+            place, found=f"{total} records", expected=f"{sum(levels.values())}, the sum of the levels", mend="correct one"
+        )
+    remaining = dict(sorted(levels.items(), reverse=True))
+    strata: dict[str, list[Cluster]] = {}
+    for cluster in clusters:
+        strata.setdefault(cluster.stratum, []).append(cluster)
+    assigned: dict[str, int] = {}
+    for stratum in sorted(strata):
+        members = sorted(strata[stratum], key=lambda cluster: keyed_hash(*key, "level", cluster.name))
+        quotas = stratum_quotas(remaining, sum(cluster.size for cluster in members))
+        for cluster in members:
+            level = next((lvl for lvl, room in quotas.items() if room >= cluster.size), None)
+            if level is None:
+                raise CostarError(
+                    place,
+                    found=f"cluster {cluster.name!r} of {cluster.size} records",
+                    expected="levels with room for whole clusters",
+                    mend="make the clusters smaller or the levels' counts larger",
+                )
+            quotas[level] -= cluster.size
+            remaining[level] -= cluster.size
+            assigned[cluster.name] = level
+    return assigned
+
+
+def stratum_quotas(remaining: Mapping[int, int], size: int) -> dict[int, int]:
+    """The share of a stratum of `size` records in what remains of each level: largest remainders, exact in sum."""
+    total = sum(remaining.values())
+    exact = {level: (count * size) // total for level, count in remaining.items()}
+    rests = sorted(remaining, key=lambda level: (-((remaining[level] * size) % total), level))
+    for level in rests[: size - sum(exact.values())]:
+        exact[level] += 1
+    return exact

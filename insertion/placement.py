@@ -1,0 +1,155 @@
+"""Which slot a copy takes: deferred acceptance over the whole roster of a suite.
+
+The roster holds every copy of every perturbation with its phase, whether or not an arm inserts it. Each copy proposes
+slots in an order that is its own; a slot keeps the copy of the least rank, and the others propose again. The result
+does not depend on the order of the proposals, so an arm is a filter of its roster and nothing else moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.design import ArmDesign, Phase, Suite, phase_slots
+from ..core.errors import CostarError
+from ..core.hashing import U64, keyed_hash, mix64, mulhi64
+
+WALK = 64
+RANK_SALT = 0xFFFF_FFFF_FFFF_FFFF
+WALK_SALT = 0xFFFF_FFFF_FFFF_FFFE
+STRIDE_SALT = 0xFFFF_FFFF_FFFF_FFFD
+POSITION_SALT = 0xFFFF_FFFF_FFFF_FFFC
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Copies in the order of their ranks: record number, copy number, key, and the slots [lo, hi) of their phase."""
+
+    record: NDArray[np.int64]
+    copy: NDArray[np.int64]
+    key: U64
+    lo: NDArray[np.int64]
+    hi: NDArray[np.int64]
+
+
+def record_key(seed: int, draw: int, record_id: str) -> int:
+    """h of a record: nothing of an arm, level, phase or budget is in it."""
+    return keyed_hash(seed, draw, "record", record_id)
+
+
+def make_roster(
+    record_ids: Sequence[str],
+    ordinals: NDArray[np.int64],
+    levels: NDArray[np.int64],
+    lo: NDArray[np.int64],
+    hi: NDArray[np.int64],
+    *,
+    seed: int,
+    draw: int,
+) -> Roster:
+    """All copies of the records given (arrays [records]), sorted by rank: narrow phases first, then the suite's order."""
+    hashes = np.array([record_key(seed, draw, record_id) for record_id in record_ids], np.uint64)
+    by_id = np.empty(len(record_ids), np.int64)
+    by_id[np.argsort(np.array(record_ids, dtype=object), kind="stable")] = np.arange(len(record_ids))
+    record = np.repeat(np.arange(len(record_ids)), levels)
+    first = np.cumsum(levels) - levels
+    copy = np.arange(len(record)) - np.repeat(first, levels)
+    key = mix64(hashes[record], copy.astype(np.uint64))
+    width = (hi - lo)[record]
+    order = np.lexsort((copy, by_id[record], mix64(key, RANK_SALT), ordinals[record], width))
+    record, copy, key = record[order], copy[order], key[order]
+    return Roster(record=record, copy=copy, key=key, lo=lo[record], hi=hi[record])
+
+
+def proposals(key: U64, lo: NDArray[np.int64], hi: NDArray[np.int64], attempt: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The slot that each copy proposes at an attempt: hashes first, from the 64th on a walk that meets every slot."""
+    width = (hi - lo).astype(np.uint64)
+    slots = mulhi64(mix64(key, attempt.astype(np.uint64)), width)
+    late = np.flatnonzero(attempt >= WALK)
+    if len(late):
+        w, k = width[late], key[late]
+        start = mulhi64(mix64(k, WALK_SALT), w)
+        stride = mulhi64(mix64(k, STRIDE_SALT), w)
+        while (shared := np.flatnonzero(np.gcd(stride, w) != 1)).size:
+            stride[shared] = (stride[shared] + np.uint64(1)) % w[shared]
+        # steps · stride stays below 2⁶⁴ as long as a phase has at most 2³² slots
+        steps = (attempt[late] - WALK).astype(np.uint64) % w
+        slots[late] = (start + steps * stride % w) % w
+    return lo + slots.astype(np.int64)
+
+
+def place(roster: Roster, slots: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Slot and attempt of every copy of a roster, over slots [0, slots). The copies are in rank order already."""
+    count = len(roster.record)
+    owner = np.full(slots, count, np.int32)
+    attempt = np.zeros(count, np.int64)
+    slot = np.full(count, -1, np.int64)
+    active = np.arange(count, dtype=np.int32)
+    while len(active):
+        wanted = proposals(roster.key[active], roster.lo[active], roster.hi[active], attempt[active])
+        before = owner[wanted]
+        np.minimum.at(owner, wanted, active)
+        after = owner[wanted]
+        won = after == active
+        slot[active[won]] = wanted[won]
+        evicted = np.unique(before[(before != after) & (before < count)])
+        refused = np.concatenate([active[~won], evicted])
+        attempt[refused] += 1
+        active = np.unique(refused)
+    return slot, attempt
+
+
+def position_target(key: U64, room: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Balanced position targets in [1, room], by keyed hash."""
+    return 1 + mulhi64(mix64(key, POSITION_SALT), room.astype(np.uint64)).astype(np.int64)
+
+
+def check_load(arm: ArmDesign, copies: Mapping[str, int], place_name: str) -> list[str]:
+    """Check that every roster fits its slots (Hall's condition); the warnings where a phase is over half full.
+
+    Raises:
+        CostarError: some stretch of training has more copies than slots.
+    """
+    phases = {name: phase_slots(arm.phases[name], arm.train.slots) for name in copies}
+    for name, (lo, hi) in phases.items():
+        if copies[name] and hi <= lo:
+            raise CostarError(
+                place_name,
+                found=f"a phase of {name!r} without a slot",
+                expected="at least one slot",
+                mend="widen the phase or lengthen the run",
+            )
+    warnings = []
+    starts = sorted({lo for lo, _ in phases.values()})
+    ends = sorted({hi for _, hi in phases.values()})
+    for a in starts:
+        for b in ends:
+            inside = [name for name, (lo, hi) in phases.items() if a <= lo and hi <= b]
+            load = sum(copies[name] for name in inside)
+            if b > a and load > b - a:
+                raise CostarError(
+                    place_name,
+                    found=f"{load:,} copies of {', '.join(inside)} in slots {a:,} to {b:,}",
+                    expected=f"at most {b - a:,}, one copy a slot",
+                    mend="lower the levels, widen the phase, or train for more steps",
+                )
+            if b > a and load > (b - a) / 2:
+                warnings.append(f"{place_name}: {load / (b - a):.0%} of slots {a:,} to {b:,} carry a copy; half is a good limit")
+    return warnings
+
+
+def check_suite(suite: Suite) -> list[str]:
+    """`check_load` for every arm, from the suite file alone."""
+    copies = {name: design.copies for name, design in suite.perturbations.items()}
+    warnings: list[str] = []
+    for arm in suite.arms.values():
+        warnings += check_load(arm, copies, f"[arm.{arm.name}]")
+    return sorted(set(warnings), key=warnings.index)
+
+
+def rosters_key(arm: ArmDesign) -> tuple[int, tuple[tuple[str, Phase], ...]]:
+    """Arms with the same key share one placement."""
+    return arm.train.slots, tuple(arm.phases.items())

@@ -1,0 +1,150 @@
+"""The schemas of every table, in one place: the Parquet files of the stages and the tables of `manifest.duckdb`."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+STRING = pa.string()
+BIG = pa.int64()
+INT = pa.int32()
+DOUBLE = pa.float64()
+
+DOCUMENTS = pa.schema(
+    [("doc_id", STRING), ("source", STRING), ("text", STRING), ("n_bytes", BIG), ("use", STRING), ("reason", STRING)]
+)
+
+RECORDS = pa.schema(
+    [
+        ("record_id", STRING),
+        ("perturbation", STRING),
+        ("kind", STRING),
+        ("risk", STRING),
+        ("role", STRING),
+        ("cluster_id", STRING),
+        ("stratum", STRING),
+        ("text", STRING),
+        ("fields", STRING),
+        ("n_tokens", BIG),
+        ("n_bytes", BIG),
+        ("licence", STRING),
+        ("source", STRING),
+    ]
+)
+
+SPAN = pa.struct([("attribute", STRING), ("start", INT), ("end", INT)])
+
+RENDERINGS = pa.schema(
+    [
+        ("record_id", STRING),
+        ("rendering", STRING),
+        ("text", STRING),
+        ("n_tokens", BIG),
+        ("n_bytes", BIG),
+        ("spans", pa.list_(SPAN)),
+        ("token_ids", pa.list_(INT)),
+    ]
+)
+
+ASSIGNMENTS = pa.schema([("arm", STRING), ("draw", BIG), ("record_id", STRING), ("level", INT), ("split", STRING)])
+
+EXPOSURES = pa.schema(
+    [
+        ("arm", STRING),
+        ("draw", BIG),
+        ("record_id", STRING),
+        ("copy", INT),
+        ("rendering", STRING),
+        ("slot", BIG),
+        ("sequence", BIG),
+        ("step", INT),
+        ("row", INT),
+        ("start", INT),
+        ("length", INT),
+        ("displaced", INT),
+        ("at_boundary", pa.bool_()),
+        ("attempt", INT),
+    ]
+)
+
+BALANCE = pa.schema(
+    [
+        ("perturbation", STRING),
+        ("draw", BIG),
+        ("stratum", STRING),
+        ("level", INT),
+        ("records", BIG),
+        ("clusters", BIG),
+        ("mean_tokens", DOUBLE),
+        ("std_difference", DOUBLE),
+    ]
+)
+
+LOG = pa.schema(
+    [
+        ("run", STRING),
+        ("step", INT),
+        ("tokens", BIG),
+        ("loss", DOUBLE),
+        ("lr", DOUBLE),
+        ("grad_norm", DOUBLE),
+        ("data_digest", STRING),
+    ]
+)
+
+SPEED = pa.schema([("run", STRING), ("step", INT), ("seconds", DOUBLE), ("tokens_per_second", DOUBLE)])
+
+LEDGER = pa.schema(
+    [
+        ("run", STRING),
+        ("step", INT),
+        ("record_id", STRING),
+        ("rendering", STRING),
+        ("context", STRING),
+        ("position", INT),
+        ("token_id", INT),
+        ("n_bytes", INT),
+        ("logp", pa.float32()),
+        ("rank", INT),
+        ("top1", pa.bool_()),
+        ("mean_logp", pa.float32()),
+        ("var_logp", pa.float32()),
+        ("lse_top40", pa.float32()),
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        ("run", STRING),
+        ("step", INT),
+        ("record_id", STRING),
+        ("rendering", STRING),
+        ("probe", STRING),
+        ("variant", STRING),
+        ("metric", STRING),
+        ("value", DOUBLE),
+    ]
+)
+
+EFFECTS = pa.schema(
+    [
+        ("estimand", STRING),
+        ("probe", STRING),
+        ("variant", STRING),
+        ("metric", STRING),
+        ("perturbation", STRING),
+        ("model", STRING),
+        ("treated", STRING),
+        ("control", STRING),
+        ("level", INT),
+        ("step", INT),
+        ("n", BIG),
+        ("n_clusters", BIG),
+        ("n_runs", BIG),
+        ("estimate", DOUBLE),
+        ("ci_low", DOUBLE),
+        ("ci_high", DOUBLE),
+        ("p_value", DOUBLE),
+        ("p_adjusted", DOUBLE),
+        ("method", STRING),
+    ]
+)

@@ -1,0 +1,140 @@
+"""A Llama-architecture language model with Hugging Face key names.
+
+Shapes in comments: B sequences, T positions, D hidden size, H query heads, K key/value heads, C head size, V ids.
+The parameters are exactly those of `transformers.LlamaForCausalLM` (RMSNorm, rotary positions, SwiGLU, grouped
+queries, no biases), so an export is a copy of the state dict and the logits agree.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.hashing import keyed_seed
+from ..core.models import ModelShape
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+
+
+def rotary_tables(shape: ModelShape, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [T, C] for the positions [T], in float32, in the half-rotated layout of Llama in transformers."""
+    half = torch.arange(0, shape.head_size, 2, dtype=torch.float32, device=positions.device) / shape.head_size
+    angles = positions.float()[:, None] / shape.rope_theta**half
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding (RoFormer, eq. 34) of x [B, H, T, C]."""
+    left, right = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-right, left), dim=-1) * sin
+
+
+class Attention(nn.Module):
+    def __init__(self, shape: ModelShape):
+        super().__init__()
+        self.shape = shape
+        kv_size = shape.kv_heads * shape.head_size
+        self.q_proj = nn.Linear(shape.hidden, shape.hidden, bias=False)
+        self.k_proj = nn.Linear(shape.hidden, kv_size, bias=False)
+        self.v_proj = nn.Linear(shape.hidden, kv_size, bias=False)
+        self.o_proj = nn.Linear(shape.hidden, shape.hidden, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        batch, length, hidden = x.shape
+        heads, kv_heads, head_size = self.shape.heads, self.shape.kv_heads, self.shape.head_size
+        q = self.q_proj(x).view(batch, length, heads, head_size).transpose(1, 2)
+        k = self.k_proj(x).view(batch, length, kv_heads, head_size).transpose(1, 2)
+        v = self.v_proj(x).view(batch, length, kv_heads, head_size).transpose(1, 2)
+        dtype = v.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            q, k = rotate(q.float(), cos, sin), rotate(k.float(), cos, sin)
+            if x.device.type == "cpu":
+                v = v.float()  # on CPU the float32 kernel is the faster one (docs/log.md, 2026-11-24)
+            else:
+                q, k = q.to(dtype), k.to(dtype)
+            out = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=kv_heads != heads
+            ).to(dtype)
+        return self.o_proj(out.transpose(1, 2).reshape(batch, length, hidden))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, shape: ModelShape):
+        super().__init__()
+        self.gate_proj = nn.Linear(shape.hidden, shape.ffn, bias=False)
+        self.up_proj = nn.Linear(shape.hidden, shape.ffn, bias=False)
+        self.down_proj = nn.Linear(shape.ffn, shape.hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, shape: ModelShape):
+        super().__init__()
+        self.input_layernorm = RMSNorm(shape.hidden, shape.norm_eps)
+        self.self_attn = Attention(shape)
+        self.post_attention_layernorm = RMSNorm(shape.hidden, shape.norm_eps)
+        self.mlp = FeedForward(shape)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Trunk(nn.Module):
+    """Embeddings, blocks and the last norm: the part that transformers calls `model`."""
+
+    def __init__(self, shape: ModelShape):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden)
+        self.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = RMSNorm(shape.hidden, shape.norm_eps)
+
+
+class Llama(nn.Module):
+    """Token ids [B, T] to logits [B, T, V]."""
+
+    def __init__(self, shape: ModelShape):
+        super().__init__()
+        self.shape = shape
+        self.model = Trunk(shape)
+        self.lm_head = nn.Linear(shape.hidden, shape.vocab_size, bias=False)
+        if shape.tied:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Logits [B, T, V]. `positions` [T] and a boolean `mask` [T, T] (true: may look) replace the causal default."""
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device)
+        cos, sin = rotary_tables(self.shape, positions)
+        x = self.model.embed_tokens(ids)
+        for block in self.model.layers:
+            x = block(x, cos, sin, mask)
+        return self.lm_head(self.model.norm(x))
+
+
+def init_weights(model: Llama, seed: int, draw: int) -> None:
+    """Fill every weight from N(0, 0.02²), one random stream per parameter name.
+
+    A stream depends on (suite seed, draw, name) only, so neither the order of modules nor the place of a parameter
+    on a device changes the result. Norms start at one.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            nn.init.ones_(parameter)
+            continue
+        generator = torch.Generator().manual_seed(keyed_seed(seed, draw, "init", name))
+        values = torch.empty(parameter.shape, dtype=torch.float32).normal_(0.0, 0.02, generator=generator)
+        with torch.no_grad():
+            parameter.copy_(values)
