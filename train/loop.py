@@ -1,0 +1,270 @@
+"""Training one run: from its last checkpoint, from its parent's, or from initialization, to its last step.
+
+What step t reads, the learning rate and the initialization are functions of (suite, draw, arm, t). Nothing random is
+carried, so a run that was killed and resumed ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..core.errors import CostarError
+from ..core.hashing import EMPTY_DIGEST, row_hashes, step_digest
+from ..core.parquet import write_table
+from ..core.workspace import Workspace, output_lock, write_json
+from ..insertion.overlay import Overlay, open_overlay
+from ..manifests.tables import LOG, SPEED
+from .checkpoint import check_checkpoint, finished_steps, load_checkpoint, read_saved, save_checkpoint
+from .config import RunConfig, read_config
+from .export import export_hf
+from .identity import DATA_EXACT, REPEATABLE, numeric_identity, pick_device, pick_dtype
+from .model import Llama, init_weights
+from .optim import Optimizers
+from .schedule import lr_at
+
+CLIP = 1.0
+Remark = Callable[[str], None]
+
+
+class Trainer:
+    """The state of one run in one process: model, optimizers, step, and the rolling digest of the rows read."""
+
+    def __init__(self, config: RunConfig, overlay: Overlay, *, micro_batch: int = 0):
+        self.config, self.overlay = config, overlay
+        self.device = pick_device()
+        self.dtype = pick_dtype(self.device)
+        self.micro_batch = min(micro_batch or config.train.batch, config.train.batch)
+        with torch.device(self.device):
+            self.model = Llama(config.shape)
+        init_weights(self.model, config.seed, config.draw)
+        self.optimizers = Optimizers(self.model, config.train)
+        self.step = 0
+        self.digest = EMPTY_DIGEST
+
+    def identity(self) -> dict[str, Any]:
+        return numeric_identity(self.device, self.dtype, self.micro_batch)
+
+    def load(self, folder: Path, config_sha256: str | None) -> None:
+        """Continue from a checkpoint. `config_sha256` is None for a parent's, whose configuration is another."""
+        saved = check_checkpoint(folder, config_sha256)
+        load_checkpoint(folder, self.model, self.optimizers)
+        self.step, self.digest = saved.step, bytes.fromhex(saved.data_digest)
+
+    def rows(self, step: int) -> np.ndarray[Any, Any]:
+        """The ids [batch, L+1] that a step reads."""
+        batch = self.config.train.batch
+        return self.overlay.sequences(np.arange(step * batch, (step + 1) * batch))
+
+    def train_step(self) -> dict[str, Any]:
+        """One update; the row of the log."""
+        design = self.config.train
+        rows = self.rows(self.step)
+        ids = torch.from_numpy(rows.astype(np.int64)).to(self.device)
+        loss = torch.zeros((), device=self.device)
+        for part in ids.split(self.micro_batch):
+            share = self.loss(part) * (len(part) / design.batch)
+            share.backward()  # type: ignore[no-untyped-call]
+            loss += share.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        lr = lr_at(design, self.step)
+        self.optimizers.step(lr)
+        self.digest = step_digest(self.digest, row_hashes(rows))
+        row = {
+            "run": self.config.run,
+            "step": self.step,
+            "tokens": (self.step + 1) * design.batch * self.config.sequence_length,
+            "loss": loss.item(),
+            "lr": lr,
+            "grad_norm": norm.item(),
+            "data_digest": self.digest.hex(),
+        }
+        if not np.isfinite(row["loss"]) or not np.isfinite(row["grad_norm"]):
+            first = self.step * design.batch
+            raise CostarError(
+                f"run {self.config.run}, step {self.step}",
+                found=f"loss {row['loss']}, gradient norm {row['grad_norm']} on slots {first} to {first + design.batch - 1}",
+                expected="finite numbers",
+                mend="lower lr or lengthen warmup",
+            )
+        self.step += 1
+        return row
+
+    def loss(self, ids: Tensor) -> Tensor:
+        """Mean cross-entropy in nats over the L targets of each sequence of ids [B, L+1]."""
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            logits = self.model(ids[:, :-1])
+        return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+
+
+@dataclass
+class RunLog:
+    """`log/log.jsonl` grows by a line a step, for people who watch; `log.parquet` is rewritten at every checkpoint."""
+
+    folder: Path
+    rows: list[dict[str, Any]]
+
+    @classmethod
+    def open(cls, folder: Path, before: int) -> RunLog:
+        """The log up to a step; what a killed process wrote beyond its last checkpoint is cut off."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "log.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        rows = [row for row in map(_parsed, lines) if row is not None and row["step"] < before]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return cls(folder, rows)
+
+    def append(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def save(self) -> None:
+        columns = {name: [row[name] for row in self.rows] for name in LOG.names}
+        write_table(self.folder / "log.parquet", pa.table(columns, schema=LOG))
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        row: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:  # the line that a killed process was writing
+        return None
+    return row
+
+
+def is_finished(workspace: Workspace, config: RunConfig) -> bool:
+    """Whether a run's last checkpoint is there (or its parent's, where nothing differs)."""
+    run = config.parent_run if config.parent_run and config.branch_step == config.train.steps else config.run
+    saved = read_saved(workspace.checkpoint(run, config.train.steps))
+    return saved is not None and (run != config.run or saved.config_sha256 == config.config_sha256())
+
+
+def locate_checkpoint(workspace: Workspace, config: RunConfig, step: int) -> tuple[str, Path]:
+    """The run that wrote the checkpoint that a run has at a step (itself or an ancestor), and where it lies."""
+    while config.parent_run and step <= config.branch_step:
+        config = read_config(workspace, config.parent_run)
+    return config.run, workspace.checkpoint(config.run, step)
+
+
+def train_run(workspace: Workspace, run: str, *, micro_batch: int = 0, remark: Remark = lambda text: None) -> None:
+    """Train a run whose `config.json` is written; continues where an earlier process stopped.
+
+    Raises:
+        CostarError: data or a checkpoint is damaged, belongs to something else, or another process trains this run.
+    """
+    folder = workspace.run(run)
+    with output_lock(folder, f"train {run}"):
+        config = read_config(workspace, run)
+        overlay = open_overlay(
+            workspace, config.arm, config.draw, seed=config.seed, length=config.sequence_length, eos=config.eos_id
+        )
+        _check_data(workspace, config, overlay)
+        if is_finished(workspace, config):
+            _, last = locate_checkpoint(workspace, config, config.train.steps)
+            export_hf(workspace, config, last, config.train.steps)
+            return
+        trainer = Trainer(config, overlay, micro_batch=micro_batch)
+        _start(workspace, trainer, remark)
+        log = RunLog.open(folder / "log", trainer.step)
+        speed = _Speed(folder / "speed", run)
+        while trainer.step < config.train.steps:
+            if trainer.step == 0 and 0 in config.checkpoints:
+                _save(workspace, trainer, log)
+            started = time.perf_counter()
+            log.append(trainer.train_step())
+            speed.add(trainer.step - 1, time.perf_counter() - started, config.train.batch * config.sequence_length)
+            if trainer.step in config.checkpoints:
+                _save(workspace, trainer, log)
+                speed.save()
+        export_hf(workspace, config, workspace.checkpoint(run, trainer.step), trainer.step)
+
+
+def _save(workspace: Workspace, trainer: Trainer, log: RunLog) -> None:
+    log.save()
+    config = trainer.config
+    save_checkpoint(
+        workspace, config.run, trainer.step, trainer.model, trainer.optimizers, trainer.digest, config.config_sha256()
+    )
+
+
+def _check_data(workspace: Workspace, config: RunConfig, overlay: Overlay) -> None:
+    """The data must be those that the configuration names."""
+    facts = json.loads((workspace.corpus / "corpus.json").read_text(encoding="utf-8"))
+    names = {"tokens_sha256": "corpus", "tokenizer_sha256": "tokenizer"}
+    for key, what in names.items():
+        if facts[key] != getattr(config, key):
+            raise CostarError(
+                f"run {config.run}",
+                found=f"another {what} than the one it was planned with",
+                expected=getattr(config, key)[:12],
+                mend="run `costar train` on the suite, which plans the run anew",
+            )
+    if overlay.edits.sha256() != config.overlay_sha256:
+        raise CostarError(
+            f"run {config.run}",
+            found="other exposures than those it was planned with",
+            expected=config.overlay_sha256[:12],
+            mend="run `costar train` on the suite, which plans the run anew",
+        )
+
+
+def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
+    """Bring a trainer to the last good state, and record what is promised about its bits."""
+    config = trainer.config
+    earlier: dict[str, Any] | None = None
+    for step in reversed(finished_steps(workspace, config.run)):
+        folder = workspace.checkpoint(config.run, step)
+        try:
+            trainer.load(folder, config.config_sha256())
+        except CostarError as error:
+            if "another configuration" in error.found:
+                raise
+            remark(f"{config.run}: checkpoint at step {step} is damaged, going on from the one before")
+            continue
+        earlier = _read_identity(workspace, config.run)
+        break
+    if trainer.step == 0 and config.parent_run and config.branch_step:
+        owner, folder = locate_checkpoint(workspace, config, config.branch_step)
+        trainer.load(folder, None)
+        earlier = _read_identity(workspace, owner)
+    identity = trainer.identity()
+    promise = REPEATABLE
+    if earlier is not None and (earlier["identity"] != identity or earlier["determinism"] != REPEATABLE):
+        changed = [key for key in identity if earlier["identity"].get(key) != identity[key]]
+        promise = DATA_EXACT
+        remark(f"{config.run}: continues under another {', '.join(changed) or 'history'}: data-exact, no longer repeatable")
+    if identity["device"] != "cpu":
+        promise = DATA_EXACT
+    write_json(workspace.run(config.run) / "identity.json", {"determinism": promise, "identity": identity})
+
+
+def _read_identity(workspace: Workspace, run: str) -> dict[str, Any] | None:
+    path = workspace.run(run) / "identity.json"
+    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return found
+
+
+class _Speed:
+    """Seconds of each step: kept apart from the log, since no clock may enter a hashed file."""
+
+    def __init__(self, folder: Path, run: str):
+        self.folder, self.run = folder, run
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, step: int, seconds: float, tokens: int) -> None:
+        self.rows.append({"run": self.run, "step": step, "seconds": seconds, "tokens_per_second": tokens / seconds})
+
+    def save(self) -> None:
+        columns = {name: [row[name] for row in self.rows] for name in SPEED.names}
+        first = self.rows[0]["step"]
+        write_table(self.folder / f"speed-{first:06d}.parquet", pa.table(columns, schema=SPEED))
