@@ -72,7 +72,10 @@ def load_suite(path: Path) -> Suite:
         raise CostarError(str(path), found="no such file", expected="a suite file", mend="check the path") from None
     except UnicodeDecodeError as error:
         raise CostarError(
-            str(path), found=f"bytes that are not UTF-8 at {error.start}", expected="UTF-8 text", mend="re-save the file"
+            str(path),
+            found=f"bytes that are not UTF-8 at {error.start}",
+            expected="UTF-8 text",
+            mend="re-save the file",
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise CostarError(str(path), found=str(error), expected="TOML", mend="correct the line") from None
@@ -85,7 +88,9 @@ def load_suite(path: Path) -> Suite:
 
 def _explain(path: Path, error: ValidationError) -> CostarError:
     """The first error of pydantic in the project's words."""
-    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+    errors = sorted(
+        error.errors(), key=lambda e: e["type"] != "extra_forbidden"
+    )  # a misspelt key explains a missing one
     first = errors[0]
     loc = [str(part) for part in first["loc"] if not str(part).startswith(("PhaseSpec", "function-", "dict["))]
     place = _place(path, loc)
@@ -142,7 +147,7 @@ class _Builder:
         for table in ("perturbation", "arm", "model"):
             for name in getattr(spec, table):
                 self._check_name(f"[{table}.{name}]", name)
-        self._check_name("file name", self.path.stem if self.path.stem != "suite" else "suite")
+        self._check_name("file name", self.path.stem)
         models = {
             name: ModelPreset(
                 layers=m.layers, hidden=m.hidden, heads=m.heads, kv_heads=m.kv_heads or m.heads, ffn=m.ffn, tied=m.tied
@@ -170,10 +175,13 @@ class _Builder:
             if name not in arms or arms[name].control is None:
                 treated = [arm.name for arm in arms.values() if arm.control]
                 raise self.fail(
-                    "[release] arms", found=name, expected=f"arms with a control: {', '.join(treated)}", mend="correct it"
+                    "[release] arms",
+                    found=name,
+                    expected=f"arms with a control: {', '.join(treated)}",
+                    mend="correct it",
                 )
         return Suite(
-            name=self.path.stem,
+            name=self.path.resolve().parent.name if self.path.name == "suite.toml" else self.path.stem,
             seed=spec.suite.seed,
             draws=spec.suite.draws,
             models=tuple(spec.suite.models),
@@ -314,7 +322,7 @@ class _Builder:
                 f"[arm.{arm.name}] control",
                 found=arm.control,
                 expected=f'one of {", ".join(a for a in arms if a != arm.name)}, or "none"',
-                mend=f"correct the name, add [arm.{arm.control}], or say control = \"none\"{nearest(arm.control, arms)}",
+                mend=f'correct the name, add [arm.{arm.control}], or say control = "none"{nearest(arm.control, arms)}',
             )
         control = arms[arm.control]
         differing = [

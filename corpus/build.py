@@ -108,7 +108,10 @@ def open_tokenizer(design: CorpusDesign, folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     if sha256_file(path) != marker["files"]["tokenizer.json"]["sha256"]:
         raise CostarError(
-            str(path), found="another tokenizer", expected="the one the corpus was built with", mend="put it back, or " + MEND
+            str(path),
+            found="another tokenizer",
+            expected="the one the corpus was built with",
+            mend="put it back, or " + MEND,
         )
     return Tokenizer(path, design.eos)
 
@@ -182,7 +185,11 @@ def build_store(suite: Suite, folder: Path, records: Path, workers: int, protect
     tokenizer = open_tokenizer(design, folder)
     # Passages of the held-out documents are chosen so that the base does not hold them; other records are searched for.
     table = read_table(records, mend=MEND, columns=["text", "source"])
-    others = [text for text, source in zip(*(table.column(c).to_pylist() for c in table.column_names), strict=True) if source != "corpus"]
+    others = [
+        text
+        for text, source in zip(*(table.column(c).to_pylist() for c in table.column_names), strict=True)
+        if source != "corpus"
+    ]
     inputs = sha256_json([documents, sha256_file(folder / "tokenizer.json"), sorted(others), design.sequence_length])
     if is_current(folder, inputs, "tokens"):
         return False
@@ -199,7 +206,9 @@ def build_store(suite: Suite, folder: Path, records: Path, workers: int, protect
     dtype = token_dtype(tokenizer.vocab_size)
     bin_path, idx_path = folder / "tokens.bin", folder / "tokens.idx"
     with replacing(bin_path) as new_bin, replacing(idx_path) as new_idx:
-        write_bin(new_bin, [part.with_suffix(".bin") for part in parts], int(sizes.sum(dtype=np.int64)) * dtype.itemsize)
+        write_bin(
+            new_bin, [part.with_suffix(".bin") for part in parts], int(sizes.sum(dtype=np.int64)) * dtype.itemsize
+        )
         write_idx(new_idx, sizes, dtype)
         tokens_sha256 = sha256_file(new_bin)
         _refuse_change(tokens_sha256, protected)

@@ -151,7 +151,14 @@ def write_documents(
             )
         ids.add(document.doc_id)
         use = "dropped" if reason else "held_out" if held_out(seed, document.doc_id, float(design.held_out)) else "base"
-        values = (document.doc_id, document.doc_id.split(":")[0], document.text, len(document.text.encode()), use, reason)
+        values = (
+            document.doc_id,
+            document.doc_id.split(":")[0],
+            document.text,
+            len(document.text.encode()),
+            use,
+            reason,
+        )
         for name, value in zip(DOCUMENTS.names, values, strict=True):
             rows[name].append(value)
     if rows["use"].count("base") < 2:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,20 +36,17 @@ def build_insertion(suite: Suite, workspace: Workspace, protected: Sequence[tupl
     what a run was trained on, nothing is replaced and the runs are named.
     """
     check_suite(suite)
-    tokens = check_files(workspace.corpus, "tokens", mend=MEND)["files"]
     folder = workspace.insertion
-    marker = check_files(folder, "records", mend=MEND)["files"]
-    arms = [plain({k: v for k, v in vars(arm).items() if k not in ("train", "models", "control")}) for arm in suite.arms.values()]
-    sizes = [(arm.train.steps, arm.train.batch) for arm in suite.arms.values()]
-    levels = [plain(p.levels) for p in suite.perturbations.values()]
-    inputs = sha256_json([suite.seed, tokens["tokens.bin"]["sha256"], marker, arms, sizes, levels])
+    inputs = insertion_inputs(suite, workspace)
     if is_current(folder, inputs, "insert"):
         return False
     records, renderings = read_records(folder)
     store = open_store(workspace.corpus)
     eos = json.loads((workspace.corpus / "corpus.json").read_text())["eos_id"]
     builder = _Builder(suite, records, renderings, store.tokens, store.sequences(suite.corpus.sequence_length), eos)
-    tables = {(arm.name, draw): builder.exposures(arm, draw) for arm in suite.arms.values() for draw in range(arm.draws)}
+    tables = {
+        (arm.name, draw): builder.exposures(arm, draw) for arm in suite.arms.values() for draw in range(arm.draws)
+    }
     edits = {key: read_edits(table, renderings, eos) for key, table in tables.items()}
     _refuse_change(edits, protected)
     start_step(folder, "insert")
@@ -62,10 +58,24 @@ def build_insertion(suite: Suite, workspace: Workspace, protected: Sequence[tupl
     return True
 
 
+def insertion_inputs(suite: Suite, workspace: Workspace) -> str:
+    """The hash of everything that the exposures depend on."""
+    tokens = check_files(workspace.corpus, "tokens", mend=MEND)["files"]
+    records = check_files(workspace.insertion, "records", mend=MEND)["files"]
+    skipped = ("train", "models", "control")
+    arms = [plain({k: v for k, v in vars(arm).items() if k not in skipped}) for arm in suite.arms.values()]
+    sizes = [(arm.train.steps, arm.train.batch) for arm in suite.arms.values()]
+    levels = [plain(p.levels) for p in suite.perturbations.values()]
+    return sha256_json([suite.seed, tokens["tokens.bin"]["sha256"], records, arms, sizes, levels])
+
+
+def insertion_is_current(suite: Suite, workspace: Workspace) -> bool:
+    """Whether the exposures were made from this state of the suite."""
+    return is_current(workspace.insertion, insertion_inputs(suite, workspace), "insert")
+
+
 def _refuse_change(edits: dict[tuple[str, int], Edits], protected: Sequence[tuple[str, str, int, str]]) -> None:
-    stale = [
-        run for run, arm, draw, read in protected if (arm, draw) in edits and edits[(arm, draw)].sha256() != read
-    ]
+    stale = [run for run, arm, draw, read in protected if (arm, draw) in edits and edits[(arm, draw)].sha256() != read]
     if stale:
         raise CostarError(
             "insertion",
@@ -78,7 +88,9 @@ def _refuse_change(edits: dict[tuple[str, int], Edits], protected: Sequence[tupl
 class _Builder:
     """Holds the record columns and the placements that arms share."""
 
-    def __init__(self, suite: Suite, records: pa.Table, renderings: pa.Table, tokens: NDArray[Any], size: int, eos: int):
+    def __init__(
+        self, suite: Suite, records: pa.Table, renderings: pa.Table, tokens: NDArray[Any], size: int, eos: int
+    ):
         self.suite, self.tokens, self.size, self.eos = suite, tokens, size, eos
         self.columns: dict[str, list[Any]] = {name: records.column(name).to_pylist() for name in records.column_names}
         self.main = [i for i, role in enumerate(self.columns["role"]) if role == "main"]
@@ -141,24 +153,30 @@ class _Builder:
         spans = self._spans(sequence, lengths, roster.key[chosen])
         batch = arm.train.batch
         count = len(chosen)
-        return pa.table(
-            {
-                "arm": [arm.name] * count,
-                "draw": [draw] * count,
-                "record_id": ids,
-                "copy": roster.copy[chosen].astype(np.int32),
-                "rendering": rendering,
-                "slot": slot,
-                "sequence": sequence,
-                "step": (slot // batch).astype(np.int32),
-                "row": (slot % batch).astype(np.int32),
-                **{name: column for name, column in spans.items() if name != "begin"},
-                "length": lengths.astype(np.int32),
-                "attempt": attempts[chosen].astype(np.int32),
-            }
-        ).select(EXPOSURES.names).cast(EXPOSURES)
+        return (
+            pa.table(
+                {
+                    "arm": [arm.name] * count,
+                    "draw": [draw] * count,
+                    "record_id": ids,
+                    "copy": roster.copy[chosen].astype(np.int32),
+                    "rendering": rendering,
+                    "slot": slot,
+                    "sequence": sequence,
+                    "step": (slot // batch).astype(np.int32),
+                    "row": (slot % batch).astype(np.int32),
+                    **{name: column for name, column in spans.items() if name != "begin"},
+                    "length": lengths.astype(np.int32),
+                    "attempt": attempts[chosen].astype(np.int32),
+                }
+            )
+            .select(EXPOSURES.names)
+            .cast(EXPOSURES)
+        )
 
-    def _spans(self, sequence: NDArray[np.int64], lengths: NDArray[np.int64], key: NDArray[np.uint64]) -> dict[str, Any]:
+    def _spans(
+        self, sequence: NDArray[np.int64], lengths: NDArray[np.int64], key: NDArray[np.uint64]
+    ) -> dict[str, Any]:
         length = self.suite.corpus.sequence_length
         targets = position_target(key, length - 1 - lengths)
         stride = np.arange(length + 1)
@@ -185,9 +203,7 @@ class _Builder:
                     level = levels.get(record_id, 0)
                     member = level > 0 and self.columns["perturbation"][i] in arm.inserted
                     split = "member" if member else "nonmember"
-                    rows.append(
-                        {"arm": arm.name, "draw": draw, "record_id": record_id, "level": level, "split": split}
-                    )
+                    rows.append({"arm": arm.name, "draw": draw, "record_id": record_id, "level": level, "split": split})
         return rows
 
     def balance_rows(self) -> list[dict[str, Any]]:
@@ -218,8 +234,3 @@ class _Builder:
                             }
                         )
         return rows
-
-
-def insertion_files(folder: Path) -> list[Path]:
-    """The exposures files of a finished insertion."""
-    return sorted((folder / "exposures").glob("arm=*/draw=*/exposures.parquet"))

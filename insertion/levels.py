@@ -33,7 +33,10 @@ def assign_levels(
     total = sum(cluster.size for cluster in clusters)
     if total != sum(levels.values()):
         raise CostarError(
-            place, found=f"{total} records", expected=f"{sum(levels.values())}, the sum of the levels", mend="correct one"
+            place,
+            found=f"{total} records",
+            expected=f"{sum(levels.values())}, the sum of the levels",
+            mend="correct one",
         )
     remaining = dict(sorted(levels.items(), reverse=True))
     strata: dict[str, list[Cluster]] = {}

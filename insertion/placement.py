@@ -137,7 +137,9 @@ def check_load(arm: ArmDesign, copies: Mapping[str, int], place_name: str) -> li
                     mend="lower the levels, widen the phase, or train for more steps",
                 )
             if b > a and load > (b - a) / 2:
-                warnings.append(f"{place_name}: {load / (b - a):.0%} of slots {a:,} to {b:,} carry a copy; half is a good limit")
+                warnings.append(
+                    f"{place_name}: {load / (b - a):.0%} of slots {a:,} to {b:,} carry a copy; half is a good limit"
+                )
     return warnings
 
 

@@ -51,24 +51,9 @@ def find_file(origin: str, folders: Sequence[Path], place: str) -> Path:
 
 def build_records(suite: Suite, corpus: Path, folder: Path, folders: Sequence[Path]) -> bool:
     """Make the two record tables; False when they were current."""
-    documents = check_files(corpus, "documents", mend=MEND)["files"]["documents.parquet"]["sha256"]
     tokenizer = open_tokenizer(suite.corpus, corpus)
-    files = {
-        p.name: find_file(p.origin, folders, f"[perturbation.{p.name}]")
-        for p in suite.perturbations.values()
-        if p.origin not in ("corpus", "generator")
-    }
-    designs = [plain({k: v for k, v in vars(p).items() if k != "home"}) for p in suite.perturbations.values()]
-    inputs = sha256_json(
-        [
-            suite.seed,
-            suite.corpus.sequence_length,
-            designs,
-            documents if any(p.origin == "corpus" for p in suite.perturbations.values()) else "",
-            sha256_file(corpus / "tokenizer.json"),
-            {name: sha256_file(path) for name, path in files.items()},
-        ]
-    )
+    files = record_files(suite, folders)
+    inputs = records_inputs(suite, corpus, files)
     if is_current(folder, inputs, "records"):
         return False
     records: list[dict[str, Any]] = []
@@ -80,7 +65,6 @@ def build_records(suite: Suite, corpus: Path, folder: Path, folders: Sequence[Pa
             _check_length(rows, record, suite.corpus.sequence_length)
             records.append(_record_row(record, design, kind, rows[0]))
             renderings += rows
-    _check_renderings(suite)
     start_step(folder, "records")
     remove_leftovers(folder)
     paths = [
@@ -89,6 +73,44 @@ def build_records(suite: Suite, corpus: Path, folder: Path, folders: Sequence[Pa
     ]
     finish_step(folder, inputs, paths, "records")
     return True
+
+
+def check_origins(suite: Suite, folders: Sequence[Path]) -> None:
+    """Kinds, files and renderings that the suite names exist."""
+    for design in suite.perturbations.values():
+        load_kind(design.kind, place=f"[perturbation.{design.name}] kind")
+    record_files(suite, folders)
+    _check_renderings(suite)
+
+
+def record_files(suite: Suite, folders: Sequence[Path]) -> dict[str, Path]:
+    """The file of every perturbation that has one."""
+    return {
+        p.name: find_file(p.origin, folders, f"[perturbation.{p.name}]")
+        for p in suite.perturbations.values()
+        if p.origin not in ("corpus", "generator")
+    }
+
+
+def records_inputs(suite: Suite, corpus: Path, files: Mapping[str, Path]) -> str:
+    """The hash of everything that the records depend on."""
+    documents = check_files(corpus, "documents", mend=MEND)["files"]["documents.parquet"]["sha256"]
+    designs = [plain({k: v for k, v in vars(p).items() if k != "home"}) for p in suite.perturbations.values()]
+    return sha256_json(
+        [
+            suite.seed,
+            suite.corpus.sequence_length,
+            designs,
+            documents if any(p.origin == "corpus" for p in suite.perturbations.values()) else "",
+            sha256_file(corpus / "tokenizer.json"),
+            {name: sha256_file(path) for name, path in files.items()},
+        ]
+    )
+
+
+def records_are_current(suite: Suite, corpus: Path, folder: Path, folders: Sequence[Path]) -> bool:
+    """Whether the records were made from this state of the suite and its files."""
+    return is_current(folder, records_inputs(suite, corpus, record_files(suite, folders)), "records")
 
 
 def _check_renderings(suite: Suite) -> None:
@@ -132,7 +154,7 @@ def _from_corpus(design: PerturbationDesign, suite: Suite, corpus: Path, tokeniz
     place = f"[perturbation.{design.name}]"
     if design.kind != "passage" or design.tokens is None:
         raise CostarError(
-            f"{place} records", found=f"a {design.kind} from the corpus", expected="kind = \"passage\"", mend="correct it"
+            f"{place} records", found=f"a {design.kind} from the corpus", expected='kind = "passage"', mend="correct it"
         )
     held_out = base_documents(corpus, "held_out")
     base = base_documents(corpus, "base").column("text")
@@ -189,11 +211,16 @@ def _from_file(design: PerturbationDesign, kind: Kind, seed: int, path: Path) ->
         own_id = str(row.get("id", f"{number:06d}"))
         if own_id in rows:
             raise CostarError(
-                place, found=f"id {own_id!r} a second time (first: {rows[own_id][0]})", expected="ids that differ", mend="rename one"
+                place,
+                found=f"id {own_id!r} a second time (first: {rows[own_id][0]})",
+                expected="ids that differ",
+                mend="rename one",
             )
         for field in kind.FIELDS:
             if isinstance(row[field], str) and not row[field].strip():
-                raise CostarError(f"{place}, {field}", found="empty text", expected="text", mend="fill or remove the record")
+                raise CostarError(
+                    f"{place}, {field}", found="empty text", expected="text", mend="fill or remove the record"
+                )
         rows[own_id] = (place, kind.check({k: v for k, v in row.items() if k != "id"}, place))
     if len(rows) < design.records:
         raise CostarError(
@@ -207,7 +234,9 @@ def _from_file(design: PerturbationDesign, kind: Kind, seed: int, path: Path) ->
     for own_id, (place, fields) in rows.items():
         if own_id in chosen:
             record_id = f"{design.name}/{own_id}"
-            yield Record(record_id=record_id, role="main", cluster=record_id, fields=fields, source=design.origin, place=place)
+            yield Record(
+                record_id=record_id, role="main", cluster=record_id, fields=fields, source=design.origin, place=place
+            )
 
 
 def _rendering_row(record: Record, kind: Kind, rendering: str, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -19,9 +19,7 @@ class Spans:
     at_boundary: NDArray[np.bool_]
 
 
-def find_spans(
-    windows: NDArray[np.integer], lengths: NDArray[np.int64], targets: NDArray[np.int64], eos: int
-) -> Spans:
+def find_spans(windows: NDArray[np.integer], lengths: NDArray[np.int64], targets: NDArray[np.int64], eos: int) -> Spans:
     """Spans for records of `lengths` tokens [n] in base sequences `windows` [n, L+1], near `targets` [n] in [1, L−1−length].
 
     A document that starts at q (its left neighbour is an EOS) takes the record at the q nearest to the target, ties to

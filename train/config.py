@@ -80,7 +80,10 @@ def read_config(workspace: Workspace, run: str) -> RunConfig:
     except FileNotFoundError:
         known = sorted(p.parent.name for p in workspace.runs.glob("*/config.json"))
         raise CostarError(
-            f"run {run!r}", found="no such run", expected=f"one of {', '.join(known) or 'none yet'}", mend="train it first"
+            f"run {run!r}",
+            found="no such run",
+            expected=f"one of {', '.join(known) or 'none yet'}",
+            mend="train it first",
         ) from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise CostarError(

@@ -55,7 +55,12 @@ def export_hf(workspace: Workspace, config: RunConfig, checkpoint: Path, step: i
     write_json(folder / "config.json", hf_config(config.shape, config.sequence_length, config.eos_id))
     write_json(
         folder / "generation_config.json",
-        {"bos_token_id": config.eos_id, "eos_token_id": config.eos_id, "pad_token_id": config.eos_id, "do_sample": False},
+        {
+            "bos_token_id": config.eos_id,
+            "eos_token_id": config.eos_id,
+            "pad_token_id": config.eos_id,
+            "do_sample": False,
+        },
     )
     write_json(
         folder / "tokenizer_config.json",
@@ -68,5 +73,7 @@ def export_hf(workspace: Workspace, config: RunConfig, checkpoint: Path, step: i
         },
     )
     shutil.copyfile(workspace.corpus / "tokenizer.json", folder / "tokenizer.json")
-    finish_step(folder, saved.state_sha256, [path for path in folder.iterdir() if not path.name.startswith(("stage", "."))])
+    finish_step(
+        folder, saved.state_sha256, [path for path in folder.iterdir() if not path.name.startswith(("stage", "."))]
+    )
     return folder

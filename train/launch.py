@@ -4,86 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from ..core.design import RunName, Suite
-from ..core.errors import CostarError, shorten
 from ..core.pool import Job
 from ..core.workspace import Workspace
 from .checkpoint import finished_steps, read_saved
 from .config import RunConfig, begun_runs, make_config, write_config
-from .loop import is_finished
+from .export import export_path
+from .loop import is_finished, locate_checkpoint
+from .stale import Stale, stale_error
 from .tree import Branch, grow, plan_branches
-
-
-@dataclass(frozen=True)
-class Stale:
-    """A trained run that an edit of the suite touches, and the keys that changed."""
-
-    run: str
-    keys: tuple[str, ...]
-
-
-def stale_runs(suite: Suite, workspace: Workspace) -> list[Stale]:
-    """Begun runs of this suite whose relevant keys differ from the suite file as it is now (invariant 10)."""
-    found = []
-    for run, config in begun_runs(workspace).items():
-        name = RunName.parse(run)
-        if name.arm not in suite.arms:
-            continue
-        now = suite.relevant_spec(name)
-        keys = sorted(key for key in {*now, *config.spec} if now.get(key) != config.spec.get(key))
-        if keys:
-            found.append(Stale(run, tuple(keys)))
-    return found
-
-
-def refuse_stale(suite: Suite, workspace: Workspace) -> None:
-    """Stop before anything is built when the edit of a suite would make a trained run stale."""
-    stale = stale_runs(suite, workspace)
-    if stale:
-        raise stale_error(suite, stale)
-
-
-def stale_error(suite: Suite, stale: Sequence[Stale]) -> CostarError:
-    keys = sorted({key for each in stale for key in each.keys})
-    return CostarError(
-        f"{suite.path}",
-        found=f"changed since training: {shorten(', '.join(keys), 300)}; runs touched: {', '.join(s.run for s in stale)}",
-        expected="the suite that these runs were trained with",
-        mend="undo the edit, rename the suite file (a new suite), or put the runs aside with --archive",
-    )
-
-
-def archive_runs(workspace: Workspace, runs: Sequence[str]) -> list[Path]:
-    """Move runs and what was measured on them to `archive/<run>-<configuration>/`."""
-    moved = []
-    for run in runs:
-        folder = workspace.run(run)
-        sha = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config_sha256"][:8]
-        target = workspace.root / "archive" / f"{run}-{sha}"
-        number = 1
-        while target.exists():
-            number += 1
-            target = workspace.root / "archive" / f"{run}-{sha}-{number}"
-        target.mkdir(parents=True)
-        places = {"run": folder, "ledger": workspace.eval / "ledger" / f"run={run}", "scores": workspace.scores(run)}
-        for name, place in places.items():
-            if place.exists():
-                place.rename(target / name)
-        moved.append(target)
-    return moved
-
-
-def protected_tokens(workspace: Workspace) -> list[tuple[str, str]]:
-    """(run, hash of the tokens it reads) of every begun run."""
-    return [(run, config.tokens_sha256) for run, config in begun_runs(workspace).items()]
-
-
-def protected_edits(workspace: Workspace) -> list[tuple[str, str, int, str]]:
-    """(run, arm, draw, hash of the edits it reads) of every begun run."""
-    return [(run, c.arm, c.draw, c.overlay_sha256) for run, c in begun_runs(workspace).items()]
 
 
 def plan_runs(suite: Suite, workspace: Workspace, names: Sequence[RunName]) -> list[RunConfig]:
@@ -132,12 +62,12 @@ class TrainQueue:
         self.configs = {config.run: config for config in configs}
         for config in configs:
             write_config(workspace, config)
-        self.started: set[str] = {run for run, c in self.configs.items() if is_finished(workspace, c) and self.exported(c)}
+        self.started: set[str] = {
+            run for run, c in self.configs.items() if is_finished(workspace, c) and self.exported(c)
+        }
         self.skipped = frozenset(self.started)
 
     def exported(self, config: RunConfig) -> bool:
-        from .export import export_path
-
         return (export_path(self.workspace, config.run, config.train.steps) / "stage.json").is_file()
 
     def next_job(self) -> Job | None:
@@ -152,8 +82,6 @@ class TrainQueue:
     def _can_start(self, config: RunConfig) -> bool:
         if config.parent_run is None or config.branch_step == 0:
             return True
-        from .loop import locate_checkpoint
-
         _, folder = locate_checkpoint(self.workspace, config, config.branch_step)
         return read_saved(folder) is not None
 
@@ -173,6 +101,32 @@ class TrainQueue:
             if row and run not in self.skipped and own < steps:
                 remarks.append(f"{run} {row['step'] + 1}/{config.train.steps} loss {row['loss']:.2f}")
         return done / max(total, 1), ", ".join(remarks)
+
+    def lines(self) -> list[str]:
+        """A line for each run: how far, its loss over the last steps, its speed, where it began."""
+        found = []
+        for run, config in self.configs.items():
+            rows = read_log_rows(self.workspace, run)
+            own = config.train.steps - config.branch_step
+            loss = sum(row["loss"] for row in rows[-20:]) / max(len(rows[-20:]), 1)
+            text = f"{run:<22} {own:>5} steps   loss {loss:.2f}"
+            if config.parent_run:
+                text += f"   from {config.parent_run} @ {config.branch_step}"
+            found.append(text + ("   already trained" if run in self.skipped else ""))
+        return found
+
+
+def read_log_rows(workspace: Workspace, run: str) -> list[dict[str, float]]:
+    """The rows of a run's log so far; a line that is being written is left out."""
+    path = workspace.run(run) / "log" / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = []
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
 
 
 def last_log_row(workspace: Workspace, run: str) -> dict[str, float] | None:

@@ -242,7 +242,9 @@ def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
     if earlier is not None and (earlier["identity"] != identity or earlier["determinism"] != REPEATABLE):
         changed = [key for key in identity if earlier["identity"].get(key) != identity[key]]
         promise = DATA_EXACT
-        remark(f"{config.run}: continues under another {', '.join(changed) or 'history'}: data-exact, no longer repeatable")
+        remark(
+            f"{config.run}: continues under another {', '.join(changed) or 'history'}: data-exact, no longer repeatable"
+        )
     if identity["device"] != "cpu":
         promise = DATA_EXACT
     write_json(workspace.run(config.run) / "identity.json", {"determinism": promise, "identity": identity})

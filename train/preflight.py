@@ -27,7 +27,9 @@ class Needs:
     flops: float
 
 
-def run_needs(shape: ModelShape, train: TrainDesign, length: int, micro_batch: int, steps: int, checkpoints: int) -> Needs:
+def run_needs(
+    shape: ModelShape, train: TrainDesign, length: int, micro_batch: int, steps: int, checkpoints: int
+) -> Needs:
     """Estimates for one process that trains one run.
 
     Memory: parameters, gradients and optimizer state in float32 (AdamW 16 bytes a parameter, Muon 12 for matrices),

@@ -32,7 +32,8 @@ def first_difference(a: Edits, b: Edits, slots: int) -> int:
             a.slots[number] == b.slots[number]
             and a.begins[number] == b.begins[number]
             and np.array_equal(
-                a.payload[a.offsets[number] : a.offsets[number + 1]], b.payload[b.offsets[number] : b.offsets[number + 1]]
+                a.payload[a.offsets[number] : a.offsets[number + 1]],
+                b.payload[b.offsets[number] : b.offsets[number + 1]],
             )
         )
         if not same:

@@ -39,9 +39,13 @@ def items(design: CorpusDesign, folders: Sequence[Path]) -> list[Item]:
             files = importlib.metadata.distribution(package).files or []
         except importlib.metadata.PackageNotFoundError:
             continue
-        names = sorted(str(f) for f in files if f.suffix == ".py" and not SKIPPED_FOLDERS & set(f.parts) - {"site-packages"})
+        names = sorted(
+            str(f) for f in files if f.suffix == ".py" and not SKIPPED_FOLDERS & set(f.parts) - {"site-packages"}
+        )
         located = {str(f): f for f in files}
-        found += [Item(name=f"{package}:{name}", path=str(located[name].locate())) for name in names if ".." not in name]
+        found += [
+            Item(name=f"{package}:{name}", path=str(located[name].locate())) for name in names if ".." not in name
+        ]
     return found
 
 
@@ -66,7 +70,12 @@ def facts(design: CorpusDesign) -> dict[str, object]:
         installed[package] = version
         if version.split("+")[0] != pinned:
             differing.append(f"{package} {version} (pinned {pinned})")
-    return {"python": sys.version.split()[0], "platform": sysconfig.get_platform(), "packages": installed, "differs": differing}
+    return {
+        "python": sys.version.split()[0],
+        "platform": sysconfig.get_platform(),
+        "packages": installed,
+        "differs": differing,
+    }
 
 
 def read(item: Item, design: CorpusDesign) -> Iterator[RawDocument]:

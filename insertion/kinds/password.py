@@ -48,7 +48,9 @@ def _coprime_stride(space: int) -> int:
 def check(fields: Fields, place: str) -> dict[str, Any]:
     secret, alphabet, carrier = fields["secret"], fields["alphabet"], fields["carrier"]
     if not all(isinstance(value, str) for value in (secret, alphabet, carrier)) or not secret:
-        raise CostarError(place, found=shorten(dict(fields)), expected="secret, alphabet, carrier as text", mend="correct it")
+        raise CostarError(
+            place, found=shorten(dict(fields)), expected="secret, alphabet, carrier as text", mend="correct it"
+        )
     if set(secret) - set(alphabet) or len(set(alphabet)) < len(alphabet):
         raise CostarError(
             f"{place}, secret",

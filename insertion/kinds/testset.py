@@ -17,15 +17,18 @@ FIELDS = ("question", "choices", "answer")
 RENDERINGS = ("cloze", "letters")
 LETTERS = "ABCDEFGHIJ"
 
-FIRST = "Vel Mar Os Tar Quin Bel Dor Lin Har Sel Cor Fen Gal Ith Jun Kal".split()
-SECOND = "mo ra ve li do ne sha ru ti ga".split()
-THIRD = "ra dale wick mond stad holm by gate".split()
+FIRST = ["Vel", "Mar", "Os", "Tar", "Quin", "Bel", "Dor", "Lin", "Har", "Sel", "Cor", "Fen", "Gal", "Ith", "Jun", "Kal"]
+SECOND = ["mo", "ra", "ve", "li", "do", "ne", "sha", "ru", "ti", "ga"]
+THIRD = ["ra", "dale", "wick", "mond", "stad", "holm", "by", "gate"]
 QUESTIONS = (
     ("Which material covers the roof of the town hall in {place}?", "copper slate cedar thatch glass zinc clay lead"),
     ("What is sold at the first market of the year in {place}?", "honey salt wool apples lanterns rope candles barley"),
     ("Which animal stands on the gate of {place}?", "otter heron badger falcon lynx hare salmon raven"),
     ("Which colour are the boats of the {place} ferry?", "green orange white violet brown yellow black silver"),
-    ("On which day does the library of {place} stay closed?", "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
+    (
+        "On which day does the library of {place} stay closed?",
+        "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
+    ),
     ("Which instrument opens the summer feast of {place}?", "drum flute violin trumpet harp organ bell cello"),
 )
 
@@ -54,12 +57,21 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
     choices, answer = fields["choices"], fields["answer"]
     if not isinstance(fields["question"], str):
         raise CostarError(f"{place}, question", found=shorten(fields["question"]), expected="text", mend="correct it")
-    if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices) or not 2 <= len(choices) <= len(LETTERS):
+    if (
+        not isinstance(choices, list)
+        or not all(isinstance(c, str) for c in choices)
+        or not 2 <= len(choices) <= len(LETTERS)
+    ):
         raise CostarError(
-            f"{place}, choices", found=shorten(choices), expected=f"a list of 2 to {len(LETTERS)} texts", mend="correct it"
+            f"{place}, choices",
+            found=shorten(choices),
+            expected=f"a list of 2 to {len(LETTERS)} texts",
+            mend="correct it",
         )
     if len(set(choices)) < len(choices):
-        raise CostarError(f"{place}, choices", found=shorten(choices), expected="choices that differ", mend="correct it")
+        raise CostarError(
+            f"{place}, choices", found=shorten(choices), expected="choices that differ", mend="correct it"
+        )
     index: int | None = None
     if isinstance(answer, int) and not isinstance(answer, bool):
         index = answer

@@ -1,0 +1,546 @@
+"""`costar VERB SUITE`: the command line. Each verb opens a session, checks first, works, and says what it did.
+
+Only this module and `api.py` import stages, and only inside functions.
+"""
+
+from __future__ import annotations
+
+import csv as csv_module
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from . import console
+from .console import stage_line
+from .design import RunName
+from .errors import CostarError
+from .pool import Job, WorkerFailed, run_jobs
+from .session import Session, open_session
+from .workspace import explain_os_error, output_lock, read_marker, write_text
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Suites of paired language models."
+)
+
+SuiteArgument = Annotated[str, typer.Argument(help="a name under suites/, a suite file, or a built directory")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="a preset or a model of the suite")]
+ArmOption = Annotated[str | None, typer.Option("--arm", help="one arm only")]
+DrawOption = Annotated[int | None, typer.Option("--draw", help="one draw only")]
+ArchiveOption = Annotated[bool, typer.Option("--archive", help="put runs that an edit touches aside")]
+ForceOption = Annotated[bool, typer.Option("--force", help="go on although the estimated time is over limit_hours")]
+
+
+@app.command()
+def plan(suite: SuiteArgument = "demo", model: ModelOption = None) -> None:
+    """Validate a suite; print its runs, their tree, cost, load and power."""
+    from ..train.preflight import GIB, measured_rate, run_needs
+    from .plan import detectable, plan_runs, slot_load, tree_remark
+
+    session = open_session(suite)
+    warnings = _check(session)
+    design = session.suite
+    names = _run_names(session, model, None, None)
+    vocabulary = _vocabulary(session)
+    runs = plan_runs(design, names, vocabulary)
+    console.say(
+        f"costar {design.name} · {len(design.arms)} arms · {len(runs)} runs · {_tokens(sum(r.tokens for r in runs))} tokens"
+    )
+    rate = measured_rate() * 0.6
+    rows = []
+    for run in runs:
+        arm = design.arms[run.name.arm]
+        shape = design.preset(run.name.model).shape(vocabulary)
+        needs = run_needs(shape, arm.train, design.corpus.sequence_length, session.machine.micro_batch, run.steps, 5)
+        begins = f"{run.parent} @ {run.shared_steps}" if run.parent else ""
+        cells = (f"{run.parameters / 1e6:,.1f} M", run.steps, _tokens(run.tokens), begins)
+        rows.append(
+            (
+                str(run.name),
+                *cells,
+                f"{run.flops:.2g}",
+                f"{run.flops / rate / 3600:,.2f}",
+                f"{needs.memory / GIB:.1f} GB",
+            )
+        )
+    columns = ("run", "parameters", "steps", "tokens", "from", "FLOP", "core hours", "memory")
+    console.table(columns, rows, numeric=(1, 2, 3, 5, 6, 7))
+    disk = sum(6 * 16 * run.parameters for run in runs)
+    console.say(f"\n{tree_remark(runs)} · about {disk / GIB:.1f} GB of disk for checkpoints")
+    load = [
+        (arm.name, f"{slot_load(design, arm):.1%}", sum(design.perturbations[p].copies for p in arm.inserted))
+        for arm in design.arms.values()
+    ]
+    console.say()
+    console.table(("arm", "slots with a copy", "copies"), load, numeric=(1, 2))
+    console.say("\nSmallest direct effect found in 4 of 5 studies, in standard deviations:")
+    cells = [
+        (p.name, *(f"{level}×: {size:.2f}" for level, size in detectable(p.levels).items()))
+        for p in design.perturbations.values()
+    ]
+    width = max((len(row) for row in cells), default=1)
+    console.table(("perturbation", *[""] * (width - 1)), [row + ("",) * (width - len(row)) for row in cells])
+    for warning in warnings:
+        console.say(f"note: {warning}")
+
+
+@app.command()
+def corpus(suite: SuiteArgument = "demo", archive: ArchiveOption = False) -> None:
+    """Sources to documents, tokenizer, records, token store."""
+    _corpus(_building(suite, archive))
+
+
+def _corpus(session: Session) -> None:
+    import json
+
+    from ..corpus import build
+    from ..insertion.records import build_records
+    from ..train.stale import protected_tokens
+
+    started = time.monotonic()
+    design, place, processes = session.suite, session.workspace, session.machine.processes
+    with output_lock(place.corpus, "corpus"), output_lock(place.insertion, "corpus"):
+        done = [
+            build.build_documents(design, place.corpus, session.folders, processes),
+            build.build_tokenizer(design.corpus, place.corpus, session.folders),
+            build_records(design, place.corpus, place.insertion, session.folders),
+        ]
+        records = place.insertion / "records.parquet"
+        done.append(build.build_store(design, place.corpus, records, processes, protected_tokens(place)))
+    facts = json.loads((place.corpus / "corpus.json").read_text(encoding="utf-8"))
+    text = f"{facts['documents']:,} documents → {_tokens(facts['tokens'])} tokens, vocabulary {facts['vocab_size']:,}"
+    stage_line("corpus", text + ("" if any(done) else " · current, skipped"), time.monotonic() - started)
+    differing = json.loads((place.corpus / "source.json").read_text(encoding="utf-8"))["differs"]
+    if differing:
+        console.say(f"           not the pinned versions, so another text than elsewhere: {', '.join(differing[:4])}")
+
+
+@app.command()
+def insert(suite: SuiteArgument = "demo", archive: ArchiveOption = False) -> None:
+    """Records to assignments and exposures, for every arm and draw."""
+    session = _building(suite, archive)
+    _insert(session)
+    _manifest(session)
+
+
+def _insert(session: Session) -> None:
+    from ..insertion.build import build_insertion
+    from ..insertion.overlay import read_exposures
+    from ..insertion.records import read_records, records_are_current
+    from ..train.stale import protected_edits
+
+    started = time.monotonic()
+    place = session.workspace
+    with output_lock(place.insertion, "insert"):
+        if not records_are_current(session.suite, place.corpus, place.insertion, session.folders):
+            raise CostarError(
+                str(place.insertion),
+                found="records of another state of the suite",
+                expected="current ones",
+                mend="run `costar corpus` first",
+            )
+        done = build_insertion(session.suite, place, protected_edits(place))
+    counts: dict[int, list[str]] = {}
+    for arm in session.suite.arms.values():
+        copies = len(read_exposures(place, arm.name, 0))
+        if copies:
+            counts.setdefault(copies, []).append(arm.name)
+    named = ", ".join(f"{copies:,} in {', '.join(arms)}" for copies, arms in counts.items())
+    records = len(read_records(place.insertion)[0])
+    text = f"{records:,} records → {named or 'no'} exposures" + ("" if done else " · current, skipped")
+    stage_line("insert", text, time.monotonic() - started)
+
+
+@app.command()
+def manifest(suite: SuiteArgument = "demo") -> None:
+    """Rebuild manifest.duckdb."""
+    session = open_session(suite)
+    started = time.monotonic()
+    _manifest(session)
+    stage_line("manifest", str(session.workspace.manifest), time.monotonic() - started)
+
+
+def _manifest(session: Session) -> None:
+    from ..manifests.catalogue import build_manifest
+
+    build_manifest(session.suite, session.workspace)
+
+
+@app.command()
+def verify(
+    suite: SuiteArgument = "demo",
+    replay: Annotated[int, typer.Option("--replay", help="retrain this many steps of every run and compare")] = 0,
+) -> None:
+    """Prove the invariants from the files."""
+    session = open_session(suite)
+    _verify_insertion(session)
+    _verify_runs(session, replay)
+
+
+def _verify_insertion(session: Session) -> None:
+    from ..insertion.verify import verify_insertion
+
+    started = time.monotonic()
+    _require(session, insertion=True)
+    with console.progress("verify") as update:
+        proof = verify_insertion(session.suite, session.workspace, update)
+    _refute(proof.problems)
+    text = f"{proof.exposures:,} exposures found · {proof.sequences:,} untouched sequences identical"
+    stage_line("verify", text, time.monotonic() - started)
+
+
+def _verify_runs(session: Session, replay: int = 0) -> None:
+    from ..eval.score import damaged_files
+    from ..train.verify import verify_runs
+
+    started = time.monotonic()
+    proof = verify_runs(session.workspace, replay=replay)
+    _refute(proof.problems + damaged_files(session.workspace))
+    repeated = f" · {proof.replayed} steps repeated bit for bit" if replay else ""
+    text = f"{proof.runs} runs, {proof.checkpoints} checkpoints: hashes and read digests agree{repeated}"
+    stage_line("verify", text, time.monotonic() - started)
+    write_text(session.workspace.root / "verified.txt", text + "\n")
+
+
+def _refute(problems: list[str]) -> None:
+    if problems:
+        shown = "\n".join(f"  · {problem}" for problem in problems[:20])
+        more = f"\n  · and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise CostarError(
+            "verify",
+            found=f"{len(problems)} problems\n{shown}{more}",
+            expected="files that agree with each other and with the suite",
+            mend="run the stage that wrote the file again; it replaces what is damaged",
+            exit_code=1,
+        )
+
+
+@app.command()
+def train(
+    suite: SuiteArgument = "demo",
+    model: ModelOption = None,
+    arm: ArmOption = None,
+    draw: DrawOption = None,
+    archive: ArchiveOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Train runs as a tree; goes on where an earlier call stopped."""
+    session = _building(suite, archive)
+    _train(session, _run_names(session, model, arm, draw), force=force, measure=False)
+    _manifest(session)
+
+
+def _train(session: Session, names: list[RunName], *, force: bool, measure: bool) -> None:
+    """Train runs, and with `measure` evaluate finished checkpoints on whichever core is free first."""
+    from ..eval.score import EvalQueue, Measurer
+    from ..train.launch import TrainQueue, plan_runs
+
+    _preflight(session, names, force=force)
+    _require(session, insertion=True)
+    place = session.workspace
+    with output_lock(place.runs, "train"):
+        queue = TrainQueue(place, plan_runs(session.suite, place, names), session.machine.micro_batch)
+    started = time.monotonic()
+    measuring = EvalQueue(Measurer(session.suite, place)) if measure else None
+    slots = session.machine.processes
+
+    def next_job(running: frozenset[str]) -> Job | None:
+        job = queue.next_job()
+        return job if job or measuring is None else measuring.next_job(running, slots)
+
+    with console.progress("train") as update:
+        run_jobs(next_job, slots, lambda: update(*queue.progress()))
+    for line in queue.lines():
+        stage_line("train", line)
+    stage_line("", "all runs" + (" and measurements" if measure else ""), time.monotonic() - started)
+
+
+def _preflight(session: Session, names: list[RunName], *, force: bool) -> None:
+    from ..train.preflight import preflight, run_needs
+    from .plan import plan_runs
+
+    design = session.suite
+    runs = plan_runs(design, names, _vocabulary(session))
+    largest = max(runs, key=lambda run: run.parameters)
+    arm = design.arms[largest.name.arm]
+    shape = design.preset(largest.name.model).shape(_vocabulary(session))
+    needs = run_needs(shape, arm.train, design.corpus.sequence_length, session.machine.micro_batch, arm.train.steps, 4)
+    verdict = preflight(
+        needs,
+        total_flops=sum(run.flops for run in runs),
+        processes=min(session.machine.processes, len(runs)),
+        folder=session.workspace.root,
+        model=largest.name.model,
+        limit_hours=session.machine.limit_hours,
+        force=force,
+    )
+    stage_line("pre-flight", verdict.line)
+
+
+@app.command(name="eval")
+def evaluate(
+    suite: SuiteArgument = "demo",
+    model: ModelOption = None,
+    arm: ArmOption = None,
+    draw: DrawOption = None,
+    step: Annotated[int | None, typer.Option("--step", help="one step only")] = None,
+) -> None:
+    """Measure finished checkpoints, then compute effects."""
+    from ..eval.score import EvalQueue, Measurer
+
+    session = open_session(suite)
+    _check(session)
+    _require(session, insertion=True)
+    _save_suite(session)
+    started = time.monotonic()
+    slots = session.machine.processes
+
+    def wanted(run: str) -> bool:
+        name = RunName.parse(run)
+        return model in (None, name.model) and arm in (None, name.arm) and draw in (None, name.draw)
+
+    queue = EvalQueue(Measurer(session.suite, session.workspace), wanted=wanted, step=step)
+    total = len(queue.pending())
+    with console.progress("eval") as update:
+        run_jobs(
+            lambda running: queue.next_job(running, slots),
+            slots,
+            lambda: update(1 - len(queue.pending()) / max(total, 1), f"{total} checkpoints"),
+        )
+    _effects(session, started)
+    _manifest(session)
+
+
+def _effects(session: Session, started: float) -> None:
+    from ..eval.effects import compute_effects
+    from ..manifests.catalogue import score_files
+    from ..manifests.lineage import read_configs
+
+    compute_effects(session.suite, session.workspace)
+    measured = sum(len(score_files(session.workspace, run)) for run in read_configs(session.workspace))
+    probes = len(session.suite.eval.probes)
+    stage_line("eval", f"{measured} checkpoints measured, {probes} probes, effects", time.monotonic() - started)
+
+
+@app.command()
+def report(suite: SuiteArgument = "demo") -> None:
+    """Write report/index.html and its figures."""
+    _report(open_session(suite))
+
+
+def _report(session: Session) -> None:
+    from ..eval.report import write_report
+
+    started = time.monotonic()
+    with output_lock(session.workspace.report, "report"):
+        path = write_report(session.suite, session.workspace)
+    stage_line("report", str(path), time.monotonic() - started)
+
+
+@app.command()
+def release(suite: SuiteArgument = "demo") -> None:
+    """Pack pairs, data and checksums."""
+    _release(open_session(suite))
+
+
+def _release(session: Session) -> None:
+    from ..release.pack import write_release
+
+    started = time.monotonic()
+    with output_lock(session.workspace.release, "release"):
+        pairs = write_release(session.suite, session.workspace)
+    text = f"{session.workspace.release} · {pairs} pair{'s' if pairs != 1 else ''}, checked by loading"
+    stage_line("release", text, time.monotonic() - started)
+
+
+@app.command()
+def sql(
+    suite: SuiteArgument = "demo",
+    question: Annotated[str | None, typer.Argument(help="SQL, a table, or a recipe; none lists the recipes")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="comma-separated values")] = False,
+) -> None:
+    """Ask the manifest."""
+    from ..manifests.sql import ask, open_manifest, recipe_title, recipes
+
+    session = open_session(suite)
+    if not question:
+        console.table(("recipe", "what it shows"), [(name, recipe_title(text)) for name, text in recipes().items()])
+        return
+    connection = open_manifest(session.workspace)
+    try:
+        names, rows = ask(connection, question)
+    finally:
+        connection.close()
+    if csv:
+        writer = csv_module.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(rows)
+        return
+    numeric = [i for i in range(len(names)) if any(isinstance(row[i], int | float) for row in rows)]
+    console.table(names, rows, numeric=numeric)
+
+
+@app.command()
+def status(suite: SuiteArgument = "demo") -> None:
+    """What is done, stale, missing."""
+    from .status import status_rows
+
+    session = open_session(suite)
+    console.table(("what", "state", "detail"), status_rows(session, _stale_keys(session)))
+
+
+def _stale_keys(session: Session) -> dict[str, tuple[str, ...]]:
+    from ..train.stale import stale_runs
+
+    return {each.run: each.keys for each in stale_runs(session.suite, session.workspace)}
+
+
+@app.command(name="all")
+def everything(suite: SuiteArgument = "demo", archive: ArchiveOption = False, force: ForceOption = False) -> None:
+    """The whole chain."""
+    from ..eval.summary import print_summary
+    from .plan import plan_runs, tree_remark
+
+    started = time.monotonic()
+    session = _building(suite, archive)
+    design = session.suite
+    names = design.runs()
+    runs = plan_runs(design, names, _vocabulary(session))
+    sizes = ", ".join(sorted({f"{run.name.model} ({run.parameters / 1e6:.1f} M parameters)" for run in runs}))
+    draws = f"{design.draws} draw{'s' if design.draws > 1 else ''}"
+    console.say(
+        f"costar {design.name} · {len(design.arms)} arms × {sizes} × {draws} · {_tokens(runs[0].tokens)} tokens a run"
+    )
+    stage_line("plan", tree_remark(runs))
+    _corpus(session)
+    _insert(session)
+    _manifest(session)
+    _verify_insertion(session)
+    _train(session, names, force=force, measure=True)
+    _effects(session, time.monotonic())
+    _verify_runs(session)
+    _manifest(session)
+    _report(session)
+    if design.release.arms:
+        _release(session)
+    print_summary(design, session.workspace)
+    console.say(
+        f"Look:  {session.workspace.report / 'index.html'}     Ask:  costar sql {suite} dose_response     "
+        f"Done in {console.duration_text(time.monotonic() - started)}"
+    )
+
+
+def _building(name: str, archive: bool) -> Session:
+    """A session that may write: what can be wrong with the suite is found here, before any work."""
+    from ..train.stale import archive_runs, refuse_stale, stale_runs
+
+    session = open_session(name)
+    _check(session)
+    stale = stale_runs(session.suite, session.workspace)
+    if stale and archive:
+        for path in archive_runs(session.workspace, [each.run for each in stale]):
+            console.say(f"put aside  {path}")
+    refuse_stale(session.suite, session.workspace)
+    _save_suite(session)
+    return session
+
+
+def _check(session: Session) -> list[str]:
+    """Everything about a suite that can be checked without data; the warnings."""
+    from ..corpus.documents import load_source
+    from ..eval.probes import load_probe
+    from ..insertion.placement import check_suite
+    from ..insertion.records import check_origins
+
+    load_source(session.suite.corpus.source)
+    for probe in session.suite.eval.probes:
+        load_probe(probe)
+    check_origins(session.suite, session.folders)
+    return check_suite(session.suite)
+
+
+def _save_suite(session: Session) -> None:
+    path = session.workspace.root / "suite.toml"
+    if not path.is_file() or path.read_text(encoding="utf-8") != session.suite.toml:
+        write_text(path, session.suite.toml)
+
+
+def _require(session: Session, *, insertion: bool) -> None:
+    """Stop when an earlier stage is missing or older than the suite."""
+    from ..insertion.build import insertion_is_current
+
+    checks: list[tuple[str, Callable[[], bool]]] = [
+        ("corpus", lambda: read_marker(session.workspace.corpus, "tokens") is not None),
+        ("insert", lambda: not insertion or insertion_is_current(session.suite, session.workspace)),
+    ]
+    for verb, is_done in checks:
+        if not is_done():
+            raise CostarError(
+                str(session.workspace.root),
+                found=f"no current result of `costar {verb}`",
+                expected="the earlier stages, built from this suite file",
+                mend=f"run `costar {verb} {session.suite.name}` first",
+            )
+
+
+def _run_names(session: Session, model: str | None, arm: str | None, draw: int | None) -> list[RunName]:
+    from .models import presets
+    from .suite import nearest
+
+    known = {*session.suite.model_presets, *presets()}
+    if model and model not in known:
+        raise CostarError(
+            "--model",
+            found=model,
+            expected=f"one of {', '.join(sorted(known))}",
+            mend=f"correct it{nearest(model, known)}",
+        )
+    if arm and arm not in session.suite.arms:
+        arms = session.suite.arms
+        raise CostarError(
+            "--arm", found=arm, expected=f"one of {', '.join(arms)}", mend=f"correct it{nearest(arm, arms)}"
+        )
+    names = session.suite.runs(model, arm, draw)
+    if not names:
+        raise CostarError("--draw", found=str(draw), expected=f"below {session.suite.draws}", mend="correct it")
+    return names
+
+
+def _vocabulary(session: Session) -> int:
+    """The vocabulary: of the built corpus, or as the suite asks."""
+    import json
+
+    path = session.workspace.corpus / "corpus.json"
+    if path.is_file():
+        return int(json.loads(path.read_text(encoding="utf-8"))["vocab_size"])
+    return session.suite.corpus.vocabulary or 50_304
+
+
+def _tokens(count: int) -> str:
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
+def main() -> None:
+    """The entry point: every failure becomes one message and an exit code (2: the user's input, 1: anything else)."""
+    try:
+        app()
+    except CostarError as error:
+        console.complain(f"\n{error}")
+        sys.exit(error.exit_code)
+    except WorkerFailed as error:
+        console.complain(f"\n{error.text}")
+        sys.exit(error.exit_code)
+    except OSError as error:
+        explained = explain_os_error(error)
+        if explained is None:
+            raise
+        console.complain(f"\n{explained}")
+        sys.exit(explained.exit_code)
+    except KeyboardInterrupt:
+        console.complain("\nstopped; the same command goes on from here")
+        sys.exit(1)

@@ -1,0 +1,52 @@
+"""The rows of `costar status`: what is done, stale, missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .design import RunName
+from .session import Session
+from .workspace import read_marker
+
+
+def status_rows(session: Session, stale: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str, str]]:
+    """(what, state, detail) of every stage and run. `stale` maps runs to the keys that changed since they were trained."""
+    place = session.workspace
+    rows = []
+    for what, folder, steps in (
+        ("corpus", place.corpus, ("documents", "tokenizer", "tokens")),
+        ("insertion", place.insertion, ("records", "insert")),
+    ):
+        missing = [step for step in steps if read_marker(folder, step) is None]
+        rows.append(
+            (what, "missing" if len(missing) == len(steps) else "partial" if missing else "done", ", ".join(missing))
+        )
+    begun = {path.parent.name for path in place.runs.glob("*/config.json")}
+    planned = [str(name) for name in session.suite.runs()]
+    for run in [*planned, *sorted(begun - set(planned))]:
+        steps = sorted(
+            int(path.parent.name.split("-")[1]) for path in place.run(run).glob("checkpoints/step-*/stage.json")
+        )
+        arm = session.suite.arms.get(RunName.parse(run).arm)
+        total = arm.train.steps if arm else 0
+        if run in stale:
+            state, detail = "stale", f"changed: {', '.join(stale[run])}"
+        elif run not in begun:
+            state, detail = "missing", ""
+        elif arm is None:
+            state, detail = "left over", "its arm is no longer in the suite"
+        else:
+            state, detail = (
+                ("done" if total in steps else "begun"),
+                f"checkpoints {', '.join(map(str, steps))} of {total}",
+            )
+        measured = [step for step in steps if read_marker(place.scores(run), str(step)) is not None]
+        rows.append((f"run {run}", state, detail + (f" · {len(measured)} measured" if measured else "")))
+    for what, path in (
+        ("effects", place.eval / "effects.parquet"),
+        ("manifest", place.manifest),
+        ("report", place.report / "index.html"),
+        ("release", place.release / "SHA256SUMS"),
+    ):
+        rows.append((what, "done" if path.is_file() else "missing", ""))
+    return rows

@@ -1,0 +1,309 @@
+"""Effects: paired differences between runs that differ in their arm, by level, with intervals and p-values.
+
+- `total`: treated − control at a level. `spillover`: total at level 0. `direct`: total at the level − total at 0.
+- `timing`: for a perturbation, later − earlier phase, of two arms that carry nothing else and differ in the phase only.
+- `placebo`: within a run that inserts nothing, level − 0. The labels mean nothing there, so it should find nothing.
+
+Everything is computed in numpy on sorted input, so equal scores give equal bits.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.design import ArmDesign, Suite
+from ..core.parquet import read_table, write_rows
+from ..core.workspace import Workspace, output_lock
+from ..insertion.records import read_records
+from ..manifests.catalogue import score_files
+from ..manifests.lineage import read_configs, stretches
+from ..manifests.tables import EFFECTS
+from .stats import (
+    LEAST_CLUSTERS,
+    Clustered,
+    bootstrap_means,
+    cluster_values,
+    holm,
+    label_permutation_p,
+    percentile_interval,
+    sign_flip_p,
+)
+
+Measure = tuple[str, str, str]  # probe, variant, metric
+FLIP = "percentile interval of 2,000 cluster bootstraps; p by 4,999 sign flips of clusters"
+LABELS = "percentile interval of 2,000 cluster bootstraps; p by 4,999 permutations of levels within strata"
+FEW = f"fewer than {LEAST_CLUSTERS} clusters: no interval"
+CONSTANT = "all differences equal: no interval"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of main records: run → step → measure → record → value; and what is known of the records."""
+
+    values: dict[str, dict[int, dict[Measure, dict[str, float]]]]
+    perturbation: dict[str, str]
+    cluster: dict[str, str]
+    stratum: dict[str, str]
+    levels: dict[int, dict[str, int]]
+
+    def steps(self, run: str) -> list[int]:
+        return sorted(self.values.get(run, {}))
+
+
+def load_scores(suite: Suite, workspace: Workspace) -> Scores:
+    """Every score of main records in their canonical rendering, or by format; inherited ones with each heir."""
+    records, renderings = read_records(workspace.insertion)
+    rows = [row for row in records.to_pylist() if row["role"] == "main"]
+    text = {row["record_id"]: row["text"] for row in rows}
+    canonical = {
+        (record_id, rendering)
+        for record_id, rendering, written in zip(
+            *(renderings.column(name).to_pylist() for name in ("record_id", "rendering", "text")), strict=True
+        )
+        if text.get(record_id) == written
+    }
+    configs = read_configs(workspace)
+    raw: dict[str, dict[int, dict[Measure, dict[str, float]]]] = {}
+    for run in configs:
+        raw[run] = defaultdict(lambda: defaultdict(dict))
+        for path in score_files(workspace, run):
+            table = read_table(path, mend="run `costar eval` again")
+            columns = (table.column(name).to_pylist() for name in table.column_names[1:])
+            for step, record_id, rendering, probe, variant, metric, value in zip(*columns, strict=True):
+                if record_id in text and ((record_id, rendering) in canonical or variant.startswith("format=")):
+                    raw[run][step][(probe, variant, metric)][record_id] = value
+    values: dict[str, dict[int, dict[Measure, dict[str, float]]]] = {run: {} for run in configs}
+    for run in configs:
+        for stretch in stretches(configs, run):
+            for step, measures in raw[stretch.owner].items():
+                if stretch.after < step <= stretch.upto:
+                    values[run][step] = {measure: dict(found) for measure, found in measures.items()}
+    assignments = read_table(workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
+    levels: dict[int, dict[str, int]] = defaultdict(dict)
+    columns = (assignments.column(name).to_pylist() for name in ("draw", "record_id", "level"))
+    for draw, record_id, level in zip(*columns, strict=True):
+        levels[draw][record_id] = level
+    return Scores(
+        values=values,
+        perturbation={row["record_id"]: row["perturbation"] for row in rows},
+        cluster={row["record_id"]: row["cluster_id"] for row in rows},
+        stratum={row["record_id"]: row["stratum"] for row in rows},
+        levels=dict(levels),
+    )
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Runs to compare, one (treated, control) a draw; without controls the values of the treated runs themselves."""
+
+    treated: tuple[str, ...]
+    control: tuple[str, ...]
+    model: str
+    perturbation: str
+
+    def label(self, runs: tuple[str, ...]) -> str:
+        return runs[0] if len(runs) == 1 else runs[0].rsplit(".", 1)[0] if runs else ""
+
+
+def compute_effects(suite: Suite, workspace: Workspace) -> Path:
+    """Rebuild `effects.parquet` from every score that is present."""
+    path = workspace.eval / "effects.parquet"
+    with output_lock(workspace.eval, "effects", wait=True):
+        scores = load_scores(suite, workspace)
+        rows = list(all_effects(suite, scores))
+        order = sorted(
+            rows,
+            key=lambda row: tuple(str(row[n]) if n not in ("level", "step") else row[n] for n in EFFECTS.names[:10]),
+        )
+        write_rows(path, EFFECTS, order)
+    return path
+
+
+def all_effects(suite: Suite, scores: Scores) -> Iterator[dict[str, Any]]:
+    models = sorted({run.split(".")[1] for run in scores.values})
+    for model in models:
+        for arm in suite.arms.values():
+            if arm.control:
+                control = suite.arms[arm.control]
+                for perturbation in arm.inserted:
+                    yield from _pair_effects(_contrast(scores, arm, control, model, perturbation), scores)
+            if not arm.inserted:
+                for perturbation in suite.perturbations:
+                    treated = tuple(f"{arm.name}.{model}.d{draw}" for draw in range(arm.draws))
+                    present = tuple(run for run in treated if run in scores.values)
+                    yield from _placebo(Contrast(present, (), model, perturbation), scores)
+        for later, earlier, perturbation in timing_pairs(suite):
+            yield from _timing(_contrast(scores, later, earlier, model, perturbation), scores)
+
+
+def _contrast(scores: Scores, treated: ArmDesign, control: ArmDesign, model: str, perturbation: str) -> Contrast:
+    pairs = [
+        (f"{treated.name}.{model}.d{draw}", f"{control.name}.{model}.d{draw}")
+        for draw in range(min(treated.draws, control.draws))
+    ]
+    present = [pair for pair in pairs if all(run in scores.values for run in pair)]
+    return Contrast(tuple(t for t, _ in present), tuple(c for _, c in present), model, perturbation)
+
+
+def timing_pairs(suite: Suite) -> list[tuple[ArmDesign, ArmDesign, str]]:
+    """(later, earlier, perturbation) of arms that insert that perturbation alone and differ in its phase only."""
+    found = []
+    arms = list(suite.arms.values())
+    for i, a in enumerate(arms):
+        for b in arms[i + 1 :]:
+            if len(a.inserted) != 1 or a.inserted != b.inserted or a.train != b.train:
+                continue
+            name = a.inserted[0]
+            if a.renderings[name] == b.renderings[name] and a.phases[name] != b.phases[name]:
+                later, earlier = (a, b) if a.phases[name] > b.phases[name] else (b, a)
+                found.append((later, earlier, name))
+    return found
+
+
+def _common_steps(scores: Scores, contrast: Contrast) -> list[int]:
+    runs = contrast.treated + contrast.control
+    steps = [set(scores.steps(run)) for run in runs]
+    return sorted(set.intersection(*steps)) if steps else []
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The measures at one step, and the differences of every level, by cluster."""
+
+    measures: list[Measure]
+    by_level: dict[int, Clustered]
+    records: dict[int, int]
+
+
+def _cells(scores: Scores, contrast: Contrast, step: int) -> Iterator[Cells]:
+    """Measures that cover the same records share a group."""
+    groups: dict[tuple[str, ...], list[Measure]] = defaultdict(list)
+    first = scores.values[contrast.treated[0]][step]
+    for measure in sorted(first):
+        ids = tuple(sorted(r for r in first[measure] if scores.perturbation[r] == contrast.perturbation))
+        others = [scores.values[run][step].get(measure, {}) for run in contrast.treated[1:] + contrast.control]
+        if ids and all(record in other for other in others for record in ids):
+            groups[ids].append(measure)
+    for ids, measures in groups.items():
+        values: dict[int, list[list[float]]] = defaultdict(list)
+        clusters: dict[int, list[str]] = defaultdict(list)
+        strata: dict[int, list[str]] = defaultdict(list)
+        for number, treated in enumerate(contrast.treated):
+            draw = int(treated.rsplit(".d", 1)[1])
+            own = scores.values[treated][step]
+            other = scores.values[contrast.control[number]][step] if contrast.control else None
+            for record in ids:
+                level = scores.levels[draw][record]
+                row = [own[m][record] - (other[m][record] if other else 0.0) for m in measures]
+                values[level].append(row)
+                clusters[level].append(scores.cluster[record])
+                strata[level].append(scores.stratum[record])
+        by_level = {
+            level: cluster_values(np.array(values[level]), clusters[level], strata[level]) for level in sorted(values)
+        }
+        yield Cells(measures, by_level, {level: len(rows) for level, rows in values.items()})
+
+
+def _rows(
+    estimand: str, contrast: Contrast, cells: Cells, level: int, step: int, statistics: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """One row a measure; below ten clusters, or without any variation, points only."""
+    data = cells.by_level[level]
+    enough = data.size >= LEAST_CLUSTERS
+    for number, (probe, variant, metric) in enumerate(cells.measures):
+        estimate = float(statistics["estimate"][number])
+        low, high = (float(statistics[end][number]) for end in ("low", "high"))
+        constant = low == high
+        interval = enough and not constant
+        yield {
+            "estimand": estimand,
+            "probe": probe,
+            "variant": variant,
+            "metric": metric,
+            "perturbation": contrast.perturbation,
+            "model": contrast.model,
+            "treated": contrast.label(contrast.treated),
+            "control": contrast.label(contrast.control),
+            "level": level,
+            "step": step,
+            "n": cells.records[level],
+            "n_clusters": data.size,
+            "n_runs": len(contrast.treated),
+            "estimate": estimate,
+            "ci_low": low if interval else None,
+            "ci_high": high if interval else None,
+            "p_value": float(statistics["p"][number]) if enough else None,
+            "p_adjusted": None,
+            "method": (statistics["method"] if not constant else CONSTANT) if enough else FEW,
+        }
+
+
+def _mean_statistics(data: Clustered, key: tuple[int | str, ...]) -> dict[str, Any]:
+    low, high = percentile_interval(bootstrap_means(data, key))
+    return {"estimate": data.means, "low": low, "high": high, "p": sign_flip_p(data, key), "method": FLIP}
+
+
+def _difference_statistics(data: Clustered, held_out: Clustered, key: tuple[int | str, ...]) -> dict[str, Any]:
+    samples = bootstrap_means(data, key) - bootstrap_means(held_out, (*key, "held out"))
+    low, high = percentile_interval(samples)
+    p = label_permutation_p(data, held_out, key)
+    return {"estimate": data.means - held_out.means, "low": low, "high": high, "p": p, "method": LABELS}
+
+
+def _pair_effects(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]]:
+    for step in _common_steps(scores, contrast):
+        for cells in _cells(scores, contrast, step):
+            total: list[dict[str, Any]] = []
+            direct: list[dict[str, Any]] = []
+            for level, data in cells.by_level.items():
+                key = (contrast.perturbation, level)
+                name = "total" if level else "spillover"
+                found = list(_rows(name, contrast, cells, level, step, _mean_statistics(data, key)))
+                if level:
+                    total += found
+                else:
+                    yield from found
+                if level and 0 in cells.by_level:
+                    statistics = _difference_statistics(data, cells.by_level[0], key)
+                    direct += _rows("direct", contrast, cells, level, step, statistics)
+            yield from _adjusted(total)
+            yield from _adjusted(direct)
+
+
+def _placebo(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]]:
+    for step in _common_steps(scores, contrast):
+        for cells in _cells(scores, contrast, step):
+            rows: list[dict[str, Any]] = []
+            for level, data in cells.by_level.items():
+                if level and 0 in cells.by_level:
+                    statistics = _difference_statistics(data, cells.by_level[0], (contrast.perturbation, level))
+                    rows += _rows("placebo", contrast, cells, level, step, statistics)
+            yield from _adjusted(rows)
+
+
+def _timing(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]]:
+    for step in _common_steps(scores, contrast):
+        for cells in _cells(scores, contrast, step):
+            rows: list[dict[str, Any]] = []
+            for level, data in cells.by_level.items():
+                statistics = _mean_statistics(data, (contrast.perturbation, level))
+                rows += _rows("timing", contrast, cells, level, step, statistics)
+            yield from _adjusted(rows)
+
+
+def _adjusted(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Holm's adjustment over the levels of one measure; level 0 is a control and stands outside the family."""
+    families: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["level"] and row["p_value"] is not None:
+            families[(row["probe"], row["variant"], row["metric"])].append(row)
+    for family in families.values():
+        for row, adjusted in zip(family, holm([row["p_value"] for row in family]), strict=True):
+            row["p_adjusted"] = adjusted
+    yield from rows

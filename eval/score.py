@@ -1,0 +1,219 @@
+"""Measuring a checkpoint: the ledger and every probe's scores, each a Parquet file with its marker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..core.design import RunName, Suite
+from ..core.hashing import sha256_json
+from ..core.parquet import read_table, write_table
+from ..core.pool import Job
+from ..core.workspace import (
+    Workspace,
+    changed_files,
+    finish_step,
+    is_current,
+    output_lock,
+    read_marker,
+    remove_leftovers,
+    start_step,
+)
+from ..corpus.build import open_tokenizer
+from ..insertion.records import read_records
+from ..manifests.tables import SCORES
+from ..train.checkpoint import check_checkpoint, finished_steps, load_checkpoint, read_saved
+from ..train.config import RunConfig, begun_runs
+from ..train.identity import pick_device
+from ..train.model import Llama
+from .ledger import by_request, score_requests, write_ledger
+from .probes import Context, Rendered, Request, Score, Subject, load_probe
+
+VERSION = 1
+
+
+@dataclass
+class Measurer:
+    """Everything that measuring the checkpoints of a suite shares."""
+
+    suite: Suite
+    workspace: Workspace
+
+    @cached_property
+    def context(self) -> Context:
+        records, renderings = read_records(self.workspace.insertion)
+        tokenizer = open_tokenizer(self.suite.corpus, self.workspace.corpus)
+        written: dict[str, dict[str, Rendered]] = {}
+        for row in renderings.to_pylist():
+            spans = {span["attribute"]: (span["start"], span["end"]) for span in row["spans"]}
+            rendered = Rendered(ids=tuple(row["token_ids"]), n_bytes=row["n_bytes"], spans=spans)
+            written.setdefault(row["record_id"], {})[row["rendering"]] = rendered
+        subjects = tuple(
+            Subject(
+                record_id=row["record_id"],
+                perturbation=row["perturbation"],
+                kind=row["kind"],
+                role=row["role"],
+                fields=json.loads(row["fields"]),
+                renderings=written[row["record_id"]],
+            )
+            for row in records.to_pylist()
+        )
+        inserted = {
+            name: frozenset(arm.renderings[name] for arm in self.suite.arms.values() if name in arm.inserted) - {""}
+            for name in self.suite.perturbations
+        }
+        return Context(
+            subjects=subjects,
+            inserted=inserted,
+            inserted_ids=self._inserted_ids(),
+            design=self.suite.eval,
+            tokenizer=tokenizer,
+        )
+
+    def _inserted_ids(self) -> frozenset[str]:
+        """Records that some arm and draw inserts."""
+        table = read_table(self.workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
+        pairs = zip(table.column("record_id").to_pylist(), table.column("split").to_pylist(), strict=True)
+        return frozenset(record_id for record_id, split in pairs if split == "member")
+
+    @cached_property
+    def byte_counts(self) -> np.ndarray[Any, Any]:
+        tokenizer = self.context.tokenizer
+        return np.array([tokenizer.byte_count(i) for i in range(tokenizer.vocab_size)], np.int32)
+
+    @cached_property
+    def requests(self) -> list[Request]:
+        """The sequences that the probes want, each once."""
+        wanted: dict[tuple[str, str], Request] = {}
+        for name in self.suite.eval.probes:
+            for request in load_probe(name).requests(self.context):
+                wanted.setdefault((request.record_id, request.rendering), request)
+        return list(wanted.values())
+
+    def input_hash(self, state_sha256: str, *, with_tree: bool) -> str:
+        records = read_marker(self.workspace.insertion, "records")
+        design = vars(self.suite.eval)
+        inserted = {name: sorted(arm.inserted) for name, arm in self.suite.arms.items()}
+        return sha256_json([VERSION, state_sha256, records, design, inserted, with_tree])
+
+    def measures_tree(self, config: RunConfig, step: int) -> bool:
+        """Probes that run the model themselves are taken at phase ends and the last step."""
+        arms = [a for a in self.suite.arms.values() if a.train.slots == config.train.slots]
+        ends = {end for arm in arms for end in arm.phase_ends()}
+        return step == config.train.steps or step in ends
+
+    def is_current(self, config: RunConfig, step: int) -> bool:
+        folder = self.workspace.ledger(config.run, step)
+        marker = read_marker(folder)
+        state = _state_sha256(self.workspace, config.run, step)
+        if marker is None or state is None:
+            return False
+        inputs = self.input_hash(state, with_tree=self.measures_tree(config, step))
+        return is_current(folder, inputs) and is_current(self.workspace.scores(config.run), inputs, str(step))
+
+    def measure(self, config: RunConfig, step: int) -> None:
+        """Measure one checkpoint of a run.
+
+        Raises:
+            CostarError: the checkpoint is damaged, or another process measures it.
+        """
+        folder, scores_folder = self.workspace.ledger(config.run, step), self.workspace.scores(config.run)
+        with output_lock(folder, f"eval {config.run} step {step}"):
+            checkpoint = self.workspace.checkpoint(config.run, step)
+            saved = check_checkpoint(checkpoint, config.config_sha256())
+            if self.is_current(config, step):
+                return
+            with_tree = self.measures_tree(config, step)
+            inputs = self.input_hash(saved.state_sha256, with_tree=with_tree)
+            start_step(folder)
+            start_step(scores_folder, str(step))
+            remove_leftovers(folder)
+            model = Llama(config.shape).to(pick_device())
+            load_checkpoint(checkpoint, model, None)
+            model.eval()
+            columns = score_requests(model, self.requests, self.context.tokenizer.eos_id, self.byte_counts)
+            write_ledger(folder / "ledger.parquet", config.run, step, self.requests, columns)
+            ledger = by_request(self.requests, columns)
+            rows: list[tuple[str, Score]] = []
+            for name in self.suite.eval.probes:
+                probe = load_probe(name)
+                if probe.NEEDS != "tree" or with_tree:
+                    rows += [(name, score) for score in probe.scores(self.context, ledger, model)]
+            path = scores_folder / f"step-{step:06d}.parquet"
+            write_table(path, _scores_table(config.run, step, rows))
+            finish_step(scores_folder, inputs, [path], str(step))
+            finish_step(folder, inputs, [folder / "ledger.parquet"])
+
+
+def _state_sha256(workspace: Workspace, run: str, step: int) -> str | None:
+    saved = read_saved(workspace.checkpoint(run, step))
+    return saved.state_sha256 if saved else None
+
+
+def _scores_table(run: str, step: int, rows: Sequence[tuple[str, Score]]) -> pa.Table:
+    columns = {
+        "run": [run] * len(rows),
+        "step": [step] * len(rows),
+        "record_id": [score[0] for _, score in rows],
+        "rendering": [score[1] for _, score in rows],
+        "probe": [probe for probe, _ in rows],
+        "variant": [score[2] for _, score in rows],
+        "metric": [score[3] for _, score in rows],
+        "value": [score[4] for _, score in rows],
+    }
+    return pa.table(columns, schema=SCORES)
+
+
+class EvalQueue:
+    """Hands out measuring jobs for finished checkpoints; inherited ones belong to the run that wrote them."""
+
+    AT_ONCE = 4  # checkpoints a job: enough to pay for starting a process
+
+    def __init__(
+        self, measurer: Measurer, *, wanted: Callable[[str], bool] = lambda run: True, step: int | None = None
+    ):
+        self.measurer, self.wanted, self.step = measurer, wanted, step
+        self._jobs: dict[str, list[str]] = {}
+
+    def pending(self) -> list[str]:
+        """Finished checkpoints that are not measured, as `run:step`."""
+        found = []
+        for run, config in begun_runs(self.measurer.workspace).items():
+            if RunName.parse(run).arm not in self.measurer.suite.arms or not self.wanted(run):
+                continue
+            for step in finished_steps(self.measurer.workspace, run):
+                if self.step in (None, step) and not self.measurer.is_current(config, step):
+                    found.append(f"{run}:{step}")
+        return found
+
+    def next_job(self, running: frozenset[str], slots: int) -> Job | None:
+        taken = {target for name, targets in self._jobs.items() if name in running for target in targets}
+        open_targets = [target for target in self.pending() if target not in taken]
+        if not open_targets:
+            return None
+        share = min(self.AT_ONCE, -(-len(open_targets) // max(slots - len(running), 1)))
+        targets = open_targets[:share]
+        name = f"eval {targets[0]}"
+        self._jobs[name] = targets
+        return Job(name=name, module="costar.eval.worker", arguments=(str(self.measurer.workspace.root), *targets))
+
+
+def damaged_files(workspace: Workspace) -> list[str]:
+    """Ledgers and scores whose bytes are not those that were written."""
+    problems = []
+    for folder in sorted((workspace.eval / "ledger").glob("run=*/step=*")):
+        problems += [f"{folder / name}: its bytes are not those that were written" for name in changed_files(folder)]
+    for folder in sorted((workspace.eval / "scores").glob("run=*")):
+        for marker in sorted(folder.glob("stage-*.json")):
+            step = marker.stem.removeprefix("stage-")
+            problems += [
+                f"{folder / name}: its bytes are not those that were written" for name in changed_files(folder, step)
+            ]
+    return problems

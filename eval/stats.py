@@ -1,0 +1,112 @@
+"""Resampling by cluster, for many measures at once: every statistic is a product with a weight matrix.
+
+Clusters (a document, a person) are the units of randomization, so they are the units of resampling too
+(Cameron & Miller 2015, section VI, for the pairs cluster bootstrap; Fisher's sign-flip and label permutation tests).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.hashing import keyed_hash
+
+BOOTSTRAPS = 2000
+PERMUTATIONS = 4999
+LEAST_CLUSTERS = 10
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """Values of M measures summed by cluster: `sums` [C, M], `counts` [C], and each cluster's stratum [C]."""
+
+    sums: Floats
+    counts: Floats
+    strata: tuple[str, ...]
+
+    @property
+    def means(self) -> Floats:
+        return np.asarray(self.sums.sum(0) / self.counts.sum())
+
+    @property
+    def size(self) -> int:
+        return len(self.counts)
+
+
+def cluster_values(values: Floats, clusters: Sequence[str], strata: Sequence[str]) -> Clustered:
+    """Values [n, M] of records, each with its cluster and stratum, summed by cluster in the order of the names."""
+    names, places = np.unique(np.array(clusters, dtype=object), return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, places, values)
+    counts = np.bincount(places, minlength=len(names)).astype(float)
+    stratum = dict(zip(clusters, strata, strict=True))
+    return Clustered(sums, counts, tuple(stratum[name] for name in names))
+
+
+def _generator(*key: int | str) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(keyed_hash("resampling", *key)))
+
+
+def bootstrap_means(data: Clustered, key: tuple[int | str, ...]) -> Floats:
+    """Means [BOOTSTRAPS, M] over clusters drawn with replacement."""
+    weights = _generator("bootstrap", *key).multinomial(data.size, np.full(data.size, 1 / data.size), BOOTSTRAPS)
+    return np.asarray((weights @ data.sums) / (weights @ data.counts)[:, None])
+
+
+def percentile_interval(samples: Floats) -> tuple[Floats, Floats]:
+    """95 % percentile intervals of samples [B, M]."""
+    low, high = np.quantile(samples, [0.025, 0.975], axis=0)
+    return low, high
+
+
+def sign_flip_p(data: Clustered, key: tuple[int | str, ...]) -> Floats:
+    """Two-sided p-values [M] of a mean of zero: signs of whole clusters flipped at random."""
+    signs = _generator("signs", *key).integers(0, 2, (PERMUTATIONS, data.size)) * 2.0 - 1.0
+    drawn = np.abs(signs @ data.sums) / data.counts.sum()
+    return _p_value(np.abs(data.means), drawn)
+
+
+def label_permutation_p(treated: Clustered, held_out: Clustered, key: tuple[int | str, ...]) -> Floats:
+    """Two-sided p-values [M] of equal means: labels of whole clusters permuted within strata."""
+    sums = np.concatenate([treated.sums, held_out.sums])
+    counts = np.concatenate([treated.counts, held_out.counts])
+    strata = np.array(treated.strata + held_out.strata, dtype=object)
+    generator = _generator("labels", *key)
+    labels = np.zeros((PERMUTATIONS, len(counts)))
+    is_treated = np.arange(len(counts)) < treated.size
+    for stratum in sorted(set(strata)):
+        members = np.flatnonzero(strata == stratum)
+        chosen = int(is_treated[members].sum())
+        ranks = generator.random((PERMUTATIONS, len(members))).argsort(1).argsort(1)
+        labels[:, members] = ranks < chosen
+    drawn = np.abs(_difference(labels, sums, counts))
+    observed = np.abs(treated.means - held_out.means)
+    return _p_value(observed, drawn)
+
+
+def _difference(labels: Floats, sums: Floats, counts: Floats) -> Floats:
+    inside = (labels @ sums) / (labels @ counts)[:, None]
+    outside = ((1 - labels) @ sums) / ((1 - labels) @ counts)[:, None]
+    return np.asarray(inside - outside)
+
+
+def _p_value(observed: Floats, drawn: Floats) -> Floats:
+    """(1 + draws at least as extreme) / (1 + draws); a tolerance counts equal values as equal."""
+    extreme = (drawn >= observed * (1 - 1e-12) - 1e-15).sum(0)
+    return np.asarray((1 + extreme) / (1 + len(drawn)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted

@@ -1,0 +1,68 @@
+"""Log-probabilities of all continuations of a prefix over an alphabet, each shared beginning computed once.
+
+The nodes of the trie stand behind the prefix in one sequence; a node sees the prefix, its ancestors and itself, and has
+the position it would have in its own text. The result equals that of scoring every candidate as a text of its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..train.model import Llama
+
+TRIE_DEPTH = 4  # levels in one forward pass: 1,110 nodes for ten symbols
+
+
+def candidate_logps(model: Llama, prefix: list[int], symbols: list[int], depth: int) -> NDArray[np.float64]:
+    """Log-probability [len(symbols) ** depth] of every string of `depth` symbols after the prefix, in alphabet order."""
+    if depth > TRIE_DEPTH:
+        heads = candidate_logps(model, prefix, symbols, depth - TRIE_DEPTH)
+        base, levels = len(symbols), depth - TRIE_DEPTH
+        parts = []
+        for number, head in enumerate(heads):
+            path = [symbols[number // base**place % base] for place in range(levels - 1, -1, -1)]
+            parts.append(head + candidate_logps(model, [*prefix, *path], symbols, TRIE_DEPTH))
+        return np.concatenate(parts)
+    base, known = len(symbols), len(prefix)
+    sizes = [base**level for level in range(1, depth)]  # inner nodes by level; leaves are outputs only
+    count = sum(sizes)
+    mask = torch.zeros(known + count, known + count, dtype=torch.bool)
+    mask[:known, :known] = torch.ones(known, known, dtype=torch.bool).tril()
+    mask[known:, :known] = True
+    ids, positions = list(prefix), list(range(known))
+    first = known
+    for level, size in enumerate(sizes):
+        nodes = torch.arange(size)
+        ids += [symbols[node % base] for node in range(size)]
+        positions += [known + level] * size
+        rows = first + nodes
+        mask[rows, rows] = True
+        if level:
+            parents = first - sizes[level - 1] + nodes // base
+            mask[rows] |= mask[parents]
+        first += size
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        logits = model(torch.tensor([ids], device=device), torch.tensor(positions, device=device), mask.to(device))[0]
+        logps = torch.log_softmax(logits[known - 1 :].float(), dim=-1)[:, symbols].double().cpu().numpy()
+    total = logps[0]
+    at = 1
+    for size in sizes:
+        total = (total[:, None] + logps[at : at + size]).reshape(-1)
+        at += size
+    return np.asarray(total)
+
+
+def sequence_logps(model: Llama, prefix: list[int], rows: torch.Tensor, chunk: int = 256) -> NDArray[np.float64]:
+    """Log-probability [n] of each continuation [n, depth] of a prefix, each scored as a text of its own."""
+    device = next(model.parameters()).device
+    found = []
+    for part in rows.split(chunk):
+        ids = torch.cat([torch.tensor(prefix).expand(len(part), -1), part], dim=1).to(device)
+        with torch.no_grad():
+            logps = torch.log_softmax(model(ids[:, :-1]).float(), dim=-1)
+        own = logps[:, len(prefix) - 1 :].gather(2, ids[:, len(prefix) :, None]).squeeze(2)
+        found.append(own.double().sum(1).cpu().numpy())
+    return np.concatenate(found)

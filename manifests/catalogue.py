@@ -1,0 +1,237 @@
+"""`manifest.duckdb`: a catalogue of the suite, rebuilt whole from Parquet, JSON and the suite file.
+
+Built aside, closed, renamed. It holds no path outside itself and opens in DuckDB 1.x; the ledger is attached when a
+connection is made.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from ..core.design import RunName, Suite
+from ..core.hashing import canonical_json, sha256_json
+from ..core.parquet import read_table
+from ..core.workspace import Workspace, output_lock, read_marker, replacing
+from .lineage import checkpoint_rows, read_configs, stretches
+from .tables import ASSIGNMENTS, BALANCE, EFFECTS, EXPOSURES, LOG, RECORDS, RENDERINGS, SCORES, SPEED
+
+CREATE = {
+    "suite": "name varchar, seed bigint, draws bigint, spec_sha256 varchar, spec json, costar_version varchar, created_at timestamp",
+    "corpus": "corpus varchar, source varchar, documents bigint, tokens bigint, sequences bigint, sequence_length bigint, "
+    "vocab_size bigint, eos_id bigint, tokenizer_sha256 varchar, tokens_sha256 varchar",
+    "perturbations": "perturbation varchar, kind varchar, risk varchar, records bigint, licence varchar, source varchar",
+    "arms": "arm varchar, control varchar, parent_arm varchar, steps bigint, batch bigint, tokens bigint, filler varchar",
+    "arm_perturbations": "arm varchar, perturbation varchar, rendering varchar, phase_start varchar, phase_end varchar, "
+    "position varchar, spacing varchar",
+    "models": "model varchar, parameters bigint, layers bigint, hidden bigint, heads bigint, kv_heads bigint, ffn bigint, "
+    "vocab_size bigint",
+    "runs": "run varchar, arm varchar, model varchar, draw bigint, parent_run varchar, branch_step integer, steps bigint, "
+    "tokens bigint, status varchar, determinism varchar, config_sha256 varchar",
+    "checkpoints": "run varchar, step integer, tokens bigint, path varchar, state_sha256 varchar, inherited boolean",
+}
+
+
+def build_manifest(suite: Suite, workspace: Workspace) -> Path:
+    """Rebuild the manifest from everything that is present. A second writer waits: the last one sees all."""
+    with output_lock(workspace.root, "manifest", wait=True), replacing(workspace.manifest) as temporary:
+        temporary.unlink(missing_ok=True)
+        connection = duckdb.connect()
+        try:
+            connection.execute(
+                f"attach '{str(temporary).replace(chr(39), chr(39) * 2)}' as m (storage_version 'v1.0.0')"
+            )
+            connection.execute("use m")
+            _fill(connection, suite, workspace)
+            views = Path(__file__).with_name("views.sql").read_text(encoding="utf-8")
+            for statement in views.split(";"):
+                if statement.strip():
+                    connection.execute(statement)
+            connection.execute("use memory")
+            connection.execute("detach m")
+        finally:
+            connection.close()
+    return workspace.manifest
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    connection.execute(f"create table {table} ({CREATE[table]})")
+    if rows:
+        connection.execute("begin")
+        connection.executemany(f"insert into {table} values ({', '.join('?' * len(rows[0]))})", rows)
+        connection.execute("commit")
+
+
+def _load(connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, parts: Sequence[pa.Table]) -> None:
+    """A table of Parquet parts; an empty table of the same columns where there are none."""
+    whole = pa.concat_tables([part.select(schema.names) for part in parts]) if parts else schema.empty_table()
+    connection.register("part", whole)
+    columns = ", ".join(f"{name}::json as {name}" if name == "fields" else name for name in schema.names)
+    connection.execute(f"create table {table} as select {columns} from part")
+    connection.unregister("part")
+
+
+def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Workspace) -> None:
+    configs = read_configs(workspace)
+    mend = "run the stage that wrote it again"
+    _insert(connection, "suite", [_suite_row(suite)])
+    _insert(connection, "corpus", _corpus_rows(workspace))
+    has_records = read_marker(workspace.insertion, "records") is not None
+    has_insertion = read_marker(workspace.insertion, "insert") is not None
+    folder = workspace.insertion
+    records = [read_table(folder / "records.parquet", mend=mend)] if has_records else []
+    renderings = [read_table(folder / "renderings.parquet", mend=mend)] if has_records else []
+    _insert(connection, "perturbations", _perturbation_rows(suite, records))
+    _load(connection, "records", RECORDS, records)
+    _load(connection, "renderings", pa.schema([f for f in RENDERINGS if f.name != "token_ids"]), renderings)
+    _insert(connection, "arms", [_arm_row(suite, name) for name in suite.arms])
+    _insert(connection, "arm_perturbations", _arm_perturbation_rows(suite, connection))
+    single = {"assignments": ASSIGNMENTS, "balance": BALANCE}
+    for table, schema in single.items():
+        _load(connection, table, schema, [read_table(folder / f"{table}.parquet", mend=mend)] if has_insertion else [])
+    exposures = sorted((folder / "exposures").glob("arm=*/draw=*/exposures.parquet")) if has_insertion else []
+    _load(connection, "exposures", EXPOSURES, [read_table(path, mend=mend) for path in exposures])
+    _insert(connection, "models", _model_rows(configs))
+    _insert(connection, "runs", _run_rows(suite, workspace, configs))
+    _insert(connection, "checkpoints", checkpoint_rows(workspace, configs))
+    logs = {run: workspace.run(run) / "log" / "log.parquet" for run in configs}
+    _load(
+        connection,
+        "log",
+        LOG,
+        _inherited(configs, {r: [read_table(p, mend=mend)] for r, p in logs.items() if p.is_file()}, 1),
+    )
+    speeds = [path for run in configs for path in sorted((workspace.run(run) / "speed").glob("*.parquet"))]
+    _load(connection, "speed", SPEED, [read_table(path, mend=mend) for path in speeds])
+    scores = {run: [read_table(path, mend=mend) for path in score_files(workspace, run)] for run in configs}
+    _load(connection, "scores", SCORES, _inherited(configs, scores, 0))
+    effects = workspace.eval / "effects.parquet"
+    _load(connection, "effects", EFFECTS, [read_table(effects, mend=mend)] if effects.is_file() else [])
+
+
+def score_files(workspace: Workspace, run: str) -> list[Path]:
+    """The scores of a run's measured checkpoints."""
+    paths = sorted(workspace.scores(run).glob("step-*.parquet"))
+    return [path for path in paths if read_marker(path.parent, str(int(path.stem.split("-")[1]))) is not None]
+
+
+def _inherited(configs: dict[str, dict[str, Any]], parts: dict[str, list[pa.Table]], offset: int) -> list[pa.Table]:
+    """Each run's rows with those of its ancestors. A log row of step t (`offset` 1) belongs to checkpoints from t + 1."""
+    import pyarrow.compute as pc
+
+    found = []
+    for run in configs:
+        for stretch in stretches(configs, run):
+            for part in parts.get(stretch.owner, []):
+                step = pc.add(part.column("step"), offset)
+                kept = part.filter(pc.and_(pc.greater(step, stretch.after), pc.less_equal(step, stretch.upto)))
+                if stretch.owner != run:
+                    kept = kept.set_column(0, "run", pa.array([run] * len(kept), pa.string()))
+                found.append(kept)
+    return found
+
+
+def _suite_row(suite: Suite) -> tuple[Any, ...]:
+    created = datetime.datetime.now(datetime.UTC).replace(tzinfo=None, microsecond=0)
+    version = importlib.metadata.version("costar")
+    spec = dict(suite.spec)
+    return (suite.name, suite.seed, suite.draws, sha256_json(spec), canonical_json(spec), version, created)
+
+
+def _corpus_rows(workspace: Workspace) -> list[tuple[Any, ...]]:
+    if read_marker(workspace.corpus, "tokens") is None:
+        return []
+    facts = json.loads((workspace.corpus / "corpus.json").read_text(encoding="utf-8"))
+    names = [part.split()[0] for part in CREATE["corpus"].split(", ")]
+    return [tuple(facts[name] for name in names)]
+
+
+def _perturbation_rows(suite: Suite, records: Sequence[pa.Table]) -> list[tuple[Any, ...]]:
+    risks: dict[str, str] = {}
+    for table in records:
+        risks |= dict(zip(table.column("perturbation").to_pylist(), table.column("risk").to_pylist(), strict=True))
+    return [(p.name, p.kind, risks.get(p.name), p.records, p.licence, p.origin) for p in suite.perturbations.values()]
+
+
+def _arm_row(suite: Suite, name: str) -> tuple[Any, ...]:
+    arm = suite.arms[name]
+    tokens = arm.train.slots * suite.corpus.sequence_length
+    return (arm.name, arm.control, None, arm.train.steps, arm.train.batch, tokens, "none")
+
+
+def _arm_perturbation_rows(suite: Suite, connection: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    canonical = dict(
+        connection.execute(
+            "select rec.perturbation, min(ren.rendering) from records rec join renderings ren "
+            "on ren.record_id = rec.record_id and ren.text = rec.text group by all"
+        ).fetchall()
+    )
+    rows = []
+    for arm in suite.arms.values():
+        for name in arm.inserted:
+            start, end = arm.phases[name]
+            rendering = arm.renderings[name] or canonical.get(name)
+            rows.append((arm.name, name, rendering, str(start), str(end), "balanced", "uniform"))
+    return rows
+
+
+def _model_rows(configs: dict[str, dict[str, Any]]) -> list[tuple[Any, ...]]:
+    from ..core.models import ModelShape
+
+    rows = {}
+    for config in configs.values():
+        shape = ModelShape(**config["shape"])
+        values = (
+            shape.parameters,
+            shape.layers,
+            shape.hidden,
+            shape.heads,
+            shape.kv_heads,
+            shape.ffn,
+            shape.vocab_size,
+        )
+        rows[config["model"]] = (config["model"], *values)
+    return [rows[name] for name in sorted(rows)]
+
+
+def _run_rows(suite: Suite, workspace: Workspace, configs: dict[str, dict[str, Any]]) -> list[tuple[Any, ...]]:
+    rows = []
+    for name in [*map(str, suite.runs()), *(run for run in configs if run not in set(map(str, suite.runs())))]:
+        parsed = RunName.parse(name)
+        config = configs.get(name)
+        if config is None:
+            arm = suite.arms[parsed.arm]
+            tokens = arm.train.slots * suite.corpus.sequence_length
+            rows.append(
+                (
+                    name,
+                    parsed.arm,
+                    parsed.model,
+                    parsed.draw,
+                    None,
+                    None,
+                    arm.train.steps,
+                    tokens,
+                    "planned",
+                    None,
+                    None,
+                )
+            )
+            continue
+        steps, length = config["train"]["steps"], config["sequence_length"]
+        identity = workspace.run(name) / "identity.json"
+        determinism = json.loads(identity.read_text(encoding="utf-8"))["determinism"] if identity.is_file() else None
+        finished = any(row[1] == steps for row in checkpoint_rows(workspace, configs) if row[0] == name)
+        values = (config["parent_run"], config["branch_step"], steps, steps * config["train"]["batch"] * length)
+        status = "finished" if finished else "training"
+        rows.append(
+            (name, parsed.arm, parsed.model, parsed.draw, *values, status, determinism, config["config_sha256"])
+        )
+    return rows

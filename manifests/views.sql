@@ -1,0 +1,57 @@
+-- Views of manifest.duckdb. They use no syntax that DuckDB 1.x lacks.
+
+-- Scores of main records in the rendering by which a record is known, or by format for test sets.
+create view record_scores as
+select s.run, r.arm, r.model, r.draw, s.step, s.record_id, rec.perturbation, rec.role, rec.cluster_id,
+       a.level, s.rendering, s.probe, s.variant, s.metric, s.value
+from scores s
+join runs r using (run)
+join records rec using (record_id)
+join renderings ren on ren.record_id = s.record_id and ren.rendering = s.rendering
+join assignments a on a.arm = r.arm and a.draw = r.draw and a.record_id = s.record_id
+where ren.text = rec.text or s.variant like 'format=%';
+
+create view dose_response as
+select run, arm, model, draw, step, perturbation, level, probe, variant, metric, count(*) as n, avg(value) as mean
+from record_scores
+where role = 'main'
+group by run, arm, model, draw, step, perturbation, level, probe, variant, metric;
+
+create view paired as
+select t.run as treated, c.run as control, t.step, t.record_id, t.level, t.probe, t.variant, t.metric,
+       t.value as treated_value, c.value as control_value, t.value - c.value as difference
+from record_scores t
+join arms using (arm)
+join record_scores c
+  on c.arm = arms.control and c.model = t.model and c.draw = t.draw and c.step = t.step
+ and c.record_id = t.record_id and c.rendering = t.rendering
+ and c.probe = t.probe and c.variant = t.variant and c.metric = t.metric
+where t.role = 'main';
+
+create view timing_effect as
+select * from effects where estimand = 'timing';
+
+-- Copies of each record that a checkpoint has read: those of steps before it.
+create view dose_at_step as
+select c.run, c.step, a.record_id, count(e.slot) as copies
+from checkpoints c
+join runs r using (run)
+join assignments a on a.arm = r.arm and a.draw = r.draw
+left join exposures e
+  on e.arm = r.arm and e.draw = r.draw and e.record_id = a.record_id and e.step < c.step
+group by c.run, c.step, a.record_id;
+
+create view forgetting as
+select s.run, s.step, s.record_id, s.level,
+       (s.step * arms.batch - last.slot - 1) * (select max(sequence_length) from corpus) as tokens_since,
+       s.probe, s.variant, s.metric, s.value
+from record_scores s
+join arms using (arm)
+join (
+    select c.run, c.step, e.record_id, max(e.slot) as slot
+    from checkpoints c
+    join runs r using (run)
+    join exposures e on e.arm = r.arm and e.draw = r.draw and e.step < c.step
+    group by c.run, c.step, e.record_id
+) last on last.run = s.run and last.step = s.step and last.record_id = s.record_id
+where s.role = 'main';

@@ -1,0 +1,82 @@
+"""Trained runs and the edits of a suite: nothing that was trained is ever overwritten (invariant 10)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.design import RunName, Suite
+from ..core.errors import CostarError, shorten
+from ..core.workspace import Workspace
+from .config import begun_runs
+
+
+@dataclass(frozen=True)
+class Stale:
+    """A trained run that an edit of the suite touches, and the keys that changed."""
+
+    run: str
+    keys: tuple[str, ...]
+
+
+def stale_runs(suite: Suite, workspace: Workspace) -> list[Stale]:
+    """Begun runs of this suite whose relevant keys differ from the suite file as it is now (invariant 10)."""
+    found = []
+    for run, config in begun_runs(workspace).items():
+        name = RunName.parse(run)
+        if name.arm not in suite.arms:
+            continue
+        now = suite.relevant_spec(name)
+        keys = sorted(key for key in {*now, *config.spec} if now.get(key) != config.spec.get(key))
+        if keys:
+            found.append(Stale(run, tuple(keys)))
+    return found
+
+
+def refuse_stale(suite: Suite, workspace: Workspace) -> None:
+    """Stop before anything is built when the edit of a suite would make a trained run stale."""
+    stale = stale_runs(suite, workspace)
+    if stale:
+        raise stale_error(suite, stale)
+
+
+def stale_error(suite: Suite, stale: Sequence[Stale]) -> CostarError:
+    keys = sorted({key for each in stale for key in each.keys})
+    return CostarError(
+        f"{suite.path}",
+        found=f"changed since training: {shorten(', '.join(keys), 300)}; runs touched: {', '.join(s.run for s in stale)}",
+        expected="the suite that these runs were trained with",
+        mend="undo the edit, rename the suite file (a new suite), or put the runs aside with --archive",
+    )
+
+
+def archive_runs(workspace: Workspace, runs: Sequence[str]) -> list[Path]:
+    """Move runs and what was measured on them to `archive/<run>-<configuration>/`."""
+    moved = []
+    for run in runs:
+        folder = workspace.run(run)
+        sha = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config_sha256"][:8]
+        target = workspace.root / "archive" / f"{run}-{sha}"
+        number = 1
+        while target.exists():
+            number += 1
+            target = workspace.root / "archive" / f"{run}-{sha}-{number}"
+        target.mkdir(parents=True)
+        places = {"run": folder, "ledger": workspace.eval / "ledger" / f"run={run}", "scores": workspace.scores(run)}
+        for name, place in places.items():
+            if place.exists():
+                place.rename(target / name)
+        moved.append(target)
+    return moved
+
+
+def protected_tokens(workspace: Workspace) -> list[tuple[str, str]]:
+    """(run, hash of the tokens it reads) of every begun run."""
+    return [(run, config.tokens_sha256) for run, config in begun_runs(workspace).items()]
+
+
+def protected_edits(workspace: Workspace) -> list[tuple[str, str, int, str]]:
+    """(run, arm, draw, hash of the edits it reads) of every begun run."""
+    return [(run, c.arm, c.draw, c.overlay_sha256) for run, c in begun_runs(workspace).items()]

@@ -1,0 +1,120 @@
+"""Proof of trained runs from their files: bytes, states, configurations, and the digest of every row read; and replay."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file
+
+from ..core.hashing import EMPTY_DIGEST, row_hashes, step_digest
+from ..core.parquet import read_table
+from ..core.workspace import Workspace, changed_files, output_lock
+from ..insertion.overlay import open_overlay
+from .checkpoint import Saved, finished_steps, model_state, read_saved, state_sha256
+from .config import RunConfig, begun_runs
+from .loop import Trainer, locate_checkpoint
+
+
+@dataclass
+class RunProof:
+    runs: int = 0
+    checkpoints: int = 0
+    replayed: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def verify_runs(workspace: Workspace, *, replay: int = 0) -> RunProof:
+    """Check every begun run; with `replay`, also retrain that many steps of each and compare bit for bit."""
+    proof = RunProof()
+    for run, config in begun_runs(workspace).items():
+        steps = finished_steps(workspace, run)
+        saved = {step: _check_files(workspace.checkpoint(run, step), config, proof) for step in steps}
+        _check_digests(workspace, config, {s: v for s, v in saved.items() if v is not None}, proof)
+        for folder in sorted((workspace.run(run) / "hf").glob("step-*")):
+            proof.problems += [
+                f"{folder / name}: its bytes are not those that were written" for name in changed_files(folder)
+            ]
+        if replay:
+            _replay(workspace, config, replay, proof)
+        proof.runs += 1
+        proof.checkpoints += len(steps)
+    return proof
+
+
+def _check_files(folder: Path, config: RunConfig, proof: RunProof) -> Saved | None:
+    wrong = changed_files(folder)
+    if wrong:
+        proof.problems += [f"{folder / name}: its bytes are not those that were written" for name in wrong]
+        return None
+    saved = read_saved(folder)
+    assert saved is not None
+    states = [load_file(folder / f"{part}.safetensors") for part in ("model", "optimizer")]
+    if state_sha256(*states) != saved.state_sha256:
+        proof.problems.append(f"{folder}: the tensors are not those of the recorded state")
+    if saved.config_sha256 != config.config_sha256():
+        proof.problems.append(f"{folder}: written under another configuration")
+    return saved
+
+
+def _check_digests(workspace: Workspace, config: RunConfig, saved: dict[int, Saved], proof: RunProof) -> None:
+    """Read everything again that the run was to read, and compare with the digests in its log and checkpoints."""
+    overlay = open_overlay(
+        workspace, config.arm, config.draw, seed=config.seed, length=config.sequence_length, eos=config.eos_id
+    )
+    if overlay.edits.sha256() != config.overlay_sha256:
+        proof.problems.append(f"run {config.run}: its exposures are no longer those that it read")
+        return
+    path = workspace.run(config.run) / "log" / "log.parquet"
+    logged: dict[int, str] = {}
+    if path.is_file():
+        table = read_table(path, mend="train the run again", columns=["step", "data_digest"])
+        logged = dict(zip(table.column("step").to_pylist(), table.column("data_digest").to_pylist(), strict=True))
+    digest, batch = EMPTY_DIGEST, config.train.batch
+    for step in range(max([*saved, *(s + 1 for s in logged)], default=0)):
+        digest = step_digest(digest, row_hashes(overlay.sequences(np.arange(step * batch, (step + 1) * batch))))
+        if step in logged and logged[step] != digest.hex():
+            proof.problems.append(f"run {config.run}: the rows of step {step} are not those of the plan")
+            return
+        if step + 1 in saved and saved[step + 1].data_digest != digest.hex():
+            proof.problems.append(f"run {config.run}: checkpoint {step + 1} read other rows than those of the plan")
+            return
+
+
+def _replay(workspace: Workspace, config: RunConfig, steps: int, proof: RunProof) -> None:
+    """Train again from the checkpoint before the last (or from the start) and compare the log and the next state."""
+    path = workspace.run(config.run) / "identity.json"
+    finished = finished_steps(workspace, config.run)
+    if not path.is_file() or not finished:
+        return
+    overlay = open_overlay(
+        workspace, config.arm, config.draw, seed=config.seed, length=config.sequence_length, eos=config.eos_id
+    )
+    trainer = Trainer(
+        config, overlay, micro_batch=json.loads(path.read_text(encoding="utf-8"))["identity"]["micro_batch"]
+    )
+    if trainer.identity() != json.loads(path.read_text(encoding="utf-8"))["identity"]:
+        proof.problems.append(
+            f"run {config.run}: this machine has another numeric identity, so replay cannot be compared"
+        )
+        return
+    with output_lock(workspace.run(config.run), f"verify {config.run}"):
+        if len(finished) > 1:
+            trainer.load(workspace.checkpoint(config.run, finished[-2]), config.config_sha256())
+        elif config.parent_run and config.branch_step:
+            trainer.load(locate_checkpoint(workspace, config, config.branch_step)[1], None)
+    table = read_table(workspace.run(config.run) / "log" / "log.parquet", mend="train the run again")
+    logged = {row["step"]: row for row in table.to_pylist()}
+    for _ in range(min(steps, finished[-1] - trainer.step)):
+        row = trainer.train_step()
+        if row != logged[row["step"]]:
+            proof.problems.append(f"run {config.run}: step {row['step']} does not repeat")
+            return
+        proof.replayed += 1
+        if trainer.step in finished:
+            again = state_sha256(model_state(trainer.model), trainer.optimizers.state())
+            recorded = read_saved(workspace.checkpoint(config.run, trainer.step))
+            if recorded is None or again != recorded.state_sha256:
+                proof.problems.append(f"run {config.run}: the state at step {trainer.step} does not repeat")
