@@ -70,7 +70,7 @@ class ModelPreset:
 def presets() -> dict[str, ModelPreset]:
     """The named models. The four of 1 B and the one of 8 B have the shapes that Hubble published."""
     return {
-        "tiny": ModelPreset(layers=4, hidden=192, heads=6, kv_heads=6, ffn=512),
+        "tiny": ModelPreset(layers=4, hidden=160, heads=5, kv_heads=5, ffn=448),
         "15m": ModelPreset(layers=6, hidden=384, heads=6, kv_heads=6, ffn=1024),
         "60m": ModelPreset(layers=10, hidden=640, heads=10, kv_heads=10, ffn=1728),
         "160m": ModelPreset(layers=12, hidden=1024, heads=16, kv_heads=16, ffn=2560),

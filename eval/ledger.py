@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..core.parquet import write_table
 from ..manifests.tables import LEDGER
@@ -30,20 +31,21 @@ def score_requests(
 ) -> dict[str, Any]:
     """Columns of the ledger (without run and step) for the requests, in their order; `byte_counts` [V] is per token.
 
-    Batches are fixed chunks in the order of (length, record, rendering), so equal requests give equal bits.
+    Texts that differ in their last token only (the letters of a question) share one pass. Batches are fixed chunks in
+    the order of (length, record, rendering), so equal requests give equal bits.
     """
-    order = sorted(
-        range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].record_id, requests[i].rendering)
-    )
-    results: list[dict[str, NDArray[Any]] | None] = [None] * len(requests)
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, request in enumerate(requests):
+        groups.setdefault(request.ids[:-1], []).append(number)
+    order = sorted(groups, key=lambda ids: (len(ids), *_name(requests[groups[ids][0]])))
+    results: list[dict[str, NDArray[Any]]] = [{} for _ in requests]
     for first in range(0, len(order), CHUNK):
-        numbers = order[first : first + CHUNK]
-        batch = _score_batch(model, [requests[i].ids for i in numbers], eos)
-        for row, number in enumerate(numbers):
-            length = len(requests[number].ids)
-            results[number] = {name: values[row, :length] for name, values in batch.items()}
-    done = [result for result in results if result is not None]
-    columns: dict[str, Any] = {name: np.concatenate([result[name] for result in done]) for name in done[0]}
+        chunk = order[first : first + CHUNK]
+        batch = [[requests[number].ids for number in groups[inputs]] for inputs in chunk]
+        for inputs, found in zip(chunk, _score_batch(model, batch, eos), strict=True):
+            for number, measures in zip(groups[inputs], found, strict=True):
+                results[number] = measures
+    columns: dict[str, Any] = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
     lengths = np.array([len(request.ids) for request in requests])
     columns["position"] = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
     columns["token_id"] = np.concatenate([np.array(request.ids, np.int32) for request in requests])
@@ -52,36 +54,54 @@ def score_requests(
     return columns
 
 
-def _score_batch(model: Llama, texts: Sequence[tuple[int, ...]], eos: int) -> dict[str, NDArray[Any]]:
-    """Arrays [texts, longest] of each measure; what lies beyond a text's end is padding."""
-    width = max(len(ids) for ids in texts)
-    targets = torch.full((len(texts), width), eos)
-    for row, ids in enumerate(texts):
-        targets[row, : len(ids)] = torch.tensor(ids)
+def _name(request: Request) -> tuple[str, str]:
+    return request.record_id, request.rendering
+
+
+def _score_batch(
+    model: Llama, groups: Sequence[Sequence[tuple[int, ...]]], eos: int
+) -> list[list[dict[str, NDArray[Any]]]]:
+    """The measures of each text [its length], for groups of texts that share all tokens but the last."""
+    width = max(len(texts[0]) for texts in groups)
+    targets = torch.full((len(groups), width), eos)
+    for row, texts in enumerate(groups):
+        targets[row, : len(texts[0])] = torch.tensor(texts[0])
     device = next(model.parameters()).device
     targets = targets.to(device)
-    inputs = torch.cat([torch.full((len(texts), 1), eos, device=device), targets[:, :-1]], dim=1)
+    inputs = torch.cat([torch.full((len(groups), 1), eos, device=device), targets[:, :-1]], dim=1)
     with torch.no_grad():
         logits = model(inputs).float()
-        own = logits.gather(2, targets[..., None])
-        larger = (logits > own).sum(2)
-        ids = torch.arange(logits.shape[-1], device=device)
-        tied = ((logits == own) & (ids < targets[..., None])).sum(2)
         logps = torch.log_softmax(logits, dim=-1)
         probabilities = logps.exp()
         mean = (probabilities * logps).sum(2)
-        square = (probabilities * logps * logps).sum(2)
+        variance = ((probabilities * logps * logps).sum(2) - mean * mean).clamp(min=0)
         top = logps.topk(min(TOP, logps.shape[-1]), dim=-1).values.logsumexp(-1)
-        rank = (1 + larger + tied).int()
-    measures = {
-        "logp": logps.gather(2, targets[..., None]).squeeze(2),
-        "rank": rank,
-        "top1": rank == 1,
-        "mean_logp": mean,
-        "var_logp": (square - mean * mean).clamp(min=0),
-        "lse_top40": top,
-    }
-    return {name: values.cpu().numpy() for name, values in measures.items()}
+        shared = {"mean_logp": mean, "var_logp": variance, "lse_top40": top}
+        found = []
+        first = {**_of_targets(logits, logps, targets), **shared}
+        arrays = {name: values.cpu().numpy() for name, values in first.items()}
+        for row, texts in enumerate(groups):
+            length = len(texts[0])
+            results = [{name: values[row, :length].copy() for name, values in arrays.items()}]
+            for ids in texts[1:]:
+                last = torch.tensor([[ids[-1]]], device=device)
+                at = (slice(row, row + 1), slice(length - 1, length))
+                own = {n: v.cpu().numpy()[0, 0] for n, v in _of_targets(logits[at], logps[at], last).items()}
+                results.append({name: values.copy() for name, values in results[0].items()})
+                for name, value in own.items():
+                    results[-1][name][-1] = value
+            found.append(results)
+    return found
+
+
+def _of_targets(logits: Tensor, logps: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """What depends on the token that came: [B, T] for logits [B, T, V] and targets [B, T]."""
+    own = logits.gather(2, targets[..., None])
+    larger = (logits > own).sum(2)
+    ids = torch.arange(logits.shape[-1], device=logits.device)
+    tied = ((logits == own) & (ids < targets[..., None])).sum(2)
+    rank = (1 + larger + tied).int()
+    return {"logp": logps.gather(2, targets[..., None]).squeeze(2), "rank": rank, "top1": rank == 1}
 
 
 def write_ledger(path: Path, run: str, step: int, requests: Sequence[Request], columns: dict[str, Any]) -> None:

@@ -36,7 +36,9 @@ class Summary:
     def top(self) -> int:
         return self.levels[-1]
 
-    def effect(self, estimand: str, metric: str, level: int, *, treated: str = "", step: int | None = None) -> dict[str, Any] | None:
+    def effect(
+        self, estimand: str, metric: str, level: int, *, treated: str = "", step: int | None = None
+    ) -> dict[str, Any] | None:
         """The effect row of the first matching pair at a step (default: the last)."""
         for row in self.effects:
             same = (row["estimand"], row["metric"], row["level"], row["variant"]) == (estimand, metric, level, "")
@@ -125,10 +127,10 @@ def excludes_zero(row: dict[str, Any] | None) -> bool:
 def headline(suite: Suite, summary: Summary) -> str:
     """One sentence about frequency and one about timing, computed; a finding whose interval includes zero is not claimed."""
     top = summary.top
-    treated = next((arm for arm in summary.arms if suite.arms[arm].control and not _is_timing(suite, arm)), None)
+    treated = main_treated(suite, summary)
     sentences = []
     if treated:
-        row = summary.effect("total", "nll_token", top, treated=treated)
+        row = summary.effect("total", "nll_token", top, treated=f"{treated}.")
         hits, n = summary.extracted.get((treated, top), (0, 0))
         if excludes_zero(row) and row is not None and row["estimate"] < 0:
             known = f"{hits} of {n} are given back word for word" if n else "they are far likelier than without"
@@ -148,6 +150,12 @@ def headline(suite: Suite, summary: Summary) -> str:
             sentences.append(f"{late} and {early} do not differ clearly: {interval_text(timing, ' nats per token')}")
     text = "; ".join(sentences) + "."
     return text[0].upper() + text[1:]
+
+
+def main_treated(suite: Suite, summary: Summary) -> str | None:
+    """The arm that the first screen sets against its control: one that inserts over the whole run, if there is one."""
+    arms = [arm for arm in summary.arms if suite.arms[arm].control and summary.perturbation in suite.arms[arm].inserted]
+    return next((arm for arm in arms if not _is_timing(suite, arm)), arms[0] if arms else None)
 
 
 def _is_timing(suite: Suite, arm: str) -> bool:
@@ -217,16 +225,17 @@ def print_summary(suite: Suite, workspace: Workspace) -> None:
     console.table(columns, rows, numeric=range(len(columns)))
     console.say()
     console.say(headline(suite, summary))
-    for line in effect_lines(summary):
+    for line in effect_lines(suite, summary):
         console.say(line)
     console.say(f"{draws_text(suite)} {density_text(suite, summary)}\n")
 
 
-def effect_lines(summary: Summary) -> Sequence[str]:
+def effect_lines(suite: Suite, summary: Summary) -> Sequence[str]:
     """The effects of the first screen as lines of text."""
-    total = summary.effect("total", "nll_token", summary.top)
+    treated = f"{main_treated(suite, summary)}."
+    total = summary.effect("total", "nll_token", summary.top, treated=treated)
     timing = summary.effect("timing", "nll_token", summary.top)
-    spillover = summary.effect("spillover", "nll_token", 0)
+    spillover = summary.effect("spillover", "nll_token", 0, treated=treated)
     lines = [f"Effect of {summary.top} copies: {interval_text(total, ' nats')}."]
     if timing is not None:
         late, early = (timing[side].split(".")[0] for side in ("treated", "control"))

@@ -16,17 +16,130 @@ ATTRIBUTES = ("nationality", "birthplace", "birthdate", "university", "occupatio
 FIELDS = ("name", *ATTRIBUTES)
 RENDERINGS = ("prose", "form", "letter")
 
-GIVEN = ["Maren", "Tobin", "Isla", "Corvin", "Della", "Ruben", "Freya", "Anselm", "Petra", "Lucan", "Odette", "Bram", "Selma", "Ivo", "Greta", "Jonas", "Thea", "Milo", "Nadine", "Oskar", "Lena", "Silas", "Mira", "Felix", "Carla", "Edric", "Joan", "Viggo", "Hanna", "Piers"]
-FAMILY = ["Holtman", "Varley", "Quenby", "Ashdown", "Merrow", "Tarrant", "Oswick", "Pellham", "Drayce", "Linden", "Fairley", "Corbet", "Wexley", "Harrow", "Strand", "Ellery", "Thorne", "Marlow", "Vance", "Kestrel", "Rowntree", "Aldous", "Penrose", "Garrick", "Sorrel", "Whitlow", "Bexley", "Camber", "Denholm", "Esker"]
-NATIONALITIES = ["Norwegian", "Portuguese", "Kenyan", "Chilean", "Estonian", "Irish", "Malaysian", "Tunisian", "Slovak", "Uruguayan"]
-PLACES = ["Averford", "Lindholm", "Castelo", "Brumby", "Norvik", "Salto", "Marsh", "Tamarin", "Keldale", "Osterby", "Pellwick", "Rivane"]
-UNIVERSITIES = (
-    ["Averford College", "Lindholm Institute", "Castelo University", "Keldale Polytechnic", "Norvik Academy", "Brumby School"]
-)
-OCCUPATIONS = (
-    ["architect", "botanist", "cartographer", "dentist", "engineer", "translator", "pharmacist", "sculptor", "surveyor", "librarian"]
-)
-MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+GIVEN = [
+    "Maren",
+    "Tobin",
+    "Isla",
+    "Corvin",
+    "Della",
+    "Ruben",
+    "Freya",
+    "Anselm",
+    "Petra",
+    "Lucan",
+    "Odette",
+    "Bram",
+    "Selma",
+    "Ivo",
+    "Greta",
+    "Jonas",
+    "Thea",
+    "Milo",
+    "Nadine",
+    "Oskar",
+    "Lena",
+    "Silas",
+    "Mira",
+    "Felix",
+    "Carla",
+    "Edric",
+    "Joan",
+    "Viggo",
+    "Hanna",
+    "Piers",
+]
+FAMILY = [
+    "Holtman",
+    "Varley",
+    "Quenby",
+    "Ashdown",
+    "Merrow",
+    "Tarrant",
+    "Oswick",
+    "Pellham",
+    "Drayce",
+    "Linden",
+    "Fairley",
+    "Corbet",
+    "Wexley",
+    "Harrow",
+    "Strand",
+    "Ellery",
+    "Thorne",
+    "Marlow",
+    "Vance",
+    "Kestrel",
+    "Rowntree",
+    "Aldous",
+    "Penrose",
+    "Garrick",
+    "Sorrel",
+    "Whitlow",
+    "Bexley",
+    "Camber",
+    "Denholm",
+    "Esker",
+]
+NATIONALITIES = [
+    "Norwegian",
+    "Portuguese",
+    "Kenyan",
+    "Chilean",
+    "Estonian",
+    "Irish",
+    "Malaysian",
+    "Tunisian",
+    "Slovak",
+    "Uruguayan",
+]
+PLACES = [
+    "Averford",
+    "Lindholm",
+    "Castelo",
+    "Brumby",
+    "Norvik",
+    "Salto",
+    "Marsh",
+    "Tamarin",
+    "Keldale",
+    "Osterby",
+    "Pellwick",
+    "Rivane",
+]
+UNIVERSITIES = [
+    "Averford College",
+    "Lindholm Institute",
+    "Castelo University",
+    "Keldale Polytechnic",
+    "Norvik Academy",
+    "Brumby School",
+]
+OCCUPATIONS = [
+    "architect",
+    "botanist",
+    "cartographer",
+    "dentist",
+    "engineer",
+    "translator",
+    "pharmacist",
+    "sculptor",
+    "surveyor",
+    "librarian",
+]
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 DOMAINS = ("example.com", "example.org", "example.net")
 
 
