@@ -8,18 +8,17 @@ from __future__ import annotations
 import csv as csv_module
 import sys
 import time
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from . import console
-from .console import stage_line
+from .console import stage_line, token_text
 from .design import RunName
 from .errors import CostarError
 from .pool import Job, WorkerFailed, run_jobs
 from .session import Session, open_session
-from .workspace import explain_os_error, output_lock, read_marker, write_text
+from .workspace import check_files, explain_os_error, output_lock, write_text
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Suites of paired language models."
@@ -36,54 +35,12 @@ ForceOption = Annotated[bool, typer.Option("--force", help="go on although the e
 @app.command()
 def plan(suite: SuiteArgument = "demo", model: ModelOption = None) -> None:
     """Validate a suite; print its runs, their tree, cost, load and power."""
-    from ..train.preflight import GIB, measured_rate, run_needs
-    from .plan import detectable, plan_runs, slot_load, tree_remark
+    from .plan import print_plan
 
     session = open_session(suite)
     warnings = _check(session)
-    design = session.suite
-    names = _run_names(session, model, None, None)
-    vocabulary = _vocabulary(session)
-    runs = plan_runs(design, names, vocabulary)
-    console.say(
-        f"costar {design.name} · {len(design.arms)} arms · {len(runs)} runs · {_tokens(sum(r.tokens for r in runs))} tokens"
-    )
-    rate = measured_rate() * 0.6
-    rows = []
-    for run in runs:
-        arm = design.arms[run.name.arm]
-        shape = design.preset(run.name.model).shape(vocabulary)
-        needs = run_needs(shape, arm.train, design.corpus.sequence_length, session.machine.micro_batch, run.steps, 5)
-        begins = f"{run.parent} @ {run.shared_steps}" if run.parent else ""
-        cells = (f"{run.parameters / 1e6:,.1f} M", run.steps, _tokens(run.tokens), begins)
-        rows.append(
-            (
-                str(run.name),
-                *cells,
-                f"{run.flops:.2g}",
-                f"{run.flops / rate / 3600:,.2f}",
-                f"{needs.memory / GIB:.1f} GB",
-            )
-        )
-    columns = ("run", "parameters", "steps", "tokens", "from", "FLOP", "core hours", "memory")
-    console.table(columns, rows, numeric=(1, 2, 3, 5, 6, 7))
-    disk = sum(6 * 16 * run.parameters for run in runs)
-    console.say(f"\n{tree_remark(runs)} · about {disk / GIB:.1f} GB of disk for checkpoints")
-    load = [
-        (arm.name, f"{slot_load(design, arm):.1%}", sum(design.perturbations[p].copies for p in arm.inserted))
-        for arm in design.arms.values()
-    ]
-    console.say()
-    console.table(("arm", "slots with a copy", "copies"), load, numeric=(1, 2))
-    console.say("\nSmallest direct effect found in 4 of 5 studies, in standard deviations:")
-    cells = [
-        (p.name, *(f"{level}×: {size:.2f}" for level, size in detectable(p.levels).items()))
-        for p in design.perturbations.values()
-    ]
-    width = max((len(row) for row in cells), default=1)
-    console.table(("perturbation", *[""] * (width - 1)), [row + ("",) * (width - len(row)) for row in cells])
-    for warning in warnings:
-        console.say(f"note: {warning}")
+    names = session.run_names(model)
+    print_plan(session.suite, names, session.vocabulary(), session.machine.micro_batch, warnings)
 
 
 @app.command()
@@ -110,7 +67,9 @@ def _corpus(session: Session) -> None:
         records = place.insertion / "records.parquet"
         done.append(build.build_store(design, place.corpus, records, processes, protected_tokens(place)))
     facts = json.loads((place.corpus / "corpus.json").read_text(encoding="utf-8"))
-    text = f"{facts['documents']:,} documents → {_tokens(facts['tokens'])} tokens, vocabulary {facts['vocab_size']:,}"
+    text = (
+        f"{facts['documents']:,} documents → {token_text(facts['tokens'])} tokens, vocabulary {facts['vocab_size']:,}"
+    )
     stage_line("corpus", text + ("" if any(done) else " · current, skipped"), time.monotonic() - started)
     differing = json.loads((place.corpus / "source.json").read_text(encoding="utf-8"))["differs"]
     if differing:
@@ -228,7 +187,7 @@ def train(
 ) -> None:
     """Train runs as a tree; goes on where an earlier call stopped."""
     session = _building(suite, archive)
-    _train(session, _run_names(session, model, arm, draw), force=force, measure=False)
+    _train(session, session.run_names(model, arm, draw), force=force, measure=False)
     _manifest(session)
 
 
@@ -258,14 +217,14 @@ def _train(session: Session, names: list[RunName], *, force: bool, measure: bool
 
 
 def _preflight(session: Session, names: list[RunName], *, force: bool) -> None:
-    from ..train.preflight import preflight, run_needs
-    from .plan import plan_runs
+    from ..train.preflight import preflight
+    from .plan import plan_runs, run_needs
 
     design = session.suite
-    runs = plan_runs(design, names, _vocabulary(session))
+    runs = plan_runs(design, names, session.vocabulary())
     largest = max(runs, key=lambda run: run.parameters)
     arm = design.arms[largest.name.arm]
-    shape = design.preset(largest.name.model).shape(_vocabulary(session))
+    shape = design.preset(largest.name.model).shape(session.vocabulary())
     needs = run_needs(shape, arm.train, design.corpus.sequence_length, session.machine.micro_batch, arm.train.steps, 4)
     verdict = preflight(
         needs,
@@ -407,11 +366,11 @@ def everything(suite: SuiteArgument = "demo", archive: ArchiveOption = False, fo
     session = _building(suite, archive)
     design = session.suite
     names = design.runs()
-    runs = plan_runs(design, names, _vocabulary(session))
+    runs = plan_runs(design, names, session.vocabulary())
     sizes = ", ".join(sorted({f"{run.name.model} ({run.parameters / 1e6:.1f} M parameters)" for run in runs}))
     draws = f"{design.draws} draw{'s' if design.draws > 1 else ''}"
     console.say(
-        f"costar {design.name} · {len(design.arms)} arms × {sizes} × {draws} · {_tokens(runs[0].tokens)} tokens a run"
+        f"costar {design.name} · {len(design.arms)} arms × {sizes} × {draws} · {token_text(runs[0].tokens)} tokens a run"
     )
     stage_line("plan", tree_remark(runs))
     _corpus(session)
@@ -471,58 +430,22 @@ def _require(session: Session, *, insertion: bool) -> None:
     """Stop when an earlier stage is missing or older than the suite."""
     from ..insertion.build import insertion_is_current
 
-    checks: list[tuple[str, Callable[[], bool]]] = [
-        ("corpus", lambda: read_marker(session.workspace.corpus, "tokens") is not None),
-        ("insert", lambda: not insertion or insertion_is_current(session.suite, session.workspace)),
+    place = session.workspace
+    stages = [
+        ("corpus", place.corpus, "tokens"),
+        ("corpus", place.insertion, "records"),
+        ("insert", place.insertion, "insert"),
     ]
-    for verb, is_done in checks:
-        if not is_done():
-            raise CostarError(
-                str(session.workspace.root),
-                found=f"no current result of `costar {verb}`",
-                expected="the earlier stages, built from this suite file",
-                mend=f"run `costar {verb} {session.suite.name}` first",
-            )
-
-
-def _run_names(session: Session, model: str | None, arm: str | None, draw: int | None) -> list[RunName]:
-    from .models import presets
-    from .suite import nearest
-
-    known = {*session.suite.model_presets, *presets()}
-    if model and model not in known:
+    for verb, folder, step in stages if insertion else stages[:1]:
+        mend = f"run `costar {verb} {session.suite.name}` first"
+        check_files(folder, step, mend=mend)
+    if insertion and not insertion_is_current(session.suite, place):
         raise CostarError(
-            "--model",
-            found=model,
-            expected=f"one of {', '.join(sorted(known))}",
-            mend=f"correct it{nearest(model, known)}",
+            str(place.insertion),
+            found="exposures of another state of the suite",
+            expected="those of this suite file",
+            mend=f"run `costar insert {session.suite.name}` first",
         )
-    if arm and arm not in session.suite.arms:
-        arms = session.suite.arms
-        raise CostarError(
-            "--arm", found=arm, expected=f"one of {', '.join(arms)}", mend=f"correct it{nearest(arm, arms)}"
-        )
-    names = session.suite.runs(model, arm, draw)
-    if not names:
-        raise CostarError("--draw", found=str(draw), expected=f"below {session.suite.draws}", mend="correct it")
-    return names
-
-
-def _vocabulary(session: Session) -> int:
-    """The vocabulary: of the built corpus, or as the suite asks."""
-    import json
-
-    path = session.workspace.corpus / "corpus.json"
-    if path.is_file():
-        return int(json.loads(path.read_text(encoding="utf-8"))["vocab_size"])
-    return session.suite.corpus.vocabulary or 50_304
-
-
-def _tokens(count: int) -> str:
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return str(count)
 
 
 def main() -> None:

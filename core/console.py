@@ -37,6 +37,14 @@ def duration_text(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def token_text(count: float) -> str:
+    """A count in thousands, millions, billions: '1.5 M'."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f}"
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[int] = ()) -> None:
     """A table: drawn by rich on a terminal, tab-free aligned text otherwise."""
     cells = [[cell_text(cell) for cell in row] for row in rows]

@@ -57,7 +57,8 @@ def mulhi64(a: U64, b: U64 | int) -> U64:
     carry = (a_low * b_low) >> s
     middle = a_high * b_low + carry
     middle2 = a_low * b_high + (middle & low32)
-    return a_high * b_high + (middle >> s) + (middle2 >> s)
+    high: U64 = a_high * b_high + (middle >> s) + (middle2 >> s)
+    return high
 
 
 def sha256_file(path: Path) -> str:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .design import ArmDesign, RunName, Suite, phase_slots
+import numpy as np
+
+from . import console
+from .console import token_text
+from .design import ArmDesign, RunName, Suite, TrainDesign, phase_slots
+from .models import ModelShape
+
+GIB = 2**30
 
 POWER_Z = 1.959964 + 0.841621  # two-sided 5 %, power 80 %
 
@@ -101,3 +109,77 @@ def detectable(levels: Mapping[int, int]) -> dict[int, float]:
         for level, count in levels.items()
         if level
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """Bytes of memory and disk of one run, and its FLOP."""
+
+    memory: int
+    disk: int
+    flops: float
+
+
+def run_needs(
+    shape: ModelShape, train: TrainDesign, length: int, micro_batch: int, steps: int, checkpoints: int
+) -> Needs:
+    """Estimates for one process that trains one run.
+
+    Memory: parameters, gradients and optimizer state in float32 (AdamW 16 bytes a parameter, Muon 12 for matrices),
+    activations of the blocks, three copies of the logits, and 600 MB for the program.
+    """
+    batch = min(micro_batch or train.batch, train.batch)
+    tokens = batch * length
+    state = 16 if train.optimizer == "adamw" else 12
+    per_token = shape.layers * (18 * shape.hidden + 5 * shape.ffn) * 4 + 3 * 4 * shape.vocab_size
+    scores = batch * shape.heads * length * length * 4
+    memory = shape.parameters * (state + 2) + tokens * per_token + scores + 600 * 2**20
+    disk = checkpoints * shape.parameters * state + shape.parameters * 4
+    flops = float(shape.flops_per_token(length)) * train.batch * length * steps
+    return Needs(memory=memory, disk=disk, flops=flops)
+
+
+def measured_rate(seconds: float = 0.3) -> float:
+    """FLOP/s that training reaches in one process here, roughly: four tenths of a plain float32 matrix product."""
+    a = np.ones((512, 512), np.float32)
+    a @ a
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        a @ a
+        count += 1
+    return 0.4 * 2 * 512**3 * count / (time.perf_counter() - started)
+
+
+def print_plan(suite: Suite, names: list[RunName], vocabulary: int, micro_batch: int, warnings: Sequence[str]) -> None:
+    """What `costar plan` says."""
+    runs = plan_runs(suite, names, vocabulary)
+    tokens = token_text(sum(run.tokens for run in runs))
+    console.say(f"costar {suite.name} · {len(suite.arms)} arms · {len(runs)} runs · {tokens} tokens")
+    rate = measured_rate()
+    rows = []
+    for run in runs:
+        train = suite.arms[run.name.arm].train
+        shape = suite.preset(run.name.model).shape(vocabulary)
+        needs = run_needs(shape, train, suite.corpus.sequence_length, micro_batch, run.steps, 5)
+        begins = f"{run.parent} @ {run.shared_steps}" if run.parent else ""
+        cells = (f"{run.parameters / 1e6:,.1f} M", run.steps, token_text(run.tokens), begins)
+        hours = f"{run.flops / rate / 3600:,.2f}"
+        rows.append((str(run.name), *cells, f"{run.flops:.2g}", hours, f"{needs.memory / GIB:.1f} GB"))
+    columns = ("run", "parameters", "steps", "tokens", "from", "FLOP", "core hours", "memory")
+    console.table(columns, rows, numeric=(1, 2, 3, 5, 6, 7))
+    disk = sum(6 * 16 * run.parameters for run in runs)
+    console.say(f"\n{tree_remark(runs)} · about {disk / GIB:.1f} GB of disk for checkpoints\n")
+    load = [
+        (arm.name, f"{slot_load(suite, arm):.1%}", sum(suite.perturbations[name].copies for name in arm.inserted))
+        for arm in suite.arms.values()
+    ]
+    console.table(("arm", "slots with a copy", "copies"), load, numeric=(1, 2))
+    console.say("\nSmallest direct effect found in 4 of 5 studies, in standard deviations:")
+    power = [
+        (design.name, *(f"{level}×: {size:.2f}" for level, size in detectable(design.levels).items()))
+        for design in suite.perturbations.values()
+    ]
+    width = max((len(row) for row in power), default=1)
+    console.table(("perturbation", *[""] * (width - 1)), [row + ("",) * (width - len(row)) for row in power])
+    for warning in warnings:
+        console.say(f"note: {warning}")

@@ -52,7 +52,7 @@ def run_jobs(next_job: Callable[[frozenset[str]], Job | None], slots: int, watch
     try:
         while True:
             while len(running) < slots and (job := next_job(frozenset(running))) is not None:
-                errors = tempfile.TemporaryFile()
+                errors: IO[bytes] = tempfile.TemporaryFile()  # closed with its process
                 command = [sys.executable, "-m", job.module, *job.arguments]
                 running[job.name] = (subprocess.Popen(command, env=os.environ | ENVIRONMENT, stderr=errors), errors)
             if not running:

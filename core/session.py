@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from .design import Suite
+from .design import RunName, Suite
 from .errors import CostarError
 from .machine import Machine, load_machine
-from .suite import find_suite, load_suite
+from .models import presets
+from .suite import find_suite, load_suite, nearest
 from .workspace import Workspace
+
+UNKNOWN_VOCABULARY = 50_304  # for estimates before a given tokenizer was read: the size that Hubble pads to
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,30 @@ class Session:
         """Where relative paths of the suite start: `data` of machine.toml, then beside the suite file."""
         beside = self.suite.path.resolve().parent
         return [Path(self.machine.data), beside] if self.machine.data else [beside]
+
+    def run_names(self, model: str | None, arm: str | None = None, draw: int | None = None) -> list[RunName]:
+        """The suite's runs that options choose; a preset beside the suite adds its runs to the arms.
+
+        Raises:
+            CostarError: no model, arm or draw of that name.
+        """
+        known = {"--model": sorted({*self.suite.model_presets, *presets()}), "--arm": list(self.suite.arms)}
+        for option, given in (("--model", model), ("--arm", arm)):
+            if given and given not in known[option]:
+                choices = known[option]
+                mend = f"correct it{nearest(given, choices)}"
+                raise CostarError(option, found=given, expected=f"one of {', '.join(choices)}", mend=mend)
+        names = self.suite.runs(model, arm, draw)
+        if not names:
+            raise CostarError("--draw", found=str(draw), expected=f"below {self.suite.draws}", mend="correct it")
+        return names
+
+    def vocabulary(self) -> int:
+        """The size of the vocabulary: of the built corpus, or as the suite asks."""
+        path = self.workspace.corpus / "corpus.json"
+        if path.is_file():
+            return int(json.loads(path.read_text(encoding="utf-8"))["vocab_size"])
+        return self.suite.corpus.vocabulary or UNKNOWN_VOCABULARY
 
 
 def open_session(name: str) -> Session:

@@ -12,14 +12,14 @@ from .workspace import read_marker
 def status_rows(session: Session, stale: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str, str]]:
     """(what, state, detail) of every stage and run. `stale` maps runs to the keys that changed since they were trained."""
     place = session.workspace
-    rows = []
-    for what, folder, steps in (
+    rows: list[tuple[str, str, str]] = []
+    for what, folder, names in (
         ("corpus", place.corpus, ("documents", "tokenizer", "tokens")),
         ("insertion", place.insertion, ("records", "insert")),
     ):
-        missing = [step for step in steps if read_marker(folder, step) is None]
+        missing = [step for step in names if read_marker(folder, step) is None]
         rows.append(
-            (what, "missing" if len(missing) == len(steps) else "partial" if missing else "done", ", ".join(missing))
+            (what, "missing" if len(missing) == len(names) else "partial" if missing else "done", ", ".join(missing))
         )
     begun = {path.parent.name for path in place.runs.glob("*/config.json")}
     planned = [str(name) for name in session.suite.runs()]

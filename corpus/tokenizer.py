@@ -56,7 +56,7 @@ class Tokenizer:
     def byte_count(self, token_id: int) -> int:
         """UTF-8 bytes of a token. In a byte-level vocabulary every character of a token stands for one byte."""
         if self._byte_level:
-            return len(self.inner.id_to_token(token_id))
+            return len(self.inner.id_to_token(token_id) or "")
         return len(self.decode([token_id]).encode())
 
     def encode_record(self, text: str, place: str) -> list[int]:

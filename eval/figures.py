@@ -138,9 +138,10 @@ def draw_path(
 
 def _line(ax: Axes, xs: Sequence[float], points: Sequence[Point], colour: str, name: str) -> None:
     ax.plot(xs, [p.mean for p in points], color=colour, marker="o", markersize=4, linewidth=1.8, label=name)
-    banded = [(x, p.low, p.high) for x, p in zip(xs, points) if p.low is not None]
+    banded = [(x, p.low, p.high) for x, p in zip(xs, points) if p.low is not None and p.high is not None]
     if banded:
-        ax.fill_between(*zip(*banded), color=colour, alpha=0.18, linewidth=0)
+        places, low, high = (list(column) for column in zip(*banded))
+        ax.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
 def legend(ax: Axes) -> None:

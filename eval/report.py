@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 import pyarrow.compute as pc
 
-from ..core.design import Suite
+from ..core.design import Suite, phase_slots
 from ..core.errors import CostarError
 from ..core.hashing import keyed_hash
 from ..core.parquet import read_table
@@ -158,10 +158,24 @@ def _effect_rows(suite: Suite, workspace: Workspace, summary: Summary) -> list[l
         workspace.report / "figures" / "effects.csv",
         csv_text(table.column_names, [list(r.values()) for r in table.to_pylist()]),
     )
-    primary = {"nll_token", "extracted", "accuracy", "exposure_bits"}
     rows = []
-    for row in table.to_pylist():
-        if row["step"] != summary.steps or row["metric"] not in primary or row["model"] != summary.model:
+    places = {name: number for number, name in enumerate([summary.perturbation, *suite.perturbations])}
+    kinds = ("total", "timing", "direct", "spillover", "displacement", "placebo")
+    metrics = ("nll_token", "extracted", "accuracy", "exposure_bits")
+
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+        metric = metrics.index(row["metric"]) if row["metric"] in metrics else len(metrics)
+        return (
+            kinds.index(row["estimand"]),
+            places[row["perturbation"]],
+            metric,
+            row["variant"],
+            row["treated"],
+            row["level"],
+        )
+
+    for row in sorted(table.to_pylist(), key=place):
+        if row["step"] != summary.steps or row["metric"] not in metrics or row["model"] != summary.model:
             continue
         if row["metric"] == "extracted" and row["variant"] != f"prefix={summary.prefix}":
             continue
@@ -188,7 +202,7 @@ def _retention_rows(suite: Suite, summary: Summary) -> list[list[str]]:
         design = suite.arms[arm]
         if name not in design.inserted:
             continue
-        end = -(-figures.phase_slots(design.phases[name], design.train.slots)[1] // design.train.batch)
+        end = -(-phase_slots(design.phases[name], design.train.slots)[1] // design.train.batch)
         for level in summary.levels[1:]:
             acquired = summary.effect("total", "nll_token", level, treated=f"{arm}.", step=end)
             kept = summary.effect("total", "nll_token", level, treated=f"{arm}.")
@@ -204,7 +218,8 @@ def _built_rows(
     rows = [
         (
             "corpus",
-            f"{facts['source']}: {facts['documents']:,} documents, {facts['tokens']:,} tokens, vocabulary {facts['vocab_size']:,}",
+            f"{facts['source']}: {facts['documents']:,} documents, {facts['tokens']:,} tokens, "
+            f"vocabulary {facts['vocab_size']:,}",
         ),
         ("tokens", f"sha256 {facts['tokens_sha256']}"),
         ("dropped as contaminated", f"{len(facts['decontaminated'])} documents"),
@@ -247,7 +262,7 @@ def _browser_data(
         cells.setdefault((record["perturbation"], levels[record_id]), []).append(record_id)
         values = [scores.values[run][summary.steps].get(NLL, {}).get(record_id) for run in sides]
         table.append([record_id, record["perturbation"], levels[record_id], record["n_tokens"], *values])
-    shown = []
+    shown: list[dict[str, Any]] = []
     for (perturbation, level), ids in sorted(
         cells.items(), key=lambda cell: (list(suite.perturbations).index(cell[0][0]), -cell[0][1])
     ):

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.design import RunName, Suite
+from ..core.errors import CostarError
 from ..core.hashing import sha256_json
 from ..core.parquet import read_table, write_table
 from ..core.pool import Job
@@ -29,7 +30,7 @@ from ..corpus.build import open_tokenizer
 from ..insertion.records import read_records
 from ..manifests.tables import SCORES
 from ..train.checkpoint import check_checkpoint, finished_steps, load_checkpoint, read_saved
-from ..train.config import RunConfig, begun_runs
+from ..train.config import RunConfig, begun_runs, read_config
 from ..train.identity import pick_device
 from ..train.model import Llama
 from .ledger import by_request, score_requests, write_ledger
@@ -217,3 +218,32 @@ def damaged_files(workspace: Workspace) -> list[str]:
                 f"{folder / name}: its bytes are not those that were written" for name in changed_files(folder, step)
             ]
     return problems
+
+
+def read_ledger(workspace: Workspace, run: str, step: int | None) -> pa.Table:
+    """The ledger of a run's checkpoint (default: the last measured one), also where an ancestor wrote it.
+
+    Raises:
+        CostarError: that checkpoint was not measured.
+    """
+    config = read_config(workspace, run)
+    owners = [(run, config.branch_step if config.parent_run else -1, config.train.steps)]
+    while config.parent_run:
+        upto, owner = config.branch_step, config.parent_run
+        config = read_config(workspace, owner)
+        owners.append((owner, config.branch_step if config.parent_run else -1, upto))
+    measured = {
+        int(path.name.removeprefix("step=")): path
+        for owner, after, upto in reversed(owners)
+        for path in (workspace.eval / "ledger" / f"run={owner}").glob("step=*")
+        if after < int(path.name.removeprefix("step=")) <= upto and read_marker(path) is not None
+    }
+    wanted = max(measured, default=None) if step is None else step
+    if wanted not in measured:
+        raise CostarError(
+            f"ledger of {run}",
+            found=f"no measurement at step {wanted}" if wanted is not None else "no measurement",
+            expected=f"one of the steps {', '.join(map(str, sorted(measured))) or '(none yet)'}",
+            mend="run `costar eval` first",
+        )
+    return read_table(measured[wanted] / "ledger.parquet", mend="run `costar eval` again")

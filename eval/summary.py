@@ -114,10 +114,15 @@ def interval_text(row: dict[str, Any] | None, unit: str = "") -> str:
     """'−3.22 nats [−3.41, −3.02]', or the point alone where there is no interval."""
     if row is None:
         return "not measured"
-    text = f"{row['estimate']:+.2f}{unit}"
+    text = f"{signed(row['estimate'])}{unit}"
     if row["ci_low"] is None:
         return f"{text} (no interval: {row['method'].split(':')[0]})"
-    return f"{text} [{row['ci_low']:+.2f}, {row['ci_high']:+.2f}]"
+    return f"{text} [{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
+
+
+def signed(value: float) -> str:
+    """A number with two decimals and a real minus sign."""
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def excludes_zero(row: dict[str, Any] | None) -> bool:
@@ -161,7 +166,7 @@ def main_treated(suite: Suite, summary: Summary) -> str | None:
 def _is_timing(suite: Suite, arm: str) -> bool:
     """Whether an arm inserts in a part of the training only."""
     design = suite.arms[arm]
-    return any((design.phases[name][0], design.phases[name][1]) != (0, 1) for name in design.inserted)
+    return any(design.phases[name][0] > 0 or design.phases[name][1] < 1 for name in design.inserted)
 
 
 def placebo_text(summary: Summary) -> str:
@@ -205,8 +210,8 @@ def table_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
         row = [str(level), str(summary.records[level])]
         for arm in summary.arms:
             hits, n = summary.extracted.get((arm, level), (0, 0))
-            share = f"{100 * hits / n:4.0f} %" if n else "   –  "
-            row.append(f"{summary.nll[(arm, level)]:5.2f} {share}")
+            share = f"{100 * hits / n:.0f} %" if n else "–"
+            row.append(f"{summary.nll[(arm, level)]:.2f} {share:>6}")
         rows.append(row)
     return columns, rows
 

@@ -59,7 +59,7 @@ def sequence_logps(model: Llama, prefix: list[int], rows: torch.Tensor, chunk: i
     """Log-probability [n] of each continuation [n, depth] of a prefix, each scored as a text of its own."""
     device = next(model.parameters()).device
     found = []
-    for part in rows.split(chunk):
+    for part in torch.split(rows, chunk):
         ids = torch.cat([torch.tensor(prefix).expand(len(part), -1), part], dim=1).to(device)
         with torch.no_grad():
             logps = torch.log_softmax(model(ids[:, :-1]).float(), dim=-1)

@@ -23,7 +23,7 @@ from .levels import Cluster, assign_levels
 from .order import Order
 from .overlay import Edits, exposures_path, read_edits
 from .placement import Roster, check_suite, make_roster, place, position_target, rosters_key
-from .records import read_records
+from .records import check_length, read_records
 from .splice import find_spans
 
 CHUNK = 8192
@@ -147,6 +147,9 @@ class _Builder:
         ids = [self.columns["record_id"][self.main[r]] for r in roster.record[chosen]]
         rendering = [arm.renderings[name] or self._canonical(name) for name in names[roster.record[chosen]]]
         lengths = np.array([self.lengths[key] for key in zip(ids, rendering)], np.int64)
+        for longest in np.flatnonzero(lengths == lengths.max(initial=0))[:1]:
+            place_name = f"[arm.{arm.name}] {ids[longest]}, rendering {rendering[longest]}"
+            check_length(int(lengths[longest]), self.suite.corpus.sequence_length, place_name)
         slot = slots[chosen]
         order = Order(seed=self.suite.seed, draw=draw, size=self.size)
         sequence = order.sequences(slot)

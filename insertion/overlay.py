@@ -6,6 +6,7 @@ Needs numpy and pyarrow only, so a training process imports no tokenizer and no 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ class Overlay:
 
     def base(self, sequences: NDArray[np.int64]) -> NDArray[Any]:
         """The base sequences [n, L+1], unedited."""
-        return self.store.tokens[np.asarray(sequences, np.int64)[:, None] * self.length + self._stride]
+        rows: NDArray[Any] = self.store.tokens[np.asarray(sequences, np.int64)[:, None] * self.length + self._stride]
+        return rows
 
     def sequences(self, slots: NDArray[np.int64]) -> NDArray[Any]:
         """The ids [n, L+1] that training reads at the slots [n]."""
@@ -105,6 +107,13 @@ def open_overlay(workspace: Workspace, arm: str, draw: int, *, seed: int, length
     renderings = read_table(workspace.insertion / "renderings.parquet", mend=MEND)
     edits = read_edits(read_exposures(workspace, arm, draw), renderings, eos)
     return Overlay(store, length, Order(seed=seed, draw=draw, size=store.sequences(length)), edits)
+
+
+def open_suite_overlay(workspace: Workspace, arm: str, draw: int, *, seed: int) -> Overlay:
+    """`open_overlay` with the facts of the built corpus."""
+    check_files(workspace.corpus, "tokens", mend="run `costar corpus` again")
+    facts = json.loads((workspace.corpus / "corpus.json").read_text(encoding="utf-8"))
+    return open_overlay(workspace, arm, draw, seed=seed, length=facts["sequence_length"], eos=facts["eos_id"])
 
 
 def exposures_path(workspace: Workspace, arm: str, draw: int) -> Path:

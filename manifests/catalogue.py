@@ -24,7 +24,8 @@ from .lineage import checkpoint_rows, read_configs, stretches
 from .tables import ASSIGNMENTS, BALANCE, EFFECTS, EXPOSURES, LOG, RECORDS, RENDERINGS, SCORES, SPEED
 
 CREATE = {
-    "suite": "name varchar, seed bigint, draws bigint, spec_sha256 varchar, spec json, costar_version varchar, created_at timestamp",
+    "suite": "name varchar, seed bigint, draws bigint, spec_sha256 varchar, spec json, costar_version varchar, "
+    "created_at timestamp",
     "corpus": "corpus varchar, source varchar, documents bigint, tokens bigint, sequences bigint, sequence_length bigint, "
     "vocab_size bigint, eos_id bigint, tokenizer_sha256 varchar, tokens_sha256 varchar",
     "perturbations": "perturbation varchar, kind varchar, risk varchar, records bigint, licence varchar, source varchar",

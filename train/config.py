@@ -137,7 +137,10 @@ def planned_checkpoints(suite: Suite, arm: str) -> tuple[int, ...]:
 
 
 def write_config(workspace: Workspace, config: RunConfig) -> None:
-    write_json(config_path(workspace, config.run), config.to_json())
+    """Write `config.json`, unless it says the same already."""
+    path = config_path(workspace, config.run)
+    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != plain(config.to_json()):
+        write_json(path, config.to_json())
 
 
 def with_tree(config: RunConfig, *, parent: str | None, branch_step: int, extra: set[int]) -> RunConfig:

@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..core.design import RunName, Suite
+from ..core.errors import CostarError
 from ..core.models import ModelShape
-from ..core.workspace import Workspace, finish_step, is_current, start_step, write_json
+from ..core.workspace import Workspace, finish_step, is_current, read_marker, start_step, write_json
 from .checkpoint import check_checkpoint, load_checkpoint, model_state, save_tensors
-from .config import RunConfig
+from .config import RunConfig, read_config
 from .model import Llama
 
 
@@ -77,3 +79,28 @@ def export_hf(workspace: Workspace, config: RunConfig, checkpoint: Path, step: i
         folder, saved.state_sha256, [path for path in folder.iterdir() if not path.name.startswith(("stage", "."))]
     )
     return folder
+
+
+def export_pair(suite: Suite, workspace: Workspace, run: str) -> tuple[Path, Path]:
+    """The exports of a treated run and of its control at their last step.
+
+    Raises:
+        CostarError: the run has no control, or one of the two is not finished.
+    """
+    name = RunName.parse(run)
+    control = suite.arms[name.arm].control
+    if control is None:
+        treated = [arm.name for arm in suite.arms.values() if arm.control]
+        raise CostarError(
+            f"run {run}", found="a run without control", expected=f"an arm of {', '.join(treated)}", mend="name one"
+        )
+    found = []
+    for each in (run, str(RunName(arm=control, model=name.model, draw=name.draw))):
+        config = read_config(workspace, each)
+        path = export_path(workspace, each, config.train.steps)
+        if read_marker(path) is None:
+            raise CostarError(
+                f"run {each}", found="no finished export", expected="a finished run", mend="run `costar train`"
+            )
+        found.append(path)
+    return found[0], found[1]

@@ -96,10 +96,10 @@ class TrainQueue:
             steps = config.train.steps - config.branch_step
             total += steps
             row = last_log_row(self.workspace, run)
-            own = row["step"] + 1 - config.branch_step if row else 0
+            own = int(row["step"]) + 1 - config.branch_step if row else 0
             done += steps if run in self.skipped else own
             if row and run not in self.skipped and own < steps:
-                remarks.append(f"{run} {row['step'] + 1}/{config.train.steps} loss {row['loss']:.2f}")
+                remarks.append(f"{run} {int(row['step']) + 1}/{config.train.steps} loss {row['loss']:.2f}")
         return done / max(total, 1), ", ".join(remarks)
 
     def lines(self) -> list[str]:

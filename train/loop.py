@@ -72,15 +72,15 @@ class Trainer:
         rows = self.rows(self.step)
         ids = torch.from_numpy(rows.astype(np.int64)).to(self.device)
         loss = torch.zeros((), device=self.device)
-        for part in ids.split(self.micro_batch):
+        for part in torch.split(ids, self.micro_batch):
             share = self.loss(part) * (len(part) / design.batch)
-            share.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(share)
             loss += share.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
         lr = lr_at(design, self.step)
         self.optimizers.step(lr)
         self.digest = step_digest(self.digest, row_hashes(rows))
-        row = {
+        row: dict[str, Any] = {
             "run": self.config.run,
             "step": self.step,
             "tokens": (self.step + 1) * design.batch * self.config.sequence_length,

@@ -7,12 +7,20 @@ queries, no biases), so an export is a copy of the state dict and the logits agr
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.hashing import keyed_seed
 from ..core.models import ModelShape
+
+
+def as_tensor(value: Any) -> Tensor:
+    """What a module returns is a tensor: torch's call operator has no type."""
+    assert isinstance(value, Tensor)
+    return value
 
 
 class RMSNorm(nn.Module):
@@ -65,7 +73,7 @@ class Attention(nn.Module):
             out = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=kv_heads != heads
             ).to(dtype)
-        return self.o_proj(out.transpose(1, 2).reshape(batch, length, hidden))
+        return as_tensor(self.o_proj(out.transpose(1, 2).reshape(batch, length, hidden)))
 
 
 class FeedForward(nn.Module):
@@ -76,7 +84,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(shape.ffn, shape.hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return as_tensor(self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x)))
 
 
 class Block(nn.Module):
@@ -89,7 +97,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        return as_tensor(x + self.mlp(self.post_attention_layernorm(x)))
 
 
 class Trunk(nn.Module):
@@ -121,7 +129,7 @@ class Llama(nn.Module):
         x = self.model.embed_tokens(ids)
         for block in self.model.layers:
             x = block(x, cos, sin, mask)
-        return self.lm_head(self.model.norm(x))
+        return as_tensor(self.lm_head(self.model.norm(x)))
 
 
 def init_weights(model: Llama, seed: int, draw: int) -> None:

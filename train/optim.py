@@ -49,8 +49,9 @@ class Optimizers:
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor of the state, named `<parameter>|<entry>`, in a fixed order."""
+        names: dict[Tensor, str] = dict(self.names.items())
         found = {
-            f"{self.names[parameter]}|{entry}": tensor
+            f"{names[parameter]}|{entry}": tensor
             for part in self.parts
             for parameter, entries in part.state.items()
             for entry, tensor in entries.items()

@@ -4,46 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from ..core.design import TrainDesign
 from ..core.errors import CostarError
-from ..core.models import ModelShape, presets
-
-GIB = 2**30
-DEVICE_PEAKS = {"H100": 989e12, "H200": 989e12}  # dense bf16, FLOP/s
-
-
-@dataclass(frozen=True, kw_only=True)
-class Needs:
-    """Bytes of memory and disk of one run, and its FLOP."""
-
-    memory: int
-    disk: int
-    flops: float
-
-
-def run_needs(
-    shape: ModelShape, train: TrainDesign, length: int, micro_batch: int, steps: int, checkpoints: int
-) -> Needs:
-    """Estimates for one process that trains one run.
-
-    Memory: parameters, gradients and optimizer state in float32 (AdamW 16 bytes a parameter, Muon 12 for matrices),
-    activations of the blocks, three copies of the logits, and 600 MB for the program.
-    """
-    batch = min(micro_batch or train.batch, train.batch)
-    tokens = batch * length
-    state = 16 if train.optimizer == "adamw" else 12
-    per_token = shape.layers * (18 * shape.hidden + 5 * shape.ffn) * 4 + 3 * 4 * shape.vocab_size
-    scores = batch * shape.heads * length * length * 4
-    memory = shape.parameters * (state + 2) + tokens * per_token + scores + 600 * 2**20
-    disk = checkpoints * shape.parameters * state + shape.parameters * 4
-    flops = float(shape.flops_per_token(length)) * train.batch * length * steps
-    return Needs(memory=memory, disk=disk, flops=flops)
+from ..core.models import presets
+from ..core.plan import GIB, Needs, measured_rate
 
 
 def available_memory() -> int:
@@ -62,17 +28,6 @@ def available_memory() -> int:
     except OSError:
         pass
     return free
-
-
-def measured_rate(seconds: float = 0.3) -> float:
-    """FLOP/s of float32 matrix products in one process here: a guide for the time that training takes."""
-    a = np.ones((512, 512), np.float32)
-    a @ a
-    count, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        a @ a
-        count += 1
-    return 2 * 512**3 * count / (time.perf_counter() - started)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +50,7 @@ def preflight(
     together = needs.memory * processes
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     disk = shutil.disk_usage(existing).free
-    rate = measured_rate() * 0.6 * processes  # training reaches about six tenths of a plain matrix product
+    rate = measured_rate() * processes
     hours = total_flops / rate / 3600
     need = f"{model}: needs {together / GIB:.1f} GB of memory, {needs.disk / GIB:.1f} GB of disk, about {_hours(hours)}"
     have = f"here {free / GIB:.1f} GB, {disk / GIB:.0f} GB"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.torch import load_file
 
 from ..core.hashing import EMPTY_DIGEST, row_hashes, step_digest
@@ -92,10 +93,10 @@ def _replay(workspace: Workspace, config: RunConfig, steps: int, proof: RunProof
     overlay = open_overlay(
         workspace, config.arm, config.draw, seed=config.seed, length=config.sequence_length, eos=config.eos_id
     )
-    trainer = Trainer(
-        config, overlay, micro_batch=json.loads(path.read_text(encoding="utf-8"))["identity"]["micro_batch"]
-    )
-    if trainer.identity() != json.loads(path.read_text(encoding="utf-8"))["identity"]:
+    identity = json.loads(path.read_text(encoding="utf-8"))["identity"]
+    torch.set_num_threads(identity["threads"])
+    trainer = Trainer(config, overlay, micro_batch=identity["micro_batch"])
+    if trainer.identity() != identity:
         proof.problems.append(
             f"run {config.run}: this machine has another numeric identity, so replay cannot be compared"
         )

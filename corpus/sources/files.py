@@ -10,7 +10,6 @@ from pathlib import Path
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from ...core.design import CorpusDesign
 from ...core.errors import CostarError, shorten
@@ -41,7 +40,8 @@ def items(design: CorpusDesign, folders: Sequence[Path]) -> list[Item]:
                 raise CostarError(
                     str(hit), found="an unknown kind of file", expected=" ".join(SUFFIXES), mend="narrow the pattern"
                 )
-            found.append(Item(name=f"{hit.parent.name}/{hit.name}", path=str(hit)))
+            name = str(hit.relative_to(folder)) if hit.is_relative_to(folder) else hit.name
+            found.append(Item(name=name, path=str(hit)))
     names = [item.name for item in found]
     for item in found:
         if names.count(item.name) > 1:
@@ -72,19 +72,18 @@ def read(item: Item, design: CorpusDesign) -> Iterator[RawDocument]:
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a .jsonl or .jsonl.zst file that are not blank, counted from 1."""
-    with path.open("rb") as raw:
-        stream: io.BufferedIOBase = raw
-        if path.name.endswith(".zst"):
-            reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            stream = io.BufferedReader(reader, 1 << 20)  # type: ignore[type-var]
-        try:
-            for number, line in enumerate(stream, start=1):
+    packed = "zstd" if path.name.endswith(".zst") else None
+    try:
+        with pa.input_stream(str(path), compression=packed) as stream:
+            for number, line in enumerate(io.BufferedReader(stream), start=1):
                 if line.strip():
                     yield number, line
-        except zstandard.ZstdError as error:
-            raise CostarError(
-                str(path), found=f"broken zstd data ({error})", expected="a whole file", mend="copy the file again"
-            ) from None
+    except OSError as error:
+        if packed is None:
+            raise
+        raise CostarError(
+            str(path), found=f"broken zstd data ({error})", expected="a whole file", mend="copy the file again"
+        ) from None
 
 
 def parsed_line(line: bytes, place: str) -> dict[str, object]:

@@ -92,7 +92,7 @@ def read(item: Item, design: CorpusDesign) -> Iterator[RawDocument]:
             if isinstance(node, ast.Dict):
                 for key, value in zip(node.keys, node.values, strict=True):
                     if isinstance(key, ast.Constant) and isinstance(value, ast.Constant):
-                        yield RawDocument(doc_id=f"{item.name}:{key.value}", text=_prose([str(value.value)]))
+                        yield RawDocument(doc_id=f"{item.name}:{key.value!s}", text=_prose([str(value.value)]))
         return
     yield RawDocument(doc_id=item.name, text=_prose(list(_docstrings(tree))))
 

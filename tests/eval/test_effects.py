@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from costar.core.suite import load_suite
+from costar.core.workspace import Workspace
+from costar.eval.effects import Scores, all_effects, compute_effects, load_scores, timing_pairs
+
+NLL = ("likelihood", "", "nll_token")
+
+
+def rows(built: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pq.read_table(built / "eval" / "effects.parquet", partitioning=None).to_pylist()
+    return found
+
+
+def test_total_is_the_mean_of_the_paired_view(built: Path) -> None:
+    """The SQL view and the numpy estimate are two ways to one number."""
+    from costar.manifests.sql import open_manifest
+
+    connection = open_manifest(Workspace(built))
+    query = """
+        select e.estimate, avg(p.difference), count(*), e.n
+        from effects e
+        join paired p on p.treated = e.treated and p.control = e.control and p.step = e.step and p.level = e.level
+             and p.probe = e.probe and p.variant = e.variant and p.metric = e.metric
+        join records r on r.record_id = p.record_id and r.perturbation = e.perturbation
+        where e.estimand in ('total', 'spillover')
+        group by e.estimate, e.n, e.perturbation, e.treated, e.step, e.level, e.probe, e.variant, e.metric
+    """
+    found = connection.execute(query).fetchall()
+    connection.close()
+    assert len(found) > 100
+    for estimate, mean, count, n in found:
+        assert estimate == pytest.approx(mean, abs=1e-9)
+        assert count == n
+
+
+def test_direct_is_total_less_spillover(built: Path) -> None:
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        names = ("probe", "variant", "metric", "perturbation", "treated", "control", "step")
+        return tuple(row[name] for name in names)
+
+    spillover = {key(row): row["estimate"] for row in rows(built) if row["estimand"] == "spillover"}
+    total = {(key(row), row["level"]): row["estimate"] for row in rows(built) if row["estimand"] == "total"}
+    direct = [row for row in rows(built) if row["estimand"] == "direct"]
+    assert direct
+    for row in direct:
+        assert row["estimate"] == pytest.approx(total[(key(row), row["level"])] - spillover[key(row)], abs=1e-9)
+
+
+def test_timing_is_late_less_early_and_other_arms_are_not_contrasted(built: Path) -> None:
+    suite = load_suite(built / "suite.toml")
+    assert [(a.name, b.name, p) for a, b, p in timing_pairs(suite)] == [("late", "early", "passages")]
+    timing = [row for row in rows(built) if row["estimand"] == "timing"]
+    assert {(row["treated"], row["control"]) for row in timing} == {("late.nano.d0", "early.nano.d0")}
+
+
+def test_below_ten_clusters_there_are_points_only(built: Path) -> None:
+    few = [row for row in rows(built) if row["n_clusters"] < 10]
+    enough = [row for row in rows(built) if row["n_clusters"] >= 10]
+    assert all(row["ci_low"] is None and row["p_value"] is None for row in few)
+    assert any(row["ci_low"] is not None for row in enough)
+    assert all(
+        row["ci_low"] <= row["estimate"] <= row["ci_high"]
+        for row in enough
+        if row["ci_low"] is not None and row["metric"] == "nll_token"
+    )
+
+
+def test_copies_leave_a_mark_where_they_were_read(built: Path) -> None:
+    found = {
+        (row["treated"], row["level"]): row
+        for row in rows(built)
+        if (row["estimand"], row["metric"], row["step"]) == ("total", "nll_token", 96)
+    }
+    assert found[("late.nano.d0", 14)]["ci_high"] < 0
+
+
+def test_effects_are_the_same_bytes_when_computed_again(built_copy: Path) -> None:
+    path = built_copy / "eval" / "effects.parquet"
+    before = path.read_bytes()
+    compute_effects(load_suite(built_copy / "suite.toml"), Workspace(built_copy))
+    assert path.read_bytes() == before
+
+
+def test_several_draws_are_pooled_by_cluster_with_their_own_levels(built: Path) -> None:
+    """Two copies of one draw under two names give the estimate of one, and say that two runs stand behind it."""
+    from dataclasses import replace
+
+    suite = load_suite(built / "suite.toml")
+    scores = load_scores(suite, Workspace(built))
+    twice = Scores(
+        values=scores.values | {run.replace(".d0", ".d1"): found for run, found in scores.values.items()},
+        perturbation=scores.perturbation,
+        cluster=scores.cluster,
+        stratum=scores.stratum,
+        levels={0: scores.levels[0], 1: scores.levels[0]},
+    )
+    doubled = replace(suite, arms={name: replace(arm, draws=2) for name, arm in suite.arms.items()})
+
+    def totals(suite: Any, scores: Scores) -> dict[tuple[Any, ...], dict[str, Any]]:
+        return {
+            (
+                row["perturbation"],
+                row["level"],
+                row["step"],
+                row["metric"],
+                row["variant"],
+                row["treated"].split(".")[0],
+            ): row
+            for row in all_effects(suite, scores)
+            if row["estimand"] == "total"
+        }
+
+    one, two = totals(suite, scores), totals(doubled, twice)
+    assert one.keys() == two.keys()
+    for key, row in one.items():
+        assert two[key]["estimate"] == pytest.approx(row["estimate"])
+        assert (two[key]["n"], two[key]["n_clusters"], two[key]["n_runs"]) == (2 * row["n"], row["n_clusters"], 2)
+        assert not two[key]["treated"].endswith(".d0")

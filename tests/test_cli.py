@@ -1,0 +1,159 @@
+"""The command line as a user meets it: exit codes, messages, idempotence."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.small import costar, write_small_suite
+
+
+def test_without_a_verb_the_verbs_are_listed(tmp_path: Path) -> None:
+    done = costar(tmp_path, "--help")
+    for verb in [
+        "plan",
+        "corpus",
+        "insert",
+        "manifest",
+        "verify",
+        "train",
+        "eval",
+        "report",
+        "release",
+        "sql",
+        "status",
+        "all",
+    ]:
+        assert f" {verb} " in done.stdout
+
+
+def test_plan_prints_runs_tree_load_and_power_without_building_anything(tmp_path: Path) -> None:
+    done = costar(tmp_path, "plan", "demo")
+    assert "4 runs for the price of 3.5" in done.stdout
+    assert "30.8%" in done.stdout
+    assert "64×: 0.83" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["plan", "absent"], 2, "no such suite"),
+        (["plan", "./absent.toml"], 2, "no such file"),
+        (["insert", "./small.toml"], 2, "costar corpus"),
+        (["train", "./small.toml"], 2, "costar corpus"),
+        (["verify", "./small.toml"], 2, "costar corpus"),
+        (["report", "./small.toml"], 2, "costar"),
+        (["sql", "./small.toml", "from runs"], 2, "no manifest"),
+        (["train", "./small.toml", "--arm", "latte"], 2, "did you mean 'late'"),
+        (["train", "./small.toml", "--draw", "7"], 2, "--draw"),
+        (["plan", "--wrong"], 2, "No such option"),
+    ],
+)
+def test_a_verb_out_of_turn_or_a_wrong_name_is_the_users_input(
+    tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    write_small_suite(tmp_path)
+    done = costar(tmp_path, *arguments, check=False)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_records_file_is_named_before_any_work(tmp_path: Path) -> None:
+    path = write_small_suite(tmp_path)
+    path.write_text(path.read_text().replace('records = { from = "generator" }', 'records = { from = "absent.jsonl" }'))
+    done = costar(tmp_path, "corpus", "./small.toml", check=False)
+    assert done.returncode == 2
+    assert "absent.jsonl" in done.stderr
+    assert not (tmp_path / "build").exists()
+
+
+def test_a_second_call_skips_what_is_current_and_changes_no_file(built_copy: Path) -> None:
+    folder = built_copy.parent.parent
+
+    def stamps() -> dict[str, int]:
+        skipped = ("manifest.duckdb", ".lock", "verified.txt", "effects.parquet")
+        files = (p for p in built_copy.rglob("*") if p.is_file() and p.name not in skipped and "report" not in p.parts)
+        return {str(p): p.stat().st_mtime_ns for p in files}
+
+    before = stamps()
+    done = costar(folder, "all", "./small.toml")
+    assert done.stdout.count("current, skipped") == 2
+    assert done.stdout.count("already trained") == 4
+    assert stamps() == before
+
+
+def test_the_chain_ends_with_the_table_and_the_caveats(built_copy: Path) -> None:
+    done = costar(built_copy.parent.parent, "all", "./small.toml")
+    tail = done.stdout[done.stdout.index("How well is") :]
+    for word in (
+        "copies",
+        "standard",
+        "perturbed",
+        "early",
+        "late",
+        "One draw",
+        "denser",
+        "Label permutation",
+        "Done in",
+    ):
+        assert word in tail
+
+
+def test_verify_replays_steps_bit_for_bit(built_copy: Path) -> None:
+    done = costar(built_copy.parent.parent, "verify", "./small.toml", "--replay", "3")
+    assert "12 steps repeated bit for bit" in done.stdout
+
+
+def test_verify_names_damage_and_the_same_verb_mends_it(built_copy: Path) -> None:
+    folder = built_copy.parent.parent
+    path = built_copy / "runs" / "early.nano.d0" / "checkpoints" / "step-000096" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    done = costar(folder, "verify", "./small.toml", check=False)
+    assert done.returncode == 1
+    assert "step-000096/model.safetensors" in done.stderr
+    shutil.rmtree(path.parent)
+    costar(folder, "train", "./small.toml")
+    costar(folder, "verify", "./small.toml")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["corpus/tokens.bin", "insertion/renderings.parquet", "insertion/exposures/arm=late/draw=0/exposures.parquet"],
+)
+def test_half_written_files_are_named_and_rebuilt_by_their_verb(built_copy: Path, name: str) -> None:
+    folder = built_copy.parent.parent
+    path = built_copy / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    done = costar(folder, "verify", str(built_copy), check=False)
+    assert done.returncode in (1, 2)
+    assert path.name in done.stderr
+    costar(folder, "corpus", "./small.toml")
+    costar(folder, "insert", "./small.toml")
+    assert path.read_bytes() == whole
+
+
+def test_sql_takes_queries_recipes_tables_and_built_folders(built: Path) -> None:
+    folder = built.parent.parent
+    query = "select arm, level, count(*) from exposures join assignments using (arm, draw, record_id) group by all order by all"
+    done = costar(folder, "sql", "./small.toml", query, "--csv")
+    assert done.stdout.splitlines()[1] == "early,1,12"
+    assert "mean" in costar(folder, "sql", str(built), "dose_response").stdout
+    assert "nano" in costar(folder, "sql", str(built), "models").stdout
+    assert "dose_response" in costar(folder, "sql", str(built)).stdout
+    done = costar(folder, "sql", str(built), "selec 1", check=False)
+    assert done.returncode == 2
+    assert "a recipe" in done.stderr
+
+
+def test_status_says_what_is_done(built: Path) -> None:
+    done = costar(built.parent.parent, "status", "./small.toml")
+    states = [line.split("  ")[-1] if line.endswith("done") else line for line in done.stdout.splitlines()]
+    assert sum(" done" in f" {state}" for state in states) == 2 + 4 + 4
+    assert "missing" not in done.stdout

@@ -1,0 +1,85 @@
+"""A suite edit never costs a trained run (invariant 10)."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tests.small import costar
+
+
+def tree_hash(folder: Path) -> str:
+    state = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"):
+        state.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return state.hexdigest()
+
+
+def edit(built: Path, old: str, new: str) -> Path:
+    path = built.parent.parent / "small.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    return path.parent
+
+
+@pytest.mark.parametrize("verb", ["corpus", "insert", "train", "all"])
+def test_a_verb_stops_with_the_changed_keys_and_the_runs_they_touch(built_copy: Path, verb: str) -> None:
+    before = tree_hash(built_copy)
+    folder = edit(built_copy, "14 = 12 }", "14 = 11, 15 = 1 }")
+    done = costar(folder, verb, "./small.toml", check=False)
+    assert done.returncode == 2
+    assert "perturbation.passages.levels" in done.stderr
+    for run in ("perturbed.nano.d0", "early.nano.d0", "late.nano.d0"):
+        assert run in done.stderr
+    assert "standard.nano.d0" not in done.stderr
+    assert "--archive" in done.stderr
+    assert "rename" in done.stderr
+    assert tree_hash(built_copy) == before
+
+
+def test_archive_puts_the_touched_runs_aside_and_keeps_the_others(built_copy: Path) -> None:
+    folder = edit(built_copy, "14 = 12 }", "14 = 11, 15 = 1 }")
+    standard = tree_hash(built_copy / "runs" / "standard.nano.d0")
+    costar(folder, "corpus", "./small.toml", "--archive")
+    costar(folder, "insert", "./small.toml")
+    assert len(list((built_copy / "archive").iterdir())) == 3
+    assert [p.name for p in sorted((built_copy / "runs").glob("*.d0"))] == ["standard.nano.d0"]
+    assert tree_hash(built_copy / "runs" / "standard.nano.d0") == standard
+
+
+def test_an_edit_that_touches_no_run_goes_through(built_copy: Path) -> None:
+    folder = edit(built_copy, "prefixes = [8]", "prefixes = [8, 16]")
+    before = tree_hash(built_copy / "runs")
+    costar(folder, "train", "./small.toml")
+    assert tree_hash(built_copy / "runs") == before
+    done = costar(folder, "eval", "./small.toml")
+    assert "14 checkpoints measured" in done.stdout
+
+
+def test_a_perturbation_that_would_move_copies_of_a_trained_run_stops_insert(built_copy: Path) -> None:
+    """Arm `early` does not insert the new perturbation, so its keys are the same; only its slots would move."""
+    text = '\n[perturbation.strong]\nkind = "testset"\nphase = [0.0, 0.4]\n'
+    text += 'records = { from = "generator" }\nlevels = { 0 = 2, 14 = 8 }\n'
+    folder = edit(built_copy, "\n[arm.standard]", text + "\n[arm.standard]")
+    path = folder / "small.toml"
+    path.write_text(
+        path.read_text().replace(
+            "[arm.perturbed]", '[arm.perturbed]\nperturbations = ["passages", "quizzes", "passwords"]'
+        )
+    )
+    exposures = tree_hash(built_copy / "insertion" / "exposures")
+    costar(folder, "corpus", "./small.toml")
+    done = costar(folder, "insert", "./small.toml", check=False)
+    assert done.returncode == 2
+    assert "other exposures than those that" in done.stderr
+    assert tree_hash(built_copy / "insertion" / "exposures") == exposures
+
+
+def test_status_names_stale_runs(built_copy: Path) -> None:
+    folder = edit(built_copy, "lr          = 1e-2", "lr          = 2e-2")
+    done = costar(folder, "status", "./small.toml")
+    assert done.stdout.count("stale") == 4
+    assert "train.lr" in done.stdout
