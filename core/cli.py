@@ -106,9 +106,9 @@ def _insert(session: Session) -> None:
         copies = len(read_exposures(place, arm.name, 0))
         if copies:
             counts.setdefault(copies, []).append(arm.name)
-    named = ", ".join(f"{copies:,} in {', '.join(arms)}" for copies, arms in counts.items())
+    named = "; ".join(f"{copies:,} in {', '.join(arms)}" for copies, arms in counts.items())
     records = len(read_records(place.insertion)[0])
-    text = f"{records:,} records → {named or 'no'} exposures" + ("" if done else " · current, skipped")
+    text = f"{records:,} records → exposures: {named or 'none'}" + ("" if done else " · current, skipped")
     stage_line("insert", text, time.monotonic() - started)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..core.design import ArmDesign, Suite, phase_slots, plain
+from ..core.design import ArmDesign, Suite, plain
 from ..core.errors import CostarError
 from ..core.hashing import sha256_json
 from ..core.parquet import write_rows, write_table
@@ -22,7 +22,7 @@ from .kinds import load_kind
 from .levels import Cluster, assign_levels
 from .order import Order
 from .overlay import Edits, exposures_path, read_edits
-from .placement import Roster, check_suite, make_roster, place, position_target, rosters_key
+from .placement import Roster, check_suite, place, position_target, rosters_key, suite_roster
 from .records import check_length, read_records
 from .splice import find_spans
 
@@ -121,19 +121,8 @@ class _Builder:
     def placement(self, arm: ArmDesign, draw: int) -> tuple[Roster, NDArray[np.int64], NDArray[np.int64]]:
         key = (draw, rosters_key(arm))
         if key not in self._placements:
-            levels = self.levels(draw)
-            ids = [self.columns["record_id"][i] for i in self.main]
-            names = [self.columns["perturbation"][i] for i in self.main]
-            bounds = {name: phase_slots(arm.phases[name], arm.train.slots) for name in self.suite.perturbations}
-            roster = make_roster(
-                ids,
-                np.array([self.suite.perturbations[name].ordinal for name in names], np.int64),
-                np.array([levels[record_id] for record_id in ids], np.int64),
-                np.array([bounds[name][0] for name in names], np.int64),
-                np.array([bounds[name][1] for name in names], np.int64),
-                seed=self.suite.seed,
-                draw=draw,
-            )
+            mains = [(self.columns["record_id"][i], self.columns["perturbation"][i]) for i in self.main]
+            roster = suite_roster(self.suite, arm, draw, mains, self.levels(draw))
             self._placements[key] = (roster, *place(roster, arm.train.slots))
         return self._placements[key]
 

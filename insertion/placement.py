@@ -64,6 +64,21 @@ def make_roster(
     return Roster(record=record, copy=copy, key=key, lo=lo[record], hi=hi[record])
 
 
+def suite_roster(
+    suite: Suite, arm: ArmDesign, draw: int, records: Sequence[tuple[str, str]], levels: Mapping[str, int]
+) -> Roster:
+    """The roster that an arm selects from: every main record (id, perturbation) of the suite at its phase in that arm."""
+    bounds = {name: phase_slots(arm.phases[name], arm.train.slots) for name in suite.perturbations}
+    columns = [
+        [suite.perturbations[name].ordinal for _, name in records],
+        [levels[record_id] for record_id, _ in records],
+        [bounds[name][0] for _, name in records],
+        [bounds[name][1] for _, name in records],
+    ]
+    arrays = (np.array(column, np.int64) for column in columns)
+    return make_roster([record_id for record_id, _ in records], *arrays, seed=suite.seed, draw=draw)
+
+
 def proposals(key: U64, lo: NDArray[np.int64], hi: NDArray[np.int64], attempt: NDArray[np.int64]) -> NDArray[np.int64]:
     """The slot that each copy proposes at an attempt: hashes first, from the 64th on a walk that meets every slot."""
     width = (hi - lo).astype(np.uint64)

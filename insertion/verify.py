@@ -19,7 +19,7 @@ from ..core.workspace import Workspace, changed_files
 from ..corpus.build import open_tokenizer
 from . import reference
 from .overlay import MEND, Overlay, open_overlay, read_exposures
-from .placement import make_roster, place, record_key
+from .placement import place, record_key, suite_roster
 from .records import read_records
 
 CHUNK = 2048
@@ -127,15 +127,7 @@ class _Checker:
         mains = [r for r, record in self.records.items() if record["role"] == "main"]
         names = [self.records[r]["perturbation"] for r in mains]
         bounds = {name: phase_slots(arm.phases[name], arm.train.slots) for name in self.suite.perturbations}
-        roster = make_roster(
-            mains,
-            np.array([self.suite.perturbations[name].ordinal for name in names], np.int64),
-            np.array([levels[r] for r in mains], np.int64),
-            np.array([bounds[name][0] for name in names], np.int64),
-            np.array([bounds[name][1] for name in names], np.int64),
-            seed=self.suite.seed,
-            draw=draw,
-        )
+        roster = suite_roster(self.suite, arm, draw, list(zip(mains, names)), levels)
         slots, attempts = place(roster, arm.train.slots)
         holder = {int(slot): number for number, slot in enumerate(slots)}
         if len(holder) != len(slots):
