@@ -58,6 +58,7 @@ types: $(VENV)/.installed
 	MYPYPATH=.typed $(VENV)/bin/mypy --explicit-package-bases --disallow-untyped-defs bench
 
 bench: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -c bench/constraints.txt -e ".[dev,bench]"
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(VENV)/bin/python bench/reading.py
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(VENV)/bin/python bench/training.py
 
