@@ -69,3 +69,29 @@ def test_records_that_cannot_be_inserted_are_refused(tokenizer: Tokenizer, tmp_p
     leaky = Tokenizer(path, EOS)
     with pytest.raises(CostarError, match="end-of-document id"):
         leaky.encode_record(f"a {EOS} b", "here")
+
+
+def test_a_swapped_tokenizer_is_refused(built_copy: Path) -> None:
+    from costar.core.suite import load_suite
+    from costar.corpus.build import open_tokenizer
+
+    path = built_copy / "corpus" / "tokenizer.json"
+    text = path.read_text()
+    at = text.index('"model"')
+    swapped = text[:at] + text[at:].replace('"Ġthe"', '"Ġhte"', 1)
+    assert len(swapped) == len(text)
+    path.write_text(swapped)
+    with pytest.raises(CostarError, match="another tokenizer"):
+        open_tokenizer(load_suite(built_copy / "suite.toml").corpus, built_copy / "corpus")
+
+
+def test_the_index_of_another_corpus_of_equal_size_is_refused(built_copy: Path) -> None:
+    import numpy as np
+    from costar.corpus.build import open_store
+    from costar.corpus.store import read_idx, write_idx
+
+    path = built_copy / "corpus" / "tokens.idx"
+    dtype, sizes = read_idx(path)
+    write_idx(path, np.roll(sizes, 1), dtype)
+    with pytest.raises(CostarError, match="the index of another corpus"):
+        open_store(built_copy / "corpus")
