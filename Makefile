@@ -16,7 +16,7 @@ help:
 	@echo "make demo                 the whole chain for suites/demo.toml, on two CPU cores, no network"
 	@echo "make test                 the tests;  make test-slow: kill, disk, browser and old-client drills"
 	@echo "make VERB SUITE=my.toml   VERB is plan, corpus, insert, manifest, verify, train, eval, report, release, sql, status, all"
-	@echo "make train MODEL=15m      MODEL, ARM and DRAW choose runs; ARGS adds options, such as ARGS=--force"
+	@echo "make train MODEL=15m      MODEL, ARM and DRAW choose runs of train and eval; ARGS adds options, such as ARGS=--force"
 	@echo "make sql Q='from runs'    SQL, a table or a recipe; without Q the list of recipes"
 	@echo "make lint types bench     ruff, mypy, speed ratios"
 

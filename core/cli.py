@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv as csv_module
 import sys
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -15,15 +16,16 @@ import typer
 from . import console
 from .console import stage_line, token_text
 from .design import RunName
-from .errors import CostarError
+from .errors import CostarError, StaleRuns
 from .pool import Job, WorkerFailed, run_jobs
 from .session import Session, open_session
-from .workspace import check_files, explain_os_error, output_lock, write_text
+from .workspace import explain_os_error, output_lock, read_marker, write_text
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Suites of paired language models."
 )
 
+VERIFIED = "verified.txt"  # the verdict that the report shows; gone as soon as anything may have changed
 SuiteArgument = Annotated[str, typer.Argument(help="a name under suites/, a suite file, or a built directory")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="a preset or a model of the suite")]
 ArmOption = Annotated[str | None, typer.Option("--arm", help="one arm only")]
@@ -46,7 +48,9 @@ def plan(suite: SuiteArgument = "demo", model: ModelOption = None) -> None:
 @app.command()
 def corpus(suite: SuiteArgument = "demo", archive: ArchiveOption = False) -> None:
     """Sources to documents, tokenizer, records, token store."""
-    _corpus(_building(suite, archive))
+    session = _building(suite, archive)
+    _archiving(session, archive, _corpus)
+    _manifest(session)
 
 
 def _corpus(session: Session) -> None:
@@ -54,15 +58,16 @@ def _corpus(session: Session) -> None:
 
     from ..corpus import build
     from ..insertion.records import build_records
-    from ..train.stale import protected_tokens
+    from ..train.stale import protected_texts, protected_tokens
 
     started = time.monotonic()
     design, place, processes = session.suite, session.workspace, session.machine.processes
+    texts = protected_texts(place)
     with output_lock(place.corpus, "corpus"), output_lock(place.insertion, "corpus"):
         done = [
-            build.build_documents(design, place.corpus, session.folders, processes),
-            build.build_tokenizer(design.corpus, place.corpus, session.folders),
-            build_records(design, place.corpus, place.insertion, session.folders),
+            build.build_documents(design, place.corpus, session.folders, processes, list(texts)),
+            build.build_tokenizer(design.corpus, place.corpus, session.folders, list(texts)),
+            build_records(design, place.corpus, place.insertion, session.folders, texts),
         ]
         records = place.insertion / "records.parquet"
         done.append(build.build_store(design, place.corpus, records, processes, protected_tokens(place)))
@@ -80,7 +85,7 @@ def _corpus(session: Session) -> None:
 def insert(suite: SuiteArgument = "demo", archive: ArchiveOption = False) -> None:
     """Records to assignments and exposures, for every arm and draw."""
     session = _building(suite, archive)
-    _insert(session)
+    _archiving(session, archive, _insert)
     _manifest(session)
 
 
@@ -115,7 +120,7 @@ def _insert(session: Session) -> None:
 @app.command()
 def manifest(suite: SuiteArgument = "demo") -> None:
     """Rebuild manifest.duckdb."""
-    session = open_session(suite)
+    session = _reading(suite)
     started = time.monotonic()
     _manifest(session)
     stage_line("manifest", str(session.workspace.manifest), time.monotonic() - started)
@@ -134,15 +139,17 @@ def verify(
 ) -> None:
     """Prove the invariants from the files."""
     session = open_session(suite)
+    (session.workspace.root / VERIFIED).unlink(missing_ok=True)
     _verify_insertion(session)
     _verify_runs(session, replay)
 
 
 def _verify_insertion(session: Session) -> None:
+    from ..insertion.build import require_insertion
     from ..insertion.verify import verify_insertion
 
     started = time.monotonic()
-    _require(session, insertion=True)
+    require_insertion(session.suite, session.workspace)
     with console.progress("verify") as update:
         proof = verify_insertion(session.suite, session.workspace, update)
     _refute(proof.problems)
@@ -160,7 +167,7 @@ def _verify_runs(session: Session, replay: int = 0) -> None:
     repeated = f" · {proof.replayed} steps repeated bit for bit" if replay else ""
     text = f"{proof.runs} runs, {proof.checkpoints} checkpoints: hashes and read digests agree{repeated}"
     stage_line("verify", text, time.monotonic() - started)
-    write_text(session.workspace.root / "verified.txt", text + "\n")
+    write_text(session.workspace.root / VERIFIED, text + "\n")
 
 
 def _refute(problems: list[str]) -> None:
@@ -171,7 +178,7 @@ def _refute(problems: list[str]) -> None:
             "verify",
             found=f"{len(problems)} problems\n{shown}{more}",
             expected="files that agree with each other and with the suite",
-            mend="run the stage that wrote the file again; it replaces what is damaged",
+            mend="run the stage that wrote the file again: it replaces what is damaged; a damaged checkpoint: remove its folder",
             exit_code=1,
         )
 
@@ -187,23 +194,31 @@ def train(
 ) -> None:
     """Train runs as a tree; goes on where an earlier call stopped."""
     session = _building(suite, archive)
-    _train(session, session.run_names(model, arm, draw), force=force, measure=False)
-    _manifest(session)
+    names = session.run_names(model, arm, draw)
+    try:
+        _archiving(session, archive, lambda session: _train(session, names, force=force, measure=False))
+    finally:
+        _manifest(session)
 
 
 def _train(session: Session, names: list[RunName], *, force: bool, measure: bool) -> None:
     """Train runs, and with `measure` evaluate finished checkpoints on whichever core is free first."""
     from ..eval.score import EvalQueue, Measurer
+    from ..insertion.build import require_insertion
     from ..train.launch import TrainQueue, plan_runs
+    from ..train.preflight import preflight_runs
 
-    _preflight(session, names, force=force)
-    _require(session, insertion=True)
+    verdict = preflight_runs(
+        session.suite, session.workspace, names, session.machine, vocabulary=session.vocabulary(), force=force
+    )
+    stage_line("pre-flight", verdict.line)
+    require_insertion(session.suite, session.workspace)
+    slots = verdict.processes
     place = session.workspace
     with output_lock(place.runs, "train"):
         queue = TrainQueue(place, plan_runs(session.suite, place, names), session.machine.micro_batch)
     started = time.monotonic()
     measuring = EvalQueue(Measurer(session.suite, place)) if measure else None
-    slots = session.machine.processes
 
     def next_job(running: frozenset[str]) -> Job | None:
         job = queue.next_job()
@@ -213,29 +228,15 @@ def _train(session: Session, names: list[RunName], *, force: bool, measure: bool
         run_jobs(next_job, slots, lambda: update(*queue.progress()))
     for line in queue.lines():
         stage_line("train", line)
+    if queue.unfinished():
+        raise CostarError(
+            "train",
+            found=f"not finished: {', '.join(queue.unfinished())}",
+            expected="every run at its last step",
+            mend="run the same command again; if it stays, put the run aside: remove its folder under runs/",
+            exit_code=1,
+        )
     stage_line("", "all runs" + (" and measurements" if measure else ""), time.monotonic() - started)
-
-
-def _preflight(session: Session, names: list[RunName], *, force: bool) -> None:
-    from ..train.preflight import preflight
-    from .plan import plan_runs, run_needs
-
-    design = session.suite
-    runs = plan_runs(design, names, session.vocabulary())
-    largest = max(runs, key=lambda run: run.parameters)
-    arm = design.arms[largest.name.arm]
-    shape = design.preset(largest.name.model).shape(session.vocabulary())
-    needs = run_needs(shape, arm.train, design.corpus.sequence_length, session.machine.micro_batch, arm.train.steps, 4)
-    verdict = preflight(
-        needs,
-        total_flops=sum(run.flops for run in runs),
-        processes=min(session.machine.processes, len(runs)),
-        folder=session.workspace.root,
-        model=largest.name.model,
-        limit_hours=session.machine.limit_hours,
-        force=force,
-    )
-    stage_line("pre-flight", verdict.line)
 
 
 @app.command(name="eval")
@@ -247,20 +248,21 @@ def evaluate(
     step: Annotated[int | None, typer.Option("--step", help="one step only")] = None,
 ) -> None:
     """Measure finished checkpoints, then compute effects."""
+    from ..eval.probes import check_probes
     from ..eval.score import EvalQueue, Measurer
+    from ..insertion.build import require_insertion
 
-    session = open_session(suite)
-    _check(session)
-    _require(session, insertion=True)
+    session = _reading(suite)
+    check_probes(session.suite)
+    require_insertion(session.suite, session.workspace)
     _save_suite(session)
     started = time.monotonic()
     slots = session.machine.processes
-
-    def wanted(run: str) -> bool:
-        name = RunName.parse(run)
-        return model in (None, name.model) and arm in (None, name.arm) and draw in (None, name.draw)
-
-    queue = EvalQueue(Measurer(session.suite, session.workspace), wanted=wanted, step=step)
+    chosen = [str(name) for name in session.run_names(model, arm, draw)]
+    queue = EvalQueue(
+        Measurer(session.suite, session.workspace), runs=chosen if model or arm or draw is not None else None, step=step
+    )
+    queue.require_targets()
     total = len(queue.pending())
     with console.progress("eval") as update:
         run_jobs(
@@ -286,7 +288,7 @@ def _effects(session: Session, started: float) -> None:
 @app.command()
 def report(suite: SuiteArgument = "demo") -> None:
     """Write report/index.html and its figures."""
-    _report(open_session(suite))
+    _report(_reading(suite))
 
 
 def _report(session: Session) -> None:
@@ -301,7 +303,7 @@ def _report(session: Session) -> None:
 @app.command()
 def release(suite: SuiteArgument = "demo") -> None:
     """Pack pairs, data and checksums."""
-    _release(open_session(suite))
+    _release(_reading(suite))
 
 
 def _release(session: Session) -> None:
@@ -347,13 +349,25 @@ def status(suite: SuiteArgument = "demo") -> None:
     from .status import status_rows
 
     session = open_session(suite)
-    console.table(("what", "state", "detail"), status_rows(session, _stale_keys(session)))
+    console.table(("what", "state", "detail"), status_rows(session, _stale_keys(session), _current(session)))
 
 
 def _stale_keys(session: Session) -> dict[str, tuple[str, ...]]:
     from ..train.stale import stale_runs
 
     return {each.run: each.keys for each in stale_runs(session.suite, session.workspace)}
+
+
+def _current(session: Session) -> dict[str, bool]:
+    """Whether corpus and insertion were built from the suite as it is."""
+    from ..insertion.build import insertion_is_current
+    from ..insertion.records import records_are_current
+
+    place = session.workspace
+    steps = {"corpus": (place.corpus, "tokens"), "insertion": (place.insertion, "insert")}
+    built = {what: read_marker(*step) is not None for what, step in steps.items()}
+    records = built["corpus"] and records_are_current(session.suite, place.corpus, place.insertion, session.folders)
+    return {"corpus": records, "insertion": built["insertion"] and insertion_is_current(session.suite, place)}
 
 
 @app.command(name="all")
@@ -373,11 +387,11 @@ def everything(suite: SuiteArgument = "demo", archive: ArchiveOption = False, fo
         f"costar {design.name} · {len(design.arms)} arms × {sizes} × {draws} · {token_text(runs[0].tokens)} tokens a run"
     )
     stage_line("plan", tree_remark(runs))
-    _corpus(session)
-    _insert(session)
+    _archiving(session, archive, _corpus)
+    _archiving(session, archive, _insert)
     _manifest(session)
     _verify_insertion(session)
-    _train(session, names, force=force, measure=True)
+    _archiving(session, archive, lambda session: _train(session, names, force=force, measure=True))
     _effects(session, time.monotonic())
     _verify_runs(session)
     _manifest(session)
@@ -393,29 +407,48 @@ def everything(suite: SuiteArgument = "demo", archive: ArchiveOption = False, fo
 
 def _building(name: str, archive: bool) -> Session:
     """A session that may write: what can be wrong with the suite is found here, before any work."""
-    from ..train.stale import archive_runs, refuse_stale, stale_runs
+    from ..train.stale import refuse_stale
 
     session = open_session(name)
     _check(session)
-    stale = stale_runs(session.suite, session.workspace)
-    if stale and archive:
-        for path in archive_runs(session.workspace, [each.run for each in stale]):
-            console.say(f"put aside  {path}")
-    refuse_stale(session.suite, session.workspace)
+    _archiving(session, archive, lambda session: refuse_stale(session.suite, session.workspace))
     _save_suite(session)
+    (session.workspace.root / VERIFIED).unlink(missing_ok=True)
     return session
+
+
+def _reading(name: str) -> Session:
+    """A session for verbs that describe runs: refused when the suite file no longer is what they were trained with."""
+    from ..train.stale import refuse_stale
+
+    session = open_session(name)
+    refuse_stale(session.suite, session.workspace)
+    return session
+
+
+def _archiving(session: Session, archive: bool, work: Callable[[Session], None]) -> None:
+    """Do some work; with --archive, put runs aside that it would make stale, and do it again."""
+    from ..train.stale import archive_runs
+
+    while True:
+        try:
+            return work(session)
+        except StaleRuns as stale:
+            if not archive:
+                raise
+            for path in archive_runs(session.workspace, stale.runs):
+                console.say(f"put aside  {path}")
 
 
 def _check(session: Session) -> list[str]:
     """Everything about a suite that can be checked without data; the warnings."""
     from ..corpus.documents import load_source
-    from ..eval.probes import load_probe
+    from ..eval.probes import check_probes
     from ..insertion.placement import check_suite
     from ..insertion.records import check_origins
 
     load_source(session.suite.corpus.source)
-    for probe in session.suite.eval.probes:
-        load_probe(probe)
+    check_probes(session.suite)
     check_origins(session.suite, session.folders)
     return check_suite(session.suite)
 
@@ -426,32 +459,10 @@ def _save_suite(session: Session) -> None:
         write_text(path, session.suite.toml)
 
 
-def _require(session: Session, *, insertion: bool) -> None:
-    """Stop when an earlier stage is missing or older than the suite."""
-    from ..insertion.build import insertion_is_current
-
-    place = session.workspace
-    stages = [
-        ("corpus", place.corpus, "tokens"),
-        ("corpus", place.insertion, "records"),
-        ("insert", place.insertion, "insert"),
-    ]
-    for verb, folder, step in stages if insertion else stages[:1]:
-        mend = f"run `costar {verb} {session.suite.name}` first"
-        check_files(folder, step, mend=mend)
-    if insertion and not insertion_is_current(session.suite, place):
-        raise CostarError(
-            str(place.insertion),
-            found="exposures of another state of the suite",
-            expected="those of this suite file",
-            mend=f"run `costar insert {session.suite.name}` first",
-        )
-
-
 def main() -> None:
     """The entry point: every failure becomes one message and an exit code (2: the user's input, 1: anything else)."""
     try:
-        app()
+        app(standalone_mode=False)
     except CostarError as error:
         console.complain(f"\n{error}")
         sys.exit(error.exit_code)
@@ -464,6 +475,11 @@ def main() -> None:
             raise
         console.complain(f"\n{explained}")
         sys.exit(explained.exit_code)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         console.complain("\nstopped; the same command goes on from here")
         sys.exit(1)
+    except typer.exceptions.TyperException as error:
+        message = getattr(error, "format_message", error.__str__)()
+        if message:
+            console.complain(f"\n{message}\nTry costar --help, or costar VERB --help.")
+        sys.exit(2)

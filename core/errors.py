@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -19,6 +20,19 @@ class CostarError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Errors cross process borders."""
         return _rebuild, (self.place, self.found, self.expected, self.mend, self.exit_code)
+
+
+class StaleRuns(CostarError):
+    """What a verb would write is no longer what trained runs read: it stops before anything is replaced."""
+
+    def __init__(self, place: str, *, found: str, runs: Sequence[str]):
+        self.runs = tuple(runs)
+        super().__init__(
+            place,
+            found=f"{found}; runs touched: {', '.join(runs)}",
+            expected="what these runs were trained on",
+            mend="undo the change, rename the suite file (a new suite), or put the runs aside with --archive",
+        )
 
 
 def _rebuild(place: str, found: str, expected: str, mend: str, exit_code: int) -> CostarError:

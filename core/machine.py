@@ -54,9 +54,16 @@ def load_machine(path: Path = Path("machine.toml")) -> Machine:
                 expected=f"one of {', '.join(types)}",
                 mend=f"correct or remove it{hint}",
             )
-        number = types[key] is int and isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number or isinstance(value, types[key])):
+        number = (
+            isinstance(value, int | float if key == "limit_hours" else int)
+            and not isinstance(value, bool)
+            and value >= 0
+        )
+        if not (number if types[key] is int else isinstance(value, types[key])):
             raise CostarError(
-                f"{path}, {key}", found=repr(value), expected=f"a {types[key].__name__}", mend="correct the value"
+                f"{path}, {key}",
+                found=repr(value),
+                expected="a number, 0 or more" if types[key] is int else "text",
+                mend="correct the value",
             )
     return Machine(**raw)

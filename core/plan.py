@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from . import console
 from .console import token_text
@@ -15,6 +15,14 @@ from .design import ArmDesign, RunName, Suite, TrainDesign, phase_slots
 from .models import ModelShape
 
 GIB = 2**30
+RATE = """
+import sys, time, numpy as np
+a = np.ones((512, 512), np.float32); a @ a
+count, started = 0, time.perf_counter()
+while time.perf_counter() - started < 0.3:
+    a @ a; count += 1
+sys.stdout.write(str(2 * 512**3 * count / (time.perf_counter() - started)))
+"""
 
 POWER_Z = 1.959964 + 0.841621  # two-sided 5 %, power 80 %
 
@@ -139,15 +147,16 @@ def run_needs(
     return Needs(memory=memory, disk=disk, flops=flops)
 
 
-def measured_rate(seconds: float = 0.3) -> float:
-    """FLOP/s that training reaches in one process here, roughly: four tenths of a plain float32 matrix product."""
-    a = np.ones((512, 512), np.float32)
-    a @ a
-    count, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        a @ a
-        count += 1
-    return 0.4 * 2 * 512**3 * count / (time.perf_counter() - started)
+def measured_rate() -> float:
+    """FLOP/s that training reaches in one process with one thread here, roughly: four tenths of a plain float32 product.
+
+    Measured in a process of its own, since a BLAS that is loaded already keeps its number of threads.
+    """
+    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    done = subprocess.run(
+        [sys.executable, "-c", RATE], env=os.environ | single, capture_output=True, text=True, check=True
+    )
+    return 0.4 * float(done.stdout)
 
 
 def print_plan(suite: Suite, names: list[RunName], vocabulary: int, micro_batch: int, warnings: Sequence[str]) -> None:

@@ -25,6 +25,10 @@ ENVIRONMENT = {
 }
 
 
+PARENT = "COSTAR_PARENT"
+KILLED = "ended by signal {}; run the same command again: it goes on from the last checkpoint (9: perhaps no memory was left)"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A module of costar to run with arguments; `name` says what it works on."""
@@ -35,11 +39,11 @@ class Job:
 
 
 class WorkerFailed(Exception):
-    """A worker ended with an error; `text` is what it said."""
+    """A worker ended with an error; `text` is what it said, with the name of its work."""
 
     def __init__(self, name: str, text: str, exit_code: int):
         super().__init__(f"{name}: {text}")
-        self.text, self.exit_code = text, exit_code
+        self.text, self.exit_code = f"{name}\n{text}", exit_code
 
 
 def run_jobs(next_job: Callable[[frozenset[str]], Job | None], slots: int, watch: Callable[[], None]) -> None:
@@ -48,13 +52,14 @@ def run_jobs(next_job: Callable[[frozenset[str]], Job | None], slots: int, watch
     `next_job` gets the names of the running jobs; `watch` is called several times a second. When a worker fails, the
     others are stopped: every stage resumes.
     """
+    environment = os.environ | ENVIRONMENT | {PARENT: str(os.getpid())}
     running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
     try:
         while True:
             while len(running) < slots and (job := next_job(frozenset(running))) is not None:
                 errors: IO[bytes] = tempfile.TemporaryFile()  # closed with its process
                 command = [sys.executable, "-m", job.module, *job.arguments]
-                running[job.name] = (subprocess.Popen(command, env=os.environ | ENVIRONMENT, stderr=errors), errors)
+                running[job.name] = (subprocess.Popen(command, env=environment, stderr=errors), errors)
             if not running:
                 return
             time.sleep(0.2)
@@ -68,7 +73,7 @@ def run_jobs(next_job: Callable[[frozenset[str]], Job | None], slots: int, watch
                 text = errors.read().decode(errors="replace").strip()
                 errors.close()
                 if code:
-                    found = text or f"ended by signal {-code}" if code < 0 else text
+                    found = text or (KILLED.format(-code) if code < 0 else text)
                     raise WorkerFailed(name, found or f"exit code {code}", code if code in (1, 2) else 1)
                 if text:
                     from .console import complain
@@ -102,7 +107,7 @@ def worker_main(main: Callable[[list[str]], None], arguments: list[str]) -> None
 def _die_with_parent() -> None:
     """Ask Linux to kill this process when its parent dies: an orphan must not go on writing."""
     if sys.platform == "linux":
-        parent = os.getppid()
+        parent = int(os.environ.get(PARENT, os.getppid()))
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)

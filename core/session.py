@@ -61,9 +61,9 @@ def open_session(name: str) -> Session:
     """
     machine = load_machine()
     folder = Path(name)
-    if folder.is_dir() and "/" in name.rstrip("/") + "/" and (folder / "suite.toml").is_file():
+    if "/" in name and (folder / "suite.toml").is_file():
         return Session(load_suite(folder / "suite.toml"), Workspace(folder), machine)
-    if folder.is_dir() and not (Path("suites") / f"{name}.toml").is_file() and "/" in name:
+    if "/" in name and folder.is_dir():
         raise CostarError(name, found="a folder without suite.toml", expected="a built suite", mend="check the path")
     suite = load_suite(find_suite(name))
     return Session(suite, Workspace(Path(machine.build) / suite.name), machine)

@@ -9,8 +9,14 @@ from .session import Session
 from .workspace import read_marker
 
 
-def status_rows(session: Session, stale: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str, str]]:
-    """(what, state, detail) of every stage and run. `stale` maps runs to the keys that changed since they were trained."""
+def status_rows(
+    session: Session, stale: Mapping[str, tuple[str, ...]], current: Mapping[str, bool]
+) -> list[tuple[str, str, str]]:
+    """(what, state, detail) of every stage and run.
+
+    `stale` maps runs to the keys that changed since they were trained; `current` says of a stage whether it was built
+    from the suite as it is.
+    """
     place = session.workspace
     rows: list[tuple[str, str, str]] = []
     for what, folder, names in (
@@ -18,9 +24,10 @@ def status_rows(session: Session, stale: Mapping[str, tuple[str, ...]]) -> list[
         ("insertion", place.insertion, ("records", "insert")),
     ):
         missing = [step for step in names if read_marker(folder, step) is None]
-        rows.append(
-            (what, "missing" if len(missing) == len(names) else "partial" if missing else "done", ", ".join(missing))
-        )
+        state = "missing" if len(missing) == len(names) else "partial" if missing else "done"
+        if state == "done" and not current[what]:
+            state = "stale"
+        rows.append((what, state, ", ".join(missing)))
     begun = {path.parent.name for path in place.runs.glob("*/config.json")}
     planned = [str(name) for name in session.suite.runs()]
     for run in [*planned, *sorted(begun - set(planned))]:

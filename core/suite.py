@@ -263,6 +263,11 @@ class _Builder:
         if table.checkpoints is not None:
             values["every"] = table.checkpoints.every or values["steps"]
             values["also"] = tuple(table.checkpoints.also)
+        for step in values.get("also", ()):
+            if step > values["steps"]:
+                raise self.fail(
+                    "[train] checkpoints.also", found=step, expected=f"at most {values['steps']}", mend="correct it"
+                )
         return TrainDesign(**values)
 
     def _arm(

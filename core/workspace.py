@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from typing import Any
 
 from .errors import CostarError
 from .hashing import sha256_file
+
+HASHED_AT_ONCE = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,19 @@ def read_marker(folder: Path, step: str = "") -> dict[str, Any] | None:
 
 
 def is_current(folder: Path, input_hash: str, step: str = "") -> bool:
-    """Whether a step was finished from these inputs and its files still have their sizes."""
+    """Whether a step was finished from these inputs and its files are as written: their sizes, and up to 256 MB a file
+    their bytes, so that the same verb mends what was damaged."""
     marker = read_marker(folder, step)
-    return marker is not None and marker["input"] == input_hash and not _missized(folder, marker)
+    if marker is None or marker["input"] != input_hash or _missized(folder, marker):
+        return False
+    small = {name: facts for name, facts in marker["files"].items() if facts["size"] <= HASHED_AT_ONCE}
+    return all(sha256_file(folder / name) == facts["sha256"] for name, facts in small.items())
+
+
+def is_whole(folder: Path, step: str = "") -> bool:
+    """Whether a step was finished and its files have their sizes, whatever it was made from."""
+    marker = read_marker(folder, step)
+    return marker is not None and not _missized(folder, marker)
 
 
 def _missized(folder: Path, marker: dict[str, Any]) -> list[str]:
@@ -106,13 +119,13 @@ def start_step(folder: Path, step: str = "") -> None:
     _marker(folder, step).unlink(missing_ok=True)
 
 
-def finish_step(folder: Path, input_hash: str, files: Sequence[Path], step: str = "") -> None:
-    """Write the marker, last of all."""
+def finish_step(folder: Path, input_hash: str, files: Sequence[Path], step: str = "", state: str | None = None) -> None:
+    """Write the marker, last of all; `state` names what was measured, where that is not the folder's own."""
     entries = {
         str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": sha256_file(path)}
         for path in sorted(files)
     }
-    write_json(_marker(folder, step), {"input": input_hash, "files": entries})
+    write_json(_marker(folder, step), {"input": input_hash, "files": entries} | ({"state": state} if state else {}))
 
 
 def check_files(folder: Path, step: str = "", *, mend: str) -> dict[str, Any]:
@@ -144,8 +157,13 @@ def changed_files(folder: Path, step: str = "") -> list[str]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; when the block ends well, the file is synced and takes the name `path`."""
+    """A path beside `path` to write to; when the block ends well, the file is synced and takes the name `path`.
+
+    Files have one writer at a time, so what a killed one left under this name is taken away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
@@ -166,9 +184,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Take away what a killed writer left: half-written files and work folders. Call it with the lock held."""
-    for path in folder.glob(".*.part"):
-        path.unlink(missing_ok=True)
+    """Take away the work folders of killed writers. Call it with the lock held."""
     for path in folder.glob(".work-*"):
         shutil.rmtree(path, ignore_errors=True)
 

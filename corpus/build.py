@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from ..core.design import CorpusDesign, Suite, plain
-from ..core.errors import CostarError
+from ..core.errors import CostarError, StaleRuns
 from ..core.hashing import sha256_file, sha256_json
 from ..core.parquet import read_table
 from ..core.workspace import (
@@ -37,16 +38,34 @@ from .tokenizer import Tokenizer, train_bpe
 MEND = "run `costar corpus` again"
 
 
-def _work_folder(folder: Path) -> Path:
+@contextlib.contextmanager
+def _work_folder(folder: Path) -> Iterator[Path]:
     """An empty folder of this process alone: workers that outlive a killed build cannot write into the next one."""
+    remove_leftovers(folder)
     work = folder / f".work-{os.getpid()}"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    return work
+    (work / "parts").mkdir(parents=True)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
-def build_documents(suite: Suite, folder: Path, folders: Sequence[Path], workers: int) -> bool:
-    """Make `documents.parquet`; False when it was current. `folders` are where relative paths start."""
+def _refuse_other(made: Path, path: Path, what: str, protected: Sequence[str]) -> None:
+    """Stop before a file that trained runs depend on is replaced by another one."""
+    marker = read_marker(path.parent, what)
+    if protected and marker and sha256_file(made) != marker["files"][path.name]["sha256"]:
+        raise StaleRuns(
+            what, found=f"other {what} than before (another installation, or changed files)", runs=protected
+        )
+
+
+def build_documents(
+    suite: Suite, folder: Path, folders: Sequence[Path], workers: int, protected: Sequence[str] = ()
+) -> bool:
+    """Make `documents.parquet`; False when it was current. `folders` are where relative paths start.
+
+    `protected` names trained runs: when the documents would change, nothing is replaced and the runs are named.
+    """
     design = suite.corpus
     source = load_source(design.source)
     items = source.items(design, folders)
@@ -56,11 +75,12 @@ def build_documents(suite: Suite, folder: Path, folders: Sequence[Path], workers
     inputs = sha256_json([suite.seed, design.source, design.text, str(design.held_out), facts, listing])
     if is_current(folder, inputs, "documents"):
         return False
-    start_step(folder, "documents")
-    remove_leftovers(folder)
-    work = _work_folder(folder)
-    path = write_documents(folder / "documents.parquet", design, suite.seed, items, work, workers)
-    facts_path = folder / "source.json"
+    path, facts_path = folder / "documents.parquet", folder / "source.json"
+    with _work_folder(folder) as work:
+        made = write_documents(work / "new.parquet", design, suite.seed, items, work / "parts", workers)
+        _refuse_other(made, path, "documents", protected)
+        start_step(folder, "documents")
+        os.replace(made, path)
     write_json(facts_path, facts)
     finish_step(folder, inputs, [path, facts_path], "documents")
     return True
@@ -73,7 +93,7 @@ def _texts(folder: Path, use: str) -> Iterator[str]:
             yield from batch.filter(pc.equal(batch.column("use"), use)).column("text").to_pylist()
 
 
-def build_tokenizer(design: CorpusDesign, folder: Path, folders: Sequence[Path]) -> bool:
+def build_tokenizer(design: CorpusDesign, folder: Path, folders: Sequence[Path], protected: Sequence[str] = ()) -> bool:
     """Make `tokenizer.json`, trained on the base documents or copied; False when it was current."""
     documents = check_files(folder, "documents", mend=MEND)["files"]["documents.parquet"]["sha256"]
     given: Path | None = None
@@ -90,7 +110,6 @@ def build_tokenizer(design: CorpusDesign, folder: Path, folders: Sequence[Path])
     inputs = sha256_json([sha256_file(given) if given else documents, design.vocabulary, design.eos])
     if is_current(folder, inputs, "tokenizer"):
         return False
-    start_step(folder, "tokenizer")
     with replacing(path) as temporary:
         if given:
             shutil.copyfile(given, temporary)
@@ -98,6 +117,8 @@ def build_tokenizer(design: CorpusDesign, folder: Path, folders: Sequence[Path])
             assert design.vocabulary is not None
             train_bpe(_texts(folder, "base"), design.vocabulary, design.eos, temporary)
         Tokenizer(temporary, design.eos)
+        _refuse_other(temporary, path, "tokenizer", protected)
+        start_step(folder, "tokenizer")
     finish_step(folder, inputs, [path], "tokenizer")
     return True
 
@@ -193,27 +214,26 @@ def build_store(suite: Suite, folder: Path, records: Path, workers: int, protect
     inputs = sha256_json([documents, sha256_file(folder / "tokenizer.json"), sorted(others), design.sequence_length])
     if is_current(folder, inputs, "tokens"):
         return False
-    work = _work_folder(folder)
-    pipeline = [
-        BaseReader(str(folder / "documents.parquet")),
-        TokenWriter(str(work), str(folder / "tokenizer.json"), design.eos, others),
-    ]
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker; the workers are the parallelism
-    QuietExecutor(pipeline, tasks=TASKS, workers=min(workers, TASKS), logging_dir=str(work / "log")).run()
-    parts = [work / f"part-{rank:03d}" for rank in range(TASKS)]
-    sizes = np.concatenate([np.load(part.with_suffix(".npy")) for part in parts])
-    dropped = [line for part in parts for line in part.with_suffix(".txt").read_text().splitlines()]
-    dtype = token_dtype(tokenizer.vocab_size)
-    bin_path, idx_path = folder / "tokens.bin", folder / "tokens.idx"
-    with replacing(bin_path) as new_bin, replacing(idx_path) as new_idx:
-        write_bin(
-            new_bin, [part.with_suffix(".bin") for part in parts], int(sizes.sum(dtype=np.int64)) * dtype.itemsize
-        )
-        write_idx(new_idx, sizes, dtype)
-        tokens_sha256 = sha256_file(new_bin)
-        _refuse_change(tokens_sha256, protected)
-        start_step(folder, "tokens")
-    shutil.rmtree(work, ignore_errors=True)
+    with _work_folder(folder) as work:
+        pipeline = [
+            BaseReader(str(folder / "documents.parquet")),
+            TokenWriter(str(work / "parts"), str(folder / "tokenizer.json"), design.eos, others),
+        ]
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker; the workers are the parallelism
+        QuietExecutor(pipeline, tasks=TASKS, workers=min(workers, TASKS), logging_dir=str(work / "log")).run()
+        parts = [work / "parts" / f"part-{rank:03d}" for rank in range(TASKS)]
+        sizes = np.concatenate([np.load(part.with_suffix(".npy")) for part in parts])
+        dropped = [line for part in parts for line in part.with_suffix(".txt").read_text().splitlines()]
+        dtype = token_dtype(tokenizer.vocab_size)
+        bin_path, idx_path = folder / "tokens.bin", folder / "tokens.idx"
+        with replacing(bin_path) as new_bin, replacing(idx_path) as new_idx:
+            write_bin(
+                new_bin, [part.with_suffix(".bin") for part in parts], int(sizes.sum(dtype=np.int64)) * dtype.itemsize
+            )
+            write_idx(new_idx, sizes, dtype)
+            tokens_sha256 = sha256_file(new_bin)
+            _refuse_change(tokens_sha256, protected)
+            start_step(folder, "tokens")
     facts = _facts(suite, folder, tokenizer, len(sizes), tokens_sha256, dropped)
     if facts["sequences"] < 2:
         raise CostarError(
@@ -227,12 +247,7 @@ def build_store(suite: Suite, folder: Path, records: Path, workers: int, protect
 def _refuse_change(tokens_sha256: str, protected: Sequence[tuple[str, str]]) -> None:
     stale = [run for run, trained_on in protected if trained_on != tokens_sha256]
     if stale:
-        raise CostarError(
-            "corpus",
-            found=f"other tokens than those that {', '.join(stale)} read",
-            expected="the corpus of the trained runs",
-            mend="undo the edit, rename the suite file, or put the runs aside with --archive",
-        )
+        raise StaleRuns("corpus", found="other tokens than before", runs=stale)
 
 
 def _facts(
@@ -267,10 +282,6 @@ def open_store(folder: Path) -> TokenStore:
             str(folder / "tokens.idx"), found="the index of another corpus", expected="the one built here", mend=MEND
         )
     return TokenStore.open(folder)
-
-
-def corpus_is_built(folder: Path) -> bool:
-    return read_marker(folder, "tokens") is not None
 
 
 def base_documents(folder: Path, use: str) -> pa.Table:

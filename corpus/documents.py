@@ -6,7 +6,6 @@ depend on the number of workers.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +108,6 @@ def read_source(design: CorpusDesign, items: Sequence[Item], work: Path, workers
         part = pq.read_table(work / f"part-{rank:03d}.parquet", partitioning=None)
         rows += zip(*(part.column(name).to_pylist() for name in ("place", "doc_id", "text")), strict=True)
     rows.sort(key=lambda row: row[0])  # stable: documents of one item keep their order
-    shutil.rmtree(work, ignore_errors=True)
     return [RawDocument(doc_id=doc_id, text=text) for _, doc_id, text in rows]
 
 

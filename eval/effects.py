@@ -27,6 +27,7 @@ from ..manifests.tables import EFFECTS
 from .stats import (
     LEAST_CLUSTERS,
     Clustered,
+    bootstrap_differences,
     bootstrap_means,
     cluster_values,
     holm,
@@ -39,7 +40,7 @@ Measure = tuple[str, str, str]  # probe, variant, metric
 FLIP = "percentile interval of 2,000 cluster bootstraps; p by 4,999 sign flips of clusters"
 LABELS = "percentile interval of 2,000 cluster bootstraps; p by 4,999 permutations of levels within strata"
 FEW = f"fewer than {LEAST_CLUSTERS} clusters: no interval"
-CONSTANT = "all differences equal: no interval"
+CONSTANT = "no variation within a group: no interval"
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,8 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """One row a measure; below ten clusters, or without any variation, points only."""
     data = cells.by_level[level]
-    enough = data.size >= LEAST_CLUSTERS
+    compared = [data.size] + ([cells.by_level[0].size] if estimand in ("direct", "placebo") else [])
+    enough = min(compared) >= LEAST_CLUSTERS
     for number, (probe, variant, metric) in enumerate(cells.measures):
         estimate = float(statistics["estimate"][number])
         low, high = (float(statistics[end][number]) for end in ("low", "high"))
@@ -250,8 +252,7 @@ def _mean_statistics(data: Clustered, key: tuple[int | str, ...]) -> dict[str, A
 
 
 def _difference_statistics(data: Clustered, held_out: Clustered, key: tuple[int | str, ...]) -> dict[str, Any]:
-    samples = bootstrap_means(data, key) - bootstrap_means(held_out, (*key, "held out"))
-    low, high = percentile_interval(samples)
+    low, high = percentile_interval(bootstrap_differences(data, held_out, key))
     p = label_permutation_p(data, held_out, key)
     return {"estimate": data.means - held_out.means, "low": low, "high": high, "p": p, "method": LABELS}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,11 +23,11 @@ from ..core.workspace import (
     is_current,
     output_lock,
     read_marker,
-    remove_leftovers,
     start_step,
 )
 from ..corpus.build import open_tokenizer
 from ..insertion.records import read_records
+from ..manifests.lineage import read_configs, stretches
 from ..manifests.tables import SCORES
 from ..train.checkpoint import check_checkpoint, finished_steps, load_checkpoint, read_saved
 from ..train.config import RunConfig, begun_runs, read_config
@@ -101,8 +101,13 @@ class Measurer:
     def input_hash(self, state_sha256: str, *, with_tree: bool) -> str:
         records = read_marker(self.workspace.insertion, "records")
         design = vars(self.suite.eval)
-        inserted = {name: sorted(arm.inserted) for name, arm in self.suite.arms.items()}
-        return sha256_json([VERSION, state_sha256, records, design, inserted, with_tree])
+        secrets = sorted(
+            s.record_id
+            for s in self.context.subjects
+            if s.kind == "password" and s.record_id in self.context.inserted_ids
+        )
+        inserted = {name: sorted(found) for name, found in self.context.inserted.items()}
+        return sha256_json([VERSION, state_sha256, records, design, inserted, with_tree and secrets])
 
     def measures_tree(self, config: RunConfig, step: int) -> bool:
         """Probes that run the model themselves are taken at phase ends and the last step."""
@@ -135,7 +140,6 @@ class Measurer:
             inputs = self.input_hash(saved.state_sha256, with_tree=with_tree)
             start_step(folder)
             start_step(scores_folder, str(step))
-            remove_leftovers(folder)
             model = Llama(config.shape).to(pick_device())
             load_checkpoint(checkpoint, model, None)
             model.eval()
@@ -149,7 +153,7 @@ class Measurer:
                     rows += [(name, score) for score in probe.scores(self.context, ledger, model)]
             path = scores_folder / f"step-{step:06d}.parquet"
             write_table(path, _scores_table(config.run, step, rows))
-            finish_step(scores_folder, inputs, [path], str(step))
+            finish_step(scores_folder, inputs, [path], str(step), saved.state_sha256)
             finish_step(folder, inputs, [folder / "ledger.parquet"])
 
 
@@ -177,22 +181,33 @@ class EvalQueue:
 
     AT_ONCE = 4  # checkpoints a job: enough to pay for starting a process
 
-    def __init__(
-        self, measurer: Measurer, *, wanted: Callable[[str], bool] = lambda run: True, step: int | None = None
-    ):
-        self.measurer, self.wanted, self.step = measurer, wanted, step
+    def __init__(self, measurer: Measurer, *, runs: Sequence[str] | None = None, step: int | None = None):
+        self.measurer, self.runs, self.step = measurer, runs, step
         self._jobs: dict[str, list[str]] = {}
 
-    def pending(self) -> list[str]:
-        """Finished checkpoints that are not measured, as `run:step`."""
+    def targets(self) -> list[tuple[RunConfig, int]]:
+        """Every finished checkpoint that is asked for."""
         found = []
         for run, config in begun_runs(self.measurer.workspace).items():
-            if RunName.parse(run).arm not in self.measurer.suite.arms or not self.wanted(run):
-                continue
-            for step in finished_steps(self.measurer.workspace, run):
-                if self.step in (None, step) and not self.measurer.is_current(config, step):
-                    found.append(f"{run}:{step}")
+            if RunName.parse(run).arm in self.measurer.suite.arms and (self.runs is None or run in self.runs):
+                steps = finished_steps(self.measurer.workspace, run)
+                found += [(config, step) for step in steps if self.step in (None, step)]
         return found
+
+    def require_targets(self) -> None:
+        """Stop when nothing that is asked for is there to be measured."""
+        if not self.targets():
+            begun = ", ".join(begun_runs(self.measurer.workspace)) or "none yet"
+            raise CostarError(
+                "eval",
+                found="no finished checkpoint of that kind",
+                expected=f"one of the runs begun: {begun}",
+                mend="name one of them, or train first",
+            )
+
+    def pending(self) -> list[str]:
+        """Those that are not measured, as `run:step`."""
+        return [f"{c.run}:{step}" for c, step in self.targets() if not self.measurer.is_current(c, step)]
 
     def next_job(self, running: frozenset[str], slots: int) -> Job | None:
         taken = {target for name, targets in self._jobs.items() if name in running for target in targets}
@@ -226,17 +241,12 @@ def read_ledger(workspace: Workspace, run: str, step: int | None) -> pa.Table:
     Raises:
         CostarError: that checkpoint was not measured.
     """
-    config = read_config(workspace, run)
-    owners = [(run, config.branch_step if config.parent_run else -1, config.train.steps)]
-    while config.parent_run:
-        upto, owner = config.branch_step, config.parent_run
-        config = read_config(workspace, owner)
-        owners.append((owner, config.branch_step if config.parent_run else -1, upto))
+    read_config(workspace, run)
     measured = {
         int(path.name.removeprefix("step=")): path
-        for owner, after, upto in reversed(owners)
-        for path in (workspace.eval / "ledger" / f"run={owner}").glob("step=*")
-        if after < int(path.name.removeprefix("step=")) <= upto and read_marker(path) is not None
+        for stretch in reversed(stretches(read_configs(workspace), run))
+        for path in (workspace.eval / "ledger" / f"run={stretch.owner}").glob("step=*")
+        if stretch.after < int(path.name.removeprefix("step=")) <= stretch.upto and read_marker(path) is not None
     }
     wanted = max(measured, default=None) if step is None else step
     if wanted not in measured:

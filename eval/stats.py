@@ -23,11 +23,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Clustered:
-    """Values of M measures summed by cluster: `sums` [C, M], `counts` [C], and each cluster's stratum [C]."""
+    """Values of M measures summed by cluster: `sums` [C, M], `counts` [C], each cluster's stratum and name [C]."""
 
     sums: Floats
     counts: Floats
     strata: tuple[str, ...]
+    names: tuple[str, ...]
 
     @property
     def means(self) -> Floats:
@@ -45,7 +46,7 @@ def cluster_values(values: Floats, clusters: Sequence[str], strata: Sequence[str
     np.add.at(sums, places, values)
     counts = np.bincount(places, minlength=len(names)).astype(float)
     stratum = dict(zip(clusters, strata, strict=True))
-    return Clustered(sums, counts, tuple(stratum[name] for name in names))
+    return Clustered(sums, counts, tuple(stratum[name] for name in names), tuple(names))
 
 
 def _generator(*key: int | str) -> np.random.Generator:
@@ -56,6 +57,24 @@ def bootstrap_means(data: Clustered, key: tuple[int | str, ...]) -> Floats:
     """Means [BOOTSTRAPS, M] over clusters drawn with replacement."""
     weights = _generator("bootstrap", *key).multinomial(data.size, np.full(data.size, 1 / data.size), BOOTSTRAPS)
     return np.asarray((weights @ data.sums) / (weights @ data.counts)[:, None])
+
+
+def bootstrap_differences(treated: Clustered, held_out: Clustered, key: tuple[int | str, ...]) -> Floats:
+    """Differences of means [BOOTSTRAPS, M] of two groups.
+
+    Groups without a common cluster are resampled apart. Where several draws put a cluster into both, the clusters of the
+    union are resampled together, so that what they share is shared in every sample.
+    """
+    if not set(treated.names) & set(held_out.names):
+        return bootstrap_means(treated, key) - bootstrap_means(held_out, (*key, "held out"))
+    union = sorted({*treated.names, *held_out.names})
+    place = {name: number for number, name in enumerate(union)}
+    weights = _generator("bootstrap", *key).multinomial(len(union), np.full(len(union), 1 / len(union)), BOOTSTRAPS)
+    means = []
+    for group in (treated, held_out):
+        own = weights[:, [place[name] for name in group.names]]
+        means.append((own @ group.sums) / np.maximum(own @ group.counts, 1e-12)[:, None])
+    return np.asarray(means[0] - means[1])
 
 
 def percentile_interval(samples: Floats) -> tuple[Floats, Floats]:

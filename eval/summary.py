@@ -159,7 +159,11 @@ def headline(suite: Suite, summary: Summary) -> str:
 
 def main_treated(suite: Suite, summary: Summary) -> str | None:
     """The arm that the first screen sets against its control: one that inserts over the whole run, if there is one."""
-    arms = [arm for arm in summary.arms if suite.arms[arm].control and summary.perturbation in suite.arms[arm].inserted]
+    arms = [
+        arm
+        for arm in summary.arms
+        if suite.arms[arm].control in summary.arms and summary.perturbation in suite.arms[arm].inserted
+    ]
     return next((arm for arm in arms if not _is_timing(suite, arm)), arms[0] if arms else None)
 
 
@@ -211,7 +215,8 @@ def table_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
         for arm in summary.arms:
             hits, n = summary.extracted.get((arm, level), (0, 0))
             share = f"{100 * hits / n:.0f} %" if n else "–"
-            row.append(f"{summary.nll[(arm, level)]:.2f} {share:>6}")
+            loss = f"{summary.nll[(arm, level)]:.2f}" if (arm, level) in summary.nll else "–"
+            row.append(f"{loss} {share:>6}")
         rows.append(row)
     return columns, rows
 

@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 
 from ..train.model import Llama
 
-TRIE_DEPTH = 4  # levels in one forward pass: 1,110 nodes for ten symbols
+NODES = 1_200  # inner nodes of one forward pass: four levels of ten symbols
 
 
 def candidate_logps(model: Llama, prefix: list[int], symbols: list[int], depth: int) -> NDArray[np.float64]:
     """Log-probability [len(symbols) ** depth] of every string of `depth` symbols after the prefix, in alphabet order."""
-    if depth > TRIE_DEPTH:
-        heads = candidate_logps(model, prefix, symbols, depth - TRIE_DEPTH)
-        base, levels = len(symbols), depth - TRIE_DEPTH
+    together = _levels_together(len(symbols))
+    if depth > together:
+        base, levels = len(symbols), depth - together
+        heads = candidate_logps(model, prefix, symbols, levels)
         parts = []
         for number, head in enumerate(heads):
             path = [symbols[number // base**place % base] for place in range(levels - 1, -1, -1)]
-            parts.append(head + candidate_logps(model, [*prefix, *path], symbols, TRIE_DEPTH))
+            parts.append(head + candidate_logps(model, [*prefix, *path], symbols, together))
         return np.concatenate(parts)
     base, known = len(symbols), len(prefix)
     sizes = [base**level for level in range(1, depth)]  # inner nodes by level; leaves are outputs only
@@ -53,6 +54,15 @@ def candidate_logps(model: Llama, prefix: list[int], symbols: list[int], depth: 
         total = (total[:, None] + logps[at : at + size]).reshape(-1)
         at += size
     return np.asarray(total)
+
+
+def _levels_together(base: int) -> int:
+    """The depth of a trie whose inner nodes fit one forward pass."""
+    depth, nodes = 1, base
+    while nodes <= NODES and depth < 12:
+        depth += 1
+        nodes += base**depth
+    return depth
 
 
 def sequence_logps(model: Llama, prefix: list[int], rows: torch.Tensor, chunk: int = 256) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..core.design import ArmDesign, Suite, plain
-from ..core.errors import CostarError
+from ..core.errors import CostarError, StaleRuns
 from ..core.hashing import sha256_json
 from ..core.parquet import write_rows, write_table
 from ..core.workspace import Workspace, check_files, finish_step, is_current, start_step
@@ -74,15 +74,32 @@ def insertion_is_current(suite: Suite, workspace: Workspace) -> bool:
     return is_current(workspace.insertion, insertion_inputs(suite, workspace), "insert")
 
 
+def require_insertion(suite: Suite, workspace: Workspace) -> None:
+    """Stop when an earlier stage is missing, damaged, or older than the suite.
+
+    Raises:
+        CostarError: the verb to run first, and the file that is wrong.
+    """
+    stages = (
+        ("corpus", workspace.corpus, "tokens"),
+        ("corpus", workspace.insertion, "records"),
+        ("insert", workspace.insertion, "insert"),
+    )
+    for verb, folder, step in stages:
+        check_files(folder, step, mend=f"run `costar {verb} {suite.name}` first")
+    if not insertion_is_current(suite, workspace):
+        raise CostarError(
+            str(workspace.insertion),
+            found="exposures of another state of the suite, or damaged ones",
+            expected="those of this suite file",
+            mend=f"run `costar insert {suite.name}` first",
+        )
+
+
 def _refuse_change(edits: dict[tuple[str, int], Edits], protected: Sequence[tuple[str, str, int, str]]) -> None:
     stale = [run for run, arm, draw, read in protected if (arm, draw) in edits and edits[(arm, draw)].sha256() != read]
     if stale:
-        raise CostarError(
-            "insertion",
-            found=f"other exposures than those that {', '.join(stale)} read",
-            expected="the exposures of the trained runs",
-            mend="undo the edit, rename the suite file, or put the runs aside with --archive",
-        )
+        raise StaleRuns("insertion", found="other exposures than before", runs=stale)
 
 
 class _Builder:

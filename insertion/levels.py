@@ -24,7 +24,8 @@ def assign_levels(
     """The level of each cluster.
 
     Within a stratum the clusters are sorted by keyed hash and cut at the quotas, highest level first, so that a new
-    cluster changes at most (number of levels − 1) others and a raised level only adds copies. `key` is (suite seed,
+    cluster changes at most (number of levels − 1) others of its stratum and a raised level only adds copies; rounding of
+    the quotas may move a record at a border of another stratum. `key` is (suite seed,
     draw, perturbation).
 
     Raises:

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from ..core.design import PerturbationDesign, Suite, plain
-from ..core.errors import CostarError
+from ..core.errors import CostarError, StaleRuns
 from ..core.hashing import canonical_json, keyed_hash, sha256_file, sha256_json
-from ..core.parquet import write_rows
-from ..core.workspace import check_files, finish_step, is_current, remove_leftovers, start_step
+from ..core.parquet import read_table, write_rows
+from ..core.workspace import check_files, finish_step, is_current, read_marker, start_step
 from ..corpus.build import MEND, base_documents, open_tokenizer
 from ..corpus.sources.files import numbered_lines, parsed_line
 from ..corpus.tokenizer import Tokenizer
@@ -49,8 +49,18 @@ def find_file(origin: str, folders: Sequence[Path], place: str) -> Path:
     return path
 
 
-def build_records(suite: Suite, corpus: Path, folder: Path, folders: Sequence[Path]) -> bool:
-    """Make the two record tables; False when they were current."""
+def build_records(
+    suite: Suite,
+    corpus: Path,
+    folder: Path,
+    folders: Sequence[Path],
+    protected: Mapping[str, Sequence[str]] | None = None,
+) -> bool:
+    """Make the two record tables; False when they were current.
+
+    `protected` maps trained runs to the perturbations that they read: when the texts of one of those would change,
+    nothing is replaced and the runs are named.
+    """
     tokenizer = open_tokenizer(suite.corpus, corpus)
     files = record_files(suite, folders)
     inputs = records_inputs(suite, corpus, files)
@@ -58,21 +68,40 @@ def build_records(suite: Suite, corpus: Path, folder: Path, folders: Sequence[Pa
         return False
     records: list[dict[str, Any]] = []
     renderings: list[dict[str, Any]] = []
+    used: set[int] = set()
     for design in suite.perturbations.values():
         kind = load_kind(design.kind, place=f"[perturbation.{design.name}] kind")
-        for record in _records_of(design, kind, suite, corpus, tokenizer, files.get(design.name)):
+        for record in _records_of(design, kind, suite, corpus, tokenizer, files.get(design.name), used):
             rows = [_rendering_row(record, kind, name, tokenizer) for name in kind.RENDERINGS]
             check_length(rows[0]["n_tokens"], suite.corpus.sequence_length, record.place)
             records.append(_record_row(record, design, kind, rows[0]))
             renderings += rows
+    _refuse_change(folder, renderings, protected or {})
     start_step(folder, "records")
-    remove_leftovers(folder)
     paths = [
         write_rows(folder / "records.parquet", RECORDS, records),
         write_rows(folder / "renderings.parquet", RENDERINGS, renderings),
     ]
     finish_step(folder, inputs, paths, "records")
     return True
+
+
+def _refuse_change(
+    folder: Path, renderings: Sequence[Mapping[str, Any]], protected: Mapping[str, Sequence[str]]
+) -> None:
+    if not protected or read_marker(folder, "records") is None:
+        return
+    try:
+        before = read_table(folder / "renderings.parquet", mend=MEND).to_pylist()
+    except CostarError:
+        return  # damaged: what training would read is compared when the exposures are made
+    old, new = (
+        {(row["record_id"], row["rendering"]): row["token_ids"] for row in rows} for rows in (before, renderings)
+    )
+    changed = {key[0].split("/")[0] for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    stale = [run for run, read in protected.items() if changed & set(read)]
+    if stale:
+        raise StaleRuns("records", found=f"other texts of {', '.join(sorted(changed))} than before", runs=stale)
 
 
 def check_origins(suite: Suite, folders: Sequence[Path]) -> None:
@@ -127,13 +156,19 @@ def _check_renderings(suite: Suite) -> None:
 
 
 def _records_of(
-    design: PerturbationDesign, kind: Kind, suite: Suite, corpus: Path, tokenizer: Tokenizer, file: Path | None
+    design: PerturbationDesign,
+    kind: Kind,
+    suite: Suite,
+    corpus: Path,
+    tokenizer: Tokenizer,
+    file: Path | None,
+    used: set[int],
 ) -> Iterator[Record]:
     place = f"[perturbation.{design.name}]"
     if file is not None:
         sources = _from_file(design, kind, suite.seed, file)
     elif design.origin == "corpus":
-        sources = _from_corpus(design, suite, corpus, tokenizer)
+        sources = _from_corpus(design, suite, corpus, tokenizer, used)
     else:
         sources = _from_generator(design, kind, suite.seed)
     for record in sources:
@@ -150,7 +185,9 @@ def _records_of(
             )
 
 
-def _from_corpus(design: PerturbationDesign, suite: Suite, corpus: Path, tokenizer: Tokenizer) -> Iterator[Record]:
+def _from_corpus(
+    design: PerturbationDesign, suite: Suite, corpus: Path, tokenizer: Tokenizer, used: set[int]
+) -> Iterator[Record]:
     place = f"[perturbation.{design.name}]"
     if design.kind != "passage" or design.tokens is None:
         raise CostarError(
@@ -161,7 +198,14 @@ def _from_corpus(design: PerturbationDesign, suite: Suite, corpus: Path, tokeniz
     pairs = list(zip(held_out.column("doc_id").to_pylist(), held_out.column("text").to_pylist(), strict=True))
     texts = (text.as_py() for text in base)
     chosen = passage.from_corpus(
-        pairs, texts, tokenizer, tokens=design.tokens, count=design.records, seed=suite.seed, place=place
+        pairs,
+        texts,
+        tokenizer,
+        tokens=design.tokens,
+        count=design.records,
+        key=(suite.seed, design.name),
+        used=used,
+        place=place,
     )
     for number, (doc_id, text) in enumerate(chosen):
         record_id = f"{design.name}/{number:04d}"

@@ -80,6 +80,8 @@ class _Checker:
         self._check_copies(rows, arm, levels, where)
         self._check_placement(rows, arm, draw, levels, where)
         for row in rows:
+            if (row["record_id"], row["rendering"]) not in self.texts:
+                continue
             self._check_exposure(row, arm, draw, overlay, f"{where}, {row['record_id']} copy {row['copy']}")
         self._check_untouched(rows, arm, draw, overlay, where)
         self.proof.exposures += len(rows)
@@ -111,6 +113,8 @@ class _Checker:
         found: dict[str, list[int]] = {}
         for row in rows:
             found.setdefault(row["record_id"], []).append(row["copy"])
+        for unknown in sorted(found.keys() - self.records.keys()):
+            self.problem(f"{where}: {unknown} has copies but is no record")
         for record_id, record in self.records.items():
             inserted = record["perturbation"] in arm.inserted and record["role"] == "main"
             expected = list(range(levels[record_id])) if inserted else []
@@ -191,14 +195,15 @@ class _Checker:
     def _check_untouched(
         self, rows: list[dict[str, Any]], arm: ArmDesign, draw: int, overlay: Overlay, where: str
     ) -> None:
-        """Every slot without a copy reads the base, and slots with one differ."""
+        """Every slot without a copy reads the base sequence that the order gives, and nothing else."""
         touched = {row["slot"] for row in rows}
         for first in range(0, arm.train.slots, CHUNK):
             slots = np.arange(first, min(first + CHUNK, arm.train.slots))
             read = overlay.sequences(slots)
-            sequences = overlay.order.sequences(slots)
             for number, slot in enumerate(slots.tolist()):
-                same = np.array_equal(read[number], self._base(int(sequences[number])))
-                if not same and slot not in touched:
+                if slot in touched:
+                    continue
+                sequence = reference.sequence_at(self.suite.seed, draw, self.size, slot)
+                if not np.array_equal(read[number], self._base(sequence)):
                     self.problem(f"{where}: slot {slot} has no copy but differs from the base")
             self.proof.sequences += len(slots) - len(touched.intersection(slots.tolist()))

@@ -19,7 +19,7 @@ import pyarrow as pa
 from ..core.design import RunName, Suite
 from ..core.hashing import canonical_json, sha256_json
 from ..core.parquet import read_table
-from ..core.workspace import Workspace, output_lock, read_marker, replacing
+from ..core.workspace import Workspace, is_whole, output_lock, read_marker, replacing
 from .lineage import checkpoint_rows, read_configs, stretches
 from .tables import ASSIGNMENTS, BALANCE, EFFECTS, EXPOSURES, LOG, RECORDS, RENDERINGS, SCORES, SPEED
 
@@ -84,8 +84,8 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     mend = "run the stage that wrote it again"
     _insert(connection, "suite", [_suite_row(suite)])
     _insert(connection, "corpus", _corpus_rows(workspace))
-    has_records = read_marker(workspace.insertion, "records") is not None
-    has_insertion = read_marker(workspace.insertion, "insert") is not None
+    has_records = is_whole(workspace.insertion, "records")
+    has_insertion = is_whole(workspace.insertion, "insert")
     folder = workspace.insertion
     records = [read_table(folder / "records.parquet", mend=mend)] if has_records else []
     renderings = [read_table(folder / "renderings.parquet", mend=mend)] if has_records else []
@@ -118,9 +118,20 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
 
 
 def score_files(workspace: Workspace, run: str) -> list[Path]:
-    """The scores of a run's measured checkpoints."""
-    paths = sorted(workspace.scores(run).glob("step-*.parquet"))
-    return [path for path in paths if read_marker(path.parent, str(int(path.stem.split("-")[1]))) is not None]
+    """The scores of a run's measured checkpoints; those of a state that is no longer there are left out."""
+    found = []
+    for path in sorted(workspace.scores(run).glob("step-*.parquet")):
+        step = int(path.stem.split("-")[1])
+        marker = read_marker(path.parent, str(step))
+        state = workspace.checkpoint(run, step) / "state.json"
+        same = (
+            state.is_file()
+            and marker
+            and json.loads(state.read_text(encoding="utf-8"))["state_sha256"] == marker["state"]
+        )
+        if same:
+            found.append(path)
+    return found
 
 
 def _inherited(configs: dict[str, dict[str, Any]], parts: dict[str, list[pa.Table]], offset: int) -> list[pa.Table]:

@@ -108,18 +108,51 @@ def test_verify_replays_steps_bit_for_bit(built_copy: Path) -> None:
     assert "12 steps repeated bit for bit" in done.stdout
 
 
-def test_verify_names_damage_and_the_same_verb_mends_it(built_copy: Path) -> None:
+def flip(path: Path) -> None:
+    """Change one bit and nothing else."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_verify_names_flipped_bits_and_the_same_verbs_mend_them(built_copy: Path) -> None:
+    folder = built_copy.parent.parent
+    names = {
+        "corpus/tokens.bin": "corpus",
+        "insertion/assignments.parquet": "insert",
+        "eval/ledger/run=early.nano.d0/step=48/ledger.parquet": "eval",
+    }
+    for name, verb in names.items():
+        whole = (built_copy / name).read_bytes()
+        flip(built_copy / name)
+        done = costar(folder, "verify", "./small.toml", check=False)
+        assert done.returncode in (1, 2)
+        assert not (built_copy / "verified.txt").exists()
+        costar(folder, verb, "./small.toml")
+        assert (built_copy / name).read_bytes() == whole
+    costar(folder, "verify", "./small.toml")
+
+
+def test_a_damaged_checkpoint_is_named_and_trained_again_once_it_is_removed(built_copy: Path) -> None:
     folder = built_copy.parent.parent
     path = built_copy / "runs" / "early.nano.d0" / "checkpoints" / "step-000096" / "model.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
+    flip(path)
     done = costar(folder, "verify", "./small.toml", check=False)
     assert done.returncode == 1
     assert "step-000096/model.safetensors" in done.stderr
     shutil.rmtree(path.parent)
     costar(folder, "train", "./small.toml")
     costar(folder, "verify", "./small.toml")
+
+
+def test_eval_of_what_is_not_there_is_the_users_input(built: Path) -> None:
+    for arguments, message in (
+        (["--arm", "latte"], "did you mean 'late'"),
+        (["--step", "17"], "no finished checkpoint"),
+    ):
+        done = costar(built.parent.parent, "eval", str(built), *arguments, check=False)
+        assert done.returncode == 2
+        assert message in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,14 @@ def test_imports_go_left_only(path: Path) -> None:
             assert ROOMS.index(first) <= ROOMS.index(room), f"{path} imports {imported}"
 
 
+def test_rooms_import_each_other_relatively() -> None:
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any(name.split(".")[0] in ("costar", *PACKAGES) for name in names), f"{path}: {names}"
+
+
 def test_the_command_line_and_the_api_import_stages_inside_functions_only() -> None:
     for name in STAGE_ENTRIES:
         for node in ast.parse((ROOT / name).read_text(encoding="utf-8")).body:

@@ -32,7 +32,7 @@ def plan_runs(suite: Suite, workspace: Workspace, names: Sequence[RunName]) -> l
         raise stale_error(suite, [Stale(run, ("data",)) for run in changed])
     branches = plan_branches(configs, {run: overlay.edits for run, (_, overlay) in made.items()})
     for run, branch in branches.items():
-        if run in begun:
+        if run in begun and finished_steps(workspace, run):
             branches[run] = Branch(begun[run].parent_run, begun[run].branch_step)
         elif branch.parent in begun:
             branches[run] = _reachable(workspace, begun[branch.parent], branch)
@@ -70,6 +70,10 @@ class TrainQueue:
     def exported(self, config: RunConfig) -> bool:
         return (export_path(self.workspace, config.run, config.train.steps) / "stage.json").is_file()
 
+    def unfinished(self) -> list[str]:
+        """Runs whose last checkpoint is not there."""
+        return [run for run, config in self.configs.items() if not is_finished(self.workspace, config)]
+
     def next_job(self) -> Job | None:
         ready = [c for run, c in self.configs.items() if run not in self.started and self._can_start(c)]
         if not ready:
@@ -86,7 +90,8 @@ class TrainQueue:
         return read_saved(folder) is not None
 
     def _work(self, config: RunConfig) -> int:
-        return (config.train.steps - config.branch_step) * config.train.batch * config.shape.parameters
+        done = max([config.branch_step, *finished_steps(self.workspace, config.run)])
+        return (config.train.steps - done) * config.train.batch * config.shape.parameters
 
     def progress(self) -> tuple[float, str]:
         """The share of all steps done, and a line about the runs that train."""

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.errors import CostarError
-from ..core.hashing import EMPTY_DIGEST, row_hashes, step_digest
-from ..core.parquet import write_table
-from ..core.workspace import Workspace, output_lock, write_json
+from ..core.hashing import EMPTY_DIGEST, row_hashes, sha256_file, step_digest
+from ..core.parquet import read_table, write_table
+from ..core.workspace import HASHED_AT_ONCE, Workspace, changed_files, output_lock, write_json, write_text
 from ..insertion.overlay import Overlay, open_overlay
 from ..manifests.tables import LOG, SPEED
 from .checkpoint import check_checkpoint, finished_steps, load_checkpoint, read_saved, save_checkpoint
@@ -118,10 +118,14 @@ class RunLog:
     def open(cls, folder: Path, before: int) -> RunLog:
         """The log up to a step; what a killed process wrote beyond its last checkpoint is cut off."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "log.jsonl"
+        path, saved = folder / "log.jsonl", folder / "log.parquet"
+        rows = read_table(saved, mend="remove it").to_pylist() if saved.is_file() else []
+        rows = [row for row in rows if row["step"] < before]
+        known = {row["step"] for row in rows}
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        rows = [row for row in map(_parsed, lines) if row is not None and row["step"] < before]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        later = (row for row in map(_parsed, lines) if row is not None and row["step"] < before)
+        rows += [row for row in later if row["step"] not in known]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         return cls(folder, rows)
 
     def append(self, row: dict[str, Any]) -> None:
@@ -170,7 +174,9 @@ def train_run(workspace: Workspace, run: str, *, micro_batch: int = 0, remark: R
         )
         _check_data(workspace, config, overlay)
         if is_finished(workspace, config):
-            _, last = locate_checkpoint(workspace, config, config.train.steps)
+            owner, last = locate_checkpoint(workspace, config, config.train.steps)
+            if owner != run:
+                write_json(folder / "identity.json", _read_identity(workspace, owner))
             export_hf(workspace, config, last, config.train.steps)
             return
         trainer = Trainer(config, overlay, micro_batch=micro_batch)
@@ -209,6 +215,21 @@ def _check_data(workspace: Workspace, config: RunConfig, overlay: Overlay) -> No
                 expected=getattr(config, key)[:12],
                 mend="run `costar train` on the suite, which plans the run anew",
             )
+    if sha256_file(workspace.corpus / "tokenizer.json") != config.tokenizer_sha256:
+        raise CostarError(
+            str(workspace.corpus / "tokenizer.json"),
+            found="another tokenizer than the one the corpus was built with",
+            expected=config.tokenizer_sha256[:12],
+            mend="put it back, or run `costar corpus` again",
+        )
+    small = overlay.store.tokens.nbytes <= HASHED_AT_ONCE
+    for name in changed_files(workspace.corpus, "tokens") if small else []:
+        raise CostarError(
+            str(workspace.corpus / name),
+            found="other bytes than those that were built",
+            expected=config.tokens_sha256[:12],
+            mend="run `costar corpus` again",
+        )
     if overlay.edits.sha256() != config.overlay_sha256:
         raise CostarError(
             f"run {config.run}",
@@ -224,13 +245,10 @@ def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
     earlier: dict[str, Any] | None = None
     for step in reversed(finished_steps(workspace, config.run)):
         folder = workspace.checkpoint(config.run, step)
-        try:
-            trainer.load(folder, config.config_sha256())
-        except CostarError as error:
-            if "another configuration" in error.found:
-                raise
+        if changed_files(folder):
             remark(f"{config.run}: checkpoint at step {step} is damaged, going on from the one before")
             continue
+        trainer.load(folder, config.config_sha256())
         earlier = _read_identity(workspace, config.run)
         break
     if trainer.step == 0 and config.parent_run and config.branch_step:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.design import RunName, Suite
-from ..core.errors import CostarError, shorten
-from ..core.workspace import Workspace
+from ..core.errors import StaleRuns, shorten
+from ..core.workspace import Workspace, output_lock
 from .config import begun_runs
 
 
@@ -32,6 +32,17 @@ def stale_runs(suite: Suite, workspace: Workspace) -> list[Stale]:
         keys = sorted(key for key in {*now, *config.spec} if now.get(key) != config.spec.get(key))
         if keys:
             found.append(Stale(run, tuple(keys)))
+    stale = {each.run for each in found}
+    heirs = descendants(workspace, stale) - stale
+    return found + [Stale(run, ("its parent run",)) for run in sorted(heirs)]
+
+
+def descendants(workspace: Workspace, runs: Collection[str]) -> set[str]:
+    """These runs and every run that branches from one of them, at whatever distance."""
+    configs = begun_runs(workspace)
+    found = set(runs)
+    while grown := {run for run, config in configs.items() if config.parent_run in found} - found:
+        found |= grown
     return found
 
 
@@ -42,32 +53,34 @@ def refuse_stale(suite: Suite, workspace: Workspace) -> None:
         raise stale_error(suite, stale)
 
 
-def stale_error(suite: Suite, stale: Sequence[Stale]) -> CostarError:
+def stale_error(suite: Suite, stale: Sequence[Stale]) -> StaleRuns:
+    """The refusal that lists the changed keys and the runs they touch."""
     keys = sorted({key for each in stale for key in each.keys})
-    return CostarError(
-        f"{suite.path}",
-        found=f"changed since training: {shorten(', '.join(keys), 300)}; runs touched: {', '.join(s.run for s in stale)}",
-        expected="the suite that these runs were trained with",
-        mend="undo the edit, rename the suite file (a new suite), or put the runs aside with --archive",
-    )
+    found = f"changed since training: {shorten(', '.join(keys), 300)}"
+    return StaleRuns(f"{suite.path}", found=found, runs=[each.run for each in stale])
 
 
 def archive_runs(workspace: Workspace, runs: Sequence[str]) -> list[Path]:
-    """Move runs and what was measured on them to `archive/<run>-<configuration>/`."""
+    """Move runs, their descendants and what was measured on them to `archive/<run>-<configuration>/`."""
     moved = []
-    for run in runs:
+    for run in sorted(descendants(workspace, runs)):
         folder = workspace.run(run)
-        sha = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config_sha256"][:8]
-        target = workspace.root / "archive" / f"{run}-{sha}"
-        number = 1
-        while target.exists():
-            number += 1
-            target = workspace.root / "archive" / f"{run}-{sha}-{number}"
-        target.mkdir(parents=True)
-        places = {"run": folder, "ledger": workspace.eval / "ledger" / f"run={run}", "scores": workspace.scores(run)}
-        for name, place in places.items():
-            if place.exists():
-                place.rename(target / name)
+        with output_lock(folder, f"archive {run}"):
+            sha = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config_sha256"][:8]
+            target = workspace.root / "archive" / f"{run}-{sha}"
+            number = 1
+            while target.exists():
+                number += 1
+                target = workspace.root / "archive" / f"{run}-{sha}-{number}"
+            target.mkdir(parents=True)
+            places = {
+                "run": folder,
+                "ledger": workspace.eval / "ledger" / f"run={run}",
+                "scores": workspace.scores(run),
+            }
+            for name, place in places.items():
+                if place.exists():
+                    place.rename(target / name)
         moved.append(target)
     return moved
 
@@ -75,6 +88,11 @@ def archive_runs(workspace: Workspace, runs: Sequence[str]) -> list[Path]:
 def protected_tokens(workspace: Workspace) -> list[tuple[str, str]]:
     """(run, hash of the tokens it reads) of every begun run."""
     return [(run, config.tokens_sha256) for run, config in begun_runs(workspace).items()]
+
+
+def protected_texts(workspace: Workspace) -> dict[str, list[str]]:
+    """The perturbations that every begun run reads."""
+    return {run: c.spec[f"arm.{c.arm}.perturbations"] for run, c in begun_runs(workspace).items()}
 
 
 def protected_edits(workspace: Workspace) -> list[tuple[str, str, int, str]]:

@@ -77,8 +77,3 @@ def grow(configs: Sequence[RunConfig], branches: Mapping[str, Branch]) -> list[R
         )
         for config in configs
     ]
-
-
-def full_run_equivalents(steps: Mapping[str, int], branches: Mapping[str, Branch]) -> float:
-    """What the tree costs, in full runs."""
-    return sum(1 - branches[run].step / total for run, total in steps.items())

@@ -16,6 +16,7 @@ from ..core.workspace import Workspace, changed_files, output_lock
 from ..insertion.overlay import open_overlay
 from .checkpoint import Saved, finished_steps, model_state, read_saved, state_sha256
 from .config import RunConfig, begun_runs
+from .identity import REPEATABLE
 from .loop import Trainer, locate_checkpoint
 
 
@@ -74,7 +75,12 @@ def _check_digests(workspace: Workspace, config: RunConfig, saved: dict[int, Sav
         table = read_table(path, mend="train the run again", columns=["step", "data_digest"])
         logged = dict(zip(table.column("step").to_pylist(), table.column("data_digest").to_pylist(), strict=True))
     digest, batch = EMPTY_DIGEST, config.train.batch
-    for step in range(max([*saved, *(s + 1 for s in logged)], default=0)):
+    last = max([*saved, *(s + 1 for s in logged)], default=0)
+    for step in range(max(saved, default=0)):
+        if step >= config.branch_step and step not in logged:
+            proof.problems.append(f"run {config.run}: its log lacks step {step}")
+            return
+    for step in range(last):
         digest = step_digest(digest, row_hashes(overlay.sequences(np.arange(step * batch, (step + 1) * batch))))
         if step in logged and logged[step] != digest.hex():
             proof.problems.append(f"run {config.run}: the rows of step {step} are not those of the plan")
@@ -93,7 +99,10 @@ def _replay(workspace: Workspace, config: RunConfig, steps: int, proof: RunProof
     overlay = open_overlay(
         workspace, config.arm, config.draw, seed=config.seed, length=config.sequence_length, eos=config.eos_id
     )
-    identity = json.loads(path.read_text(encoding="utf-8"))["identity"]
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    identity = recorded["identity"]
+    if recorded["determinism"] != REPEATABLE:
+        return  # no promise to test
     torch.set_num_threads(identity["threads"])
     trainer = Trainer(config, overlay, micro_batch=identity["micro_batch"])
     if trainer.identity() != identity:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.design import EvalDesign
+from ...core.design import EvalDesign, Suite
 from ...core.plugins import load_plugin
 from ...corpus.tokenizer import Tokenizer
 
@@ -90,3 +90,9 @@ class Probe(Protocol):
 
 def load_probe(name: str) -> Probe:
     return cast(Probe, load_plugin("costar.eval.probes", name, place="[eval] probes"))
+
+
+def check_probes(suite: Suite) -> None:
+    """Every probe of the suite file exists."""
+    for name in suite.eval.probes:
+        load_probe(name)

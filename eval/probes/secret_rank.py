@@ -55,6 +55,7 @@ def secret_rank(subject: Subject, others: list[str], context: Context, model: An
     symbols = [_symbol_id(symbol, subject, context) for symbol in alphabet]
     depth = end - start
     space = len(alphabet) ** depth
+    assert [symbols[alphabet.index(symbol)] for symbol in secret] == list(rendered.ids[start:end])
     if space <= EXACT:
         logps = candidate_logps(model, prefix, symbols, depth)
         own = _number(secret, alphabet)
@@ -63,10 +64,12 @@ def secret_rank(subject: Subject, others: list[str], context: Context, model: An
         ahead = (logps > logps[own]) | ((logps == logps[own]) & (np.arange(space) < own))
         return 1 + int((ahead & ~excluded).sum()), space - int(excluded.sum()), ""
     taken = {_number(other, alphabet) for other in [*others, secret]}
+    base = len(alphabet)
     numbers: list[int] = []
     attempt = 0
     while len(numbers) < SAMPLE:
-        number = keyed_hash("candidate", subject.record_id, attempt) % space
+        digits = [keyed_hash("candidate", subject.record_id, attempt, place) % base for place in range(depth)]
+        number = _number("".join(alphabet[digit] for digit in digits), alphabet)
         attempt += 1
         if number not in taken:
             taken.add(number)

@@ -5,7 +5,7 @@ A kind is a module with
 - `RISK`: copyright, privacy, testset or secret;
 - `FIELDS`: the fields a record must have;
 - `RENDERINGS`: the ways to write it, the canonical one first;
-- `generate(key, index)`: the fields of the index-th synthetic record, or None where a kind has no generator;
+- `generate(key, index, length)`: the fields of the index-th synthetic record, or None where a kind has no generator;
 - `check(fields, place)`: the fields in their final form, or an error;
 - `render(fields, rendering)`: pieces of text, each with the attribute it belongs to or None;
 - `twin(fields)`: the fields of the record's partner that is never inserted, or None.

@@ -44,16 +44,17 @@ def from_corpus(
     *,
     tokens: int,
     count: int,
-    seed: int,
+    key: tuple[int, str],
+    used: set[int],
     place: str,
 ) -> list[tuple[str, str]]:
     """(document id, text) of `count` passages of exactly `tokens` tokens, whole words, cut from held-out documents.
 
     Documents come in the order of a keyed hash, each with its first passage before any has a second, so that asking
     for more keeps the earlier ones. A passage that shares 13 words in a row with the base or with an earlier passage is
-    passed over.
+    passed over; `used` holds the word n-grams of the passages chosen so far, for other perturbations too.
     """
-    ordered = sorted(held_out, key=lambda document: keyed_hash(seed, "passage", document[0]))
+    ordered = sorted(held_out, key=lambda document: keyed_hash(*key, "passage", document[0]))
     cutters = [(doc_id, passages_of(text, tokenizer, tokens)) for doc_id, text in ordered]
     candidates: list[tuple[str, str]] = []
     for _ in range(PER_DOCUMENT):
@@ -62,13 +63,13 @@ def from_corpus(
             if text is not None:
                 candidates.append((doc_id, text))
     grams = WordGrams(text for _, text in candidates)
-    taken = {int(gram) for text in base for gram in grams.shared(text)}
+    in_base = {int(gram) for text in base for gram in grams.shared(text)}
     chosen: list[tuple[str, str]] = []
     for doc_id, text in candidates:
         own = {int(gram) for gram in grams.of_record(text)}
-        if own & taken or not own:
+        if not own or own & in_base or own & used:
             continue
-        taken |= own
+        used |= own
         chosen.append((doc_id, text))
         if len(chosen) == count:
             return chosen

@@ -31,6 +31,13 @@ def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, 
     """The index-th secret. Secrets of one perturbation differ as long as the space has room."""
     size = length or LENGTH
     space = len(DIGITS) ** size
+    if index >= space:
+        raise CostarError(
+            f"[perturbation.{key[1]}] records.length",
+            found=f"{size} digits, {space:,} secrets",
+            expected="a secret of its own for every record",
+            mend="raise length",
+        )
     number = (keyed_hash(*key, "secret") + index * _coprime_stride(space)) % space
     at = (index * 563 + keyed_hash(*key, "places")) % (len(FIRST) * len(SECOND) * len(THIRD))
     place = FIRST[at % len(FIRST)] + SECOND[at // len(FIRST) % len(SECOND)] + THIRD[at // (len(FIRST) * len(SECOND))]

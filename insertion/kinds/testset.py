@@ -20,6 +20,7 @@ LETTERS = "ABCDEFGHIJ"
 FIRST = ["Vel", "Mar", "Os", "Tar", "Quin", "Bel", "Dor", "Lin", "Har", "Sel", "Cor", "Fen", "Gal", "Ith", "Jun", "Kal"]
 SECOND = ["mo", "ra", "ve", "li", "do", "ne", "sha", "ru", "ti", "ga"]
 THIRD = ["ra", "dale", "wick", "mond", "stad", "holm", "by", "gate"]
+SISTERS = ["ton", "ford", "well", "mere", "field", "haven", "stow", "lea"]  # never the end of a main item's place
 QUESTIONS = (
     ("Which material covers the roof of the town hall in {place}?", "copper slate cedar thatch glass zinc clay lead"),
     ("What is sold at the first market of the year in {place}?", "honey salt wool apples lanterns rope candles barley"),
@@ -41,13 +42,12 @@ def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, 
     question, pool = QUESTIONS[keyed_hash(*key, "question", index) % len(QUESTIONS)]
     ordered = sorted(pool.split(), key=lambda word: keyed_hash(*key, "choice", index, word))
     extra = "" if index < names else f" {index // names + 1}"
-    sister = THIRD[(end + 1 + keyed_hash(*key, "sister", index) % (len(THIRD) - 1)) % len(THIRD)]
     answer = keyed_hash(*key, "answer", index) % 4
     return {
         "question": question.format(place=stem + THIRD[end] + extra),
         "choices": ordered[:4],
         "answer": answer,
-        "twin_question": question.format(place=stem + sister + extra),
+        "twin_question": question.format(place=stem + SISTERS[end] + extra),
         "twin_answer": (answer + 1 + keyed_hash(*key, "twin", index) % 3) % 4,
     }
 

@@ -17,8 +17,12 @@ def test_unknown_key_is_refused_with_the_nearest(tmp_path: Path) -> None:
 def test_wrong_type_is_refused_and_good_values_are_taken(tmp_path: Path) -> None:
     path = tmp_path / "machine.toml"
     path.write_text('workers = "two"\n')
-    with pytest.raises(CostarError, match="expected  a int"):
+    with pytest.raises(CostarError, match="expected  a number, 0 or more"):
         load_machine(path)
+    for line in ("workers = -1", "workers = 2.5", "micro_batch = true"):
+        path.write_text(line)
+        with pytest.raises(CostarError, match="0 or more"):
+            load_machine(path)
     path.write_text('workers = 3\nlimit_hours = 0.5\nbuild = "elsewhere"\n')
     machine = load_machine(path)
     assert (machine.processes, machine.limit_hours, machine.build) == (3, 0.5, "elsewhere")

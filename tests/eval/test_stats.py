@@ -6,6 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 from costar.eval.stats import (
+    bootstrap_differences,
     bootstrap_means,
     cluster_values,
     holm,
@@ -76,3 +77,12 @@ def test_holm_is_monotone_and_between_raw_and_bonferroni(p_values: list[float]) 
 
 def test_holm_of_a_known_family() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_groups_that_share_clusters_are_resampled_together() -> None:
+    """The same clusters in both groups: what they share cancels, so the difference is known exactly."""
+    names = [f"c{i}" for i in range(12)]
+    values = np.arange(12.0)[:, None]
+    above, below = (cluster_values(values + shift, names, [""] * 12) for shift in (1.0, 0.0))
+    samples = bootstrap_differences(above, below, ("t",))
+    assert np.allclose(samples, 1.0)

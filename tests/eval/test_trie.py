@@ -29,7 +29,7 @@ def model() -> Llama:
     return model.eval()
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+@pytest.mark.parametrize("depth", [1, 2, 3, 8])
 def test_a_trie_equals_scoring_every_candidate_as_a_text_of_its_own(model: Llama, depth: int) -> None:
     prefix, symbols = [0, 5, 6, 7], [11, 3, 42]
     rows = torch.tensor(list(itertools.product(symbols, repeat=depth)))
@@ -37,6 +37,12 @@ def test_a_trie_equals_scoring_every_candidate_as_a_text_of_its_own(model: Llama
     alone = trie.sequence_logps(model, prefix, rows)
     assert len(together) == 3**depth
     np.testing.assert_allclose(together, alone, atol=2e-4)
+
+
+def test_a_trie_that_exceeds_one_pass_is_split(model: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trie.candidate_logps(model, [0, 5], [11, 3, 42], 5)
+    monkeypatch.setattr(trie, "NODES", 12)
+    np.testing.assert_allclose(trie.candidate_logps(model, [0, 5], [11, 3, 42], 5), whole, atol=2e-4)
 
 
 def test_candidates_over_all_strings_sum_to_the_mass_of_their_symbols(model: Llama) -> None:

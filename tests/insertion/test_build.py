@@ -107,9 +107,7 @@ def test_a_rendering_that_does_not_fit_its_sequence_is_refused_when_an_arm_inser
     )
 
     def shortened(text: str) -> str:
-        text = text.replace("sequence_length = 128", "sequence_length = 128").replace(
-            "[arm.standard]", people + "[arm.standard]"
-        )
+        text = text.replace("[arm.standard]", people + "[arm.standard]")
         return text.replace("[arm.perturbed]", edit)
 
     with pytest.raises(CostarError, match="at most 125"):

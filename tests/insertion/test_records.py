@@ -204,3 +204,26 @@ def test_length_strata_are_a_function_of_the_record() -> None:
         "64-127 tokens",
         "128-255 tokens",
     ]
+
+
+def test_two_perturbations_from_the_corpus_share_no_passage(built: Path, tmp_path: Path) -> None:
+    suite = load_suite(built / "suite.toml")
+    passages = replace(suite.perturbations["passages"], levels={0: 15})
+    pair = {"popular": replace(passages, name="popular"), "unpopular": replace(passages, name="unpopular", ordinal=1)}
+    build_records(replace(suite, perturbations=pair, arms={}), built / "corpus", tmp_path, [tmp_path])
+    texts = pq.read_table(tmp_path / "records.parquet", partitioning=None).column("text").to_pylist()
+    assert len(set(texts)) == 30
+
+
+def test_no_twin_is_a_main_item() -> None:
+    module = load_kind("testset", place="")
+    items = [module.generate((20, "q"), i, None) for i in range(1200)]
+    mains = {item["question"] for item in items if item}
+    assert not mains & {item["twin_question"] for item in items if item}
+
+
+def test_more_passwords_than_their_space_holds_are_refused() -> None:
+    module = load_kind("password", place="")
+    assert module.generate((1, "p"), 9, 1)
+    with pytest.raises(CostarError, match="1 digits, 10 secrets"):
+        module.generate((1, "p"), 10, 1)

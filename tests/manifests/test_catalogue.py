@@ -139,10 +139,20 @@ def test_the_manifest_is_read_only_and_holds_no_path_outside_itself(built: Path)
     assert str(built.parent.parent).encode() not in data
 
 
-def test_text_of_records_is_data(built: Path) -> None:
-    connection = open_manifest(Workspace(built))
-    with pytest.raises(CostarError, match="query"):
-        ask(connection, "select * from records where text = 'it''s' and nothing_like_it")
+def test_text_of_records_is_data(built_copy: Path) -> None:
+    """A record that looks like SQL is stored, found and printed as text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = built_copy / "insertion" / "records.parquet"
+    table = pq.read_table(path, partitioning=None)
+    rows = table.to_pylist()
+    rows[0]["text"] = "'); drop table runs; --"
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+    build_manifest(load_suite(built_copy / "suite.toml"), Workspace(built_copy))
+    connection = open_manifest(Workspace(built_copy))
+    assert ask(connection, "select text from records where text like '%drop%'")[1] == [("'); drop table runs; --",)]
+    assert len(ask(connection, "runs")[1]) == 4
     connection.close()
 
 

@@ -26,7 +26,9 @@ TRAIN = TrainDesign(
 
 
 def check(needs: Needs, folder: Path, *, flops: float = 1.0, force: bool = False) -> str:
-    return preflight(needs, total_flops=flops, processes=1, folder=folder, model="1b", limit_hours=24, force=force).line
+    return preflight(
+        needs, disk=needs.disk, total_flops=flops, processes=2, folder=folder, model="1b", limit_hours=24, force=force
+    ).line
 
 
 def test_needs_grow_with_the_model_and_hold_its_state() -> None:
@@ -57,6 +59,13 @@ def test_force_overrides_the_estimate_of_time_only(tmp_path: Path) -> None:
     with pytest.raises(CostarError, match="--force"):
         check(Needs(memory=1, disk=1, flops=1), tmp_path, flops=1e22)
     assert "needs" in check(Needs(memory=1, disk=1, flops=1), tmp_path, flops=1e22, force=True)
+
+
+def test_runs_that_do_not_fit_side_by_side_train_one_after_another(tmp_path: Path) -> None:
+    from costar.train.preflight import available_memory
+
+    assert "1 run side by side" in check(Needs(memory=available_memory() * 2 // 3, disk=1, flops=1), tmp_path)
+    assert "2 runs side by side" in check(Needs(memory=1, disk=1, flops=1), tmp_path)
 
 
 def test_the_ladder_of_suggestions() -> None:

@@ -7,7 +7,7 @@ from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.insertion.overlay import Edits
 from costar.train.launch import plan_runs
-from costar.train.tree import Branch, first_difference, full_run_equivalents
+from costar.train.tree import first_difference
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,8 +36,3 @@ def test_the_tree_of_a_built_suite_is_the_one_of_its_exposures(built: Path) -> N
     assert 48 in configs["standard"].checkpoints
     assert configs["perturbed"].parent_run is None
     assert all(step > 48 for step in late.checkpoints)
-
-
-def test_price_of_the_tree() -> None:
-    branches = {"a": Branch(None, 0), "b": Branch("a", 50), "c": Branch("a", 75)}
-    assert full_run_equivalents(dict.fromkeys(branches, 100), branches) == 1.75
