@@ -27,19 +27,19 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.installed
-	$(COSTAR) all demo
+	@exec $(COSTAR) all demo
 
 $(VERBS): $(VENV)/.installed
-	$(COSTAR) $@ "$(SUITE)" $(ARGS)
+	@exec $(COSTAR) $@ "$(SUITE)" $(ARGS)
 
 plan: $(VENV)/.installed
-	$(COSTAR) plan "$(SUITE)" $(if $(MODEL),--model "$(MODEL)") $(ARGS)
+	@exec $(COSTAR) plan "$(SUITE)" $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
 train eval: $(VENV)/.installed
-	$(COSTAR) $@ "$(SUITE)" $(OPTIONS)
+	@exec $(COSTAR) $@ "$(SUITE)" $(OPTIONS)
 
 sql: $(VENV)/.installed
-	@if [ -n "$$Q" ]; then $(COSTAR) sql "$(SUITE)" "$$Q" $(ARGS); else $(COSTAR) sql "$(SUITE)" $(ARGS); fi
+	@if [ -n "$$Q" ]; then exec $(COSTAR) sql "$(SUITE)" "$$Q" $(ARGS); else exec $(COSTAR) sql "$(SUITE)" $(ARGS); fi
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -n 2 -m "not slow" $(ARGS)

@@ -6,6 +6,7 @@ Only this module and `api.py` import stages, and only inside functions.
 from __future__ import annotations
 
 import csv as csv_module
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -255,7 +256,7 @@ def evaluate(
     session = _reading(suite)
     check_probes(session.suite)
     require_insertion(session.suite, session.workspace)
-    _save_suite(session)
+    session.save_suite()
     started = time.monotonic()
     slots = session.machine.processes
     chosen = [str(name) for name in session.run_names(model, arm, draw)]
@@ -339,6 +340,8 @@ def sql(
         writer.writerow(names)
         writer.writerows(rows)
         return
+    if not rows:
+        console.say("no rows: nothing of that kind was built or measured yet, or the question leaves none")
     numeric = [i for i in range(len(names)) if any(isinstance(row[i], int | float) for row in rows)]
     console.table(names, rows, numeric=numeric)
 
@@ -349,13 +352,26 @@ def status(suite: SuiteArgument = "demo") -> None:
     from .status import status_rows
 
     session = open_session(suite)
-    console.table(("what", "state", "detail"), status_rows(session, _stale_keys(session), _current(session)))
+    console.table(
+        ("what", "state", "detail"), status_rows(session, _stale_keys(session), _current(session), _watched(session))
+    )
 
 
 def _stale_keys(session: Session) -> dict[str, tuple[str, ...]]:
     from ..train.stale import stale_runs
 
     return {each.run: each.keys for each in stale_runs(session.suite, session.workspace)}
+
+
+def _watched(session: Session) -> dict[str, str]:
+    """How far unfinished runs are, from the end of their logs."""
+    from ..train.launch import last_log_row
+
+    rows = {
+        path.parent.name: last_log_row(session.workspace, path.parent.name)
+        for path in session.workspace.runs.glob("*/log")
+    }
+    return {run: f" · at step {row['step'] + 1:.0f}, loss {row['loss']:.2f}" for run, row in rows.items() if row}
 
 
 def _current(session: Session) -> dict[str, bool]:
@@ -399,8 +415,9 @@ def everything(suite: SuiteArgument = "demo", archive: ArchiveOption = False, fo
     if design.release.arms:
         _release(session)
     print_summary(design, session.workspace)
+    asked = "" if suite == "demo" else f" SUITE={suite}"
     console.say(
-        f"Look:  {session.workspace.report / 'index.html'}     Ask:  costar sql {suite} dose_response     "
+        f"Look:  {session.workspace.report / 'index.html'}     Ask:  make sql Q=dose_response{asked}     "
         f"Done in {console.duration_text(time.monotonic() - started)}"
     )
 
@@ -412,7 +429,7 @@ def _building(name: str, archive: bool) -> Session:
     session = open_session(name)
     _check(session)
     _archiving(session, archive, lambda session: refuse_stale(session.suite, session.workspace))
-    _save_suite(session)
+    session.save_suite()
     (session.workspace.root / VERIFIED).unlink(missing_ok=True)
     return session
 
@@ -453,12 +470,6 @@ def _check(session: Session) -> list[str]:
     return check_suite(session.suite)
 
 
-def _save_suite(session: Session) -> None:
-    path = session.workspace.root / "suite.toml"
-    if not path.is_file() or path.read_text(encoding="utf-8") != session.suite.toml:
-        write_text(path, session.suite.toml)
-
-
 def main() -> None:
     """The entry point: every failure becomes one message and an exit code (2: the user's input, 1: anything else)."""
     try:
@@ -469,6 +480,8 @@ def main() -> None:
     except WorkerFailed as error:
         console.complain(f"\n{error.text}")
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as `head`, has seen enough
     except OSError as error:
         explained = explain_os_error(error)
         if explained is None:

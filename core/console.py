@@ -105,7 +105,7 @@ def progress(title: str, every: float = 15.0) -> Iterator[Update]:
         if now - last < every:
             return
         last = now
-        left = f", about {duration_text((now - started) * (1 - share) / share)} left" if share > 0 else ""
-        say(f"{title:<10} {100 * share:3.0f} %  {remark}{left}")
+        left = f"about {duration_text((now - started) * (1 - share) / share)} left" if 0 < share < 1 else ""
+        say(f"{title:<10} {100 * share:3.0f} %  {', '.join(part for part in (remark, left) if part)}")
 
     yield update

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -88,7 +89,7 @@ def run_jobs(next_job: Callable[[frozenset[str]], Job | None], slots: int, watch
 
 def worker_main(main: Callable[[list[str]], None], arguments: list[str]) -> None:
     """Run a worker's main so that it ends with its parent and says what went wrong in one message."""
-    _die_with_parent()
+    _die_with_parent(int(os.environ.get(PARENT, os.getppid())))
     try:
         main(arguments)
     except CostarError as error:
@@ -104,10 +105,15 @@ def worker_main(main: Callable[[list[str]], None], arguments: list[str]) -> None
         sys.exit(explained.exit_code)
 
 
-def _die_with_parent() -> None:
+@functools.cache
+def children_end_with_parent() -> None:
+    """From here on the forked children of this process end with it: one that lived on would hold its locks."""
+    os.register_at_fork(after_in_child=lambda: _die_with_parent(os.getppid()))
+
+
+def _die_with_parent(parent: int) -> None:
     """Ask Linux to kill this process when its parent dies: an orphan must not go on writing."""
     if sys.platform == "linux":
-        parent = int(os.environ.get(PARENT, os.getppid()))
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -88,7 +88,7 @@ class PerturbationTable(Table):
     records: RecordsTable
     levels: LevelsSpec
     phase: PhaseSpec = (Decimal(0), Decimal(1))
-    licence: str = "CC0-1.0"
+    licence: str | None = None
 
 
 class CheckpointsTable(Table):

@@ -11,7 +11,7 @@ from .errors import CostarError
 from .machine import Machine, load_machine
 from .models import presets
 from .suite import find_suite, load_suite, nearest
-from .workspace import Workspace
+from .workspace import Workspace, write_text
 
 UNKNOWN_VOCABULARY = 50_304  # for estimates before a given tokenizer was read: the size that Hubble pads to
 
@@ -44,6 +44,12 @@ class Session:
         if not names:
             raise CostarError("--draw", found=str(draw), expected=f"below {self.suite.draws}", mend="correct it")
         return names
+
+    def save_suite(self) -> None:
+        """Keep the suite file beside what is built from it."""
+        path = self.workspace.root / "suite.toml"
+        if not path.is_file() or path.read_text(encoding="utf-8") != self.suite.toml:
+            write_text(path, self.suite.toml)
 
     def vocabulary(self) -> int:
         """The size of the vocabulary: of the built corpus, or as the suite asks."""

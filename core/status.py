@@ -10,12 +10,12 @@ from .workspace import read_marker
 
 
 def status_rows(
-    session: Session, stale: Mapping[str, tuple[str, ...]], current: Mapping[str, bool]
+    session: Session, stale: Mapping[str, tuple[str, ...]], current: Mapping[str, bool], watched: Mapping[str, str]
 ) -> list[tuple[str, str, str]]:
     """(what, state, detail) of every stage and run.
 
     `stale` maps runs to the keys that changed since they were trained; `current` says of a stage whether it was built
-    from the suite as it is.
+    from the suite as it is; `watched` is a line on the progress of runs that are not finished.
     """
     place = session.workspace
     rows: list[tuple[str, str, str]] = []
@@ -43,10 +43,8 @@ def status_rows(
         elif arm is None:
             state, detail = "left over", "its arm is no longer in the suite"
         else:
-            state, detail = (
-                ("done" if total in steps else "begun"),
-                f"checkpoints {', '.join(map(str, steps))} of {total}",
-            )
+            state = "done" if total in steps else "begun"
+            detail = f"checkpoints {', '.join(map(str, steps)) or 'none yet'} of {total} steps{watched.get(run, '')}"
         measured = [step for step in steps if read_marker(place.scores(run), str(step)) is not None]
         rows.append((f"run {run}", state, detail + (f" · {len(measured)} measured" if measured else "")))
     for what, path in (

@@ -253,7 +253,8 @@ class _Builder:
             rename=table.records.map,
             levels=table.levels,
             home=_fractions(table.phase),
-            licence=table.licence,
+            licence=table.licence
+            or {"generator": "CC0-1.0", "corpus": "as the source document"}.get(table.records.origin, "not stated"),
         )
 
     def _train(self, table: schema.TrainKeys, base: TrainDesign | None = None) -> TrainDesign:

@@ -199,7 +199,7 @@ def output_lock(folder: Path, what: str, *, wait: bool = False) -> Iterator[None
         CostarError: another process writes this output.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
+    path = folder.parent / f".{folder.name}.lock"
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
+from ..core import console
 from ..core.design import CorpusDesign, Suite, plain
 from ..core.errors import CostarError, StaleRuns
 from ..core.hashing import sha256_file, sha256_json
@@ -35,7 +36,7 @@ from .documents import TASKS, QuietExecutor, load_source, write_documents
 from .store import TokenStore, token_dtype, write_bin, write_idx
 from .tokenizer import Tokenizer, train_bpe
 
-MEND = "run `costar corpus` again"
+MEND = "run `costar corpus`"
 
 
 @contextlib.contextmanager
@@ -75,6 +76,7 @@ def build_documents(
     inputs = sha256_json([suite.seed, design.source, design.text, str(design.held_out), facts, listing])
     if is_current(folder, inputs, "documents"):
         return False
+    console.say(f"corpus     reading {len(items):,} files of {design.source}")
     path, facts_path = folder / "documents.parquet", folder / "source.json"
     with _work_folder(folder) as work:
         made = write_documents(work / "new.parquet", design, suite.seed, items, work / "parts", workers)
@@ -209,7 +211,7 @@ def build_store(suite: Suite, folder: Path, records: Path, workers: int, protect
     others = [
         text
         for text, source in zip(*(table.column(c).to_pylist() for c in table.column_names), strict=True)
-        if source != "corpus"
+        if not source.startswith("corpus:")
     ]
     inputs = sha256_json([documents, sha256_file(folder / "tokenizer.json"), sorted(others), design.sequence_length])
     if is_current(folder, inputs, "tokens"):

@@ -23,6 +23,7 @@ from ..core.errors import CostarError
 from ..core.hashing import keyed_hash, keyed_unit
 from ..core.parquet import write_table
 from ..core.plugins import load_plugin
+from ..core.pool import children_end_with_parent
 from ..manifests.tables import DOCUMENTS
 
 TASKS = 16
@@ -46,6 +47,7 @@ class QuietExecutor(LocalPipelineExecutor):
     """datatrove's local executor without its log lines: what people read goes through `console`."""
 
     def run(self) -> Any:
+        children_end_with_parent()
         logger.disable("datatrove")
         return super().run()
 

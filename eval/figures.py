@@ -177,7 +177,11 @@ def themed(svg: str, title: str) -> str:
     """An SVG element for a page: its ink is the page's, its ids are its own, and it has a title for screen readers."""
     svg = svg[svg.index("<svg") :]
     svg = svg.replace(INK, "currentColor").replace(GRID, "var(--grid)")
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    points = re.search(r'<svg[^>]*? width="([0-9.]+)pt"', svg)
+    widest = (
+        f' style="max-width:{1.4 * float(points[1]):.0f}px"' if points else ""
+    )  # one panel is not blown up to a page
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf"\1{widest}", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     prefix = re.sub(r"\W+", "-", title.lower())
     svg = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', svg)

@@ -131,17 +131,21 @@ def excludes_zero(row: dict[str, Any] | None) -> bool:
 
 def headline(suite: Suite, summary: Summary) -> str:
     """One sentence about frequency and one about timing, computed; a finding whose interval includes zero is not claimed."""
-    top = summary.top
+    top, thing = summary.top, summary.perturbation
     treated = main_treated(suite, summary)
     sentences = []
     if treated:
-        row = summary.effect("total", "nll_token", top, treated=f"{treated}.")
+        held_out = 0 in summary.levels
+        row = summary.effect("direct" if held_out else "total", "nll_token", top, treated=f"{treated}.")
+        against = "held-out ones" if held_out else "in the control"
         hits, n = summary.extracted.get((treated, top), (0, 0))
         if excludes_zero(row) and row is not None and row["estimate"] < 0:
-            known = f"{hits} of {n} are given back word for word" if n else "they are far likelier than without"
-            sentences.append(f"{top} copies leave a mark: {known}, {interval_text(row, ' nats per token')}")
+            text = f"{thing} with {top} copies are likelier than {against} by {interval_text(row, ' nats per token')}"
+            sentences.append(text + (f", and {hits} of {n} are given back word for word" if hits else ""))
         else:
-            sentences.append(f"no clear effect of {top} copies at this size: {interval_text(row, ' nats per token')}")
+            sentences.append(
+                f"{top} copies make no clear difference to {thing} at this size: {interval_text(row, ' nats per token')}"
+            )
     timing = summary.effect("timing", "nll_token", top)
     if timing is not None:
         late, early = (timing[side].split(".")[0] for side in ("treated", "control"))
@@ -216,7 +220,7 @@ def table_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
             hits, n = summary.extracted.get((arm, level), (0, 0))
             share = f"{100 * hits / n:.0f} %" if n else "–"
             loss = f"{summary.nll[(arm, level)]:.2f}" if (arm, level) in summary.nll else "–"
-            row.append(f"{loss} {share:>6}")
+            row.append(f"{loss} · {share:>5}")
         rows.append(row)
     return columns, rows
 
@@ -244,12 +248,16 @@ def effect_lines(suite: Suite, summary: Summary) -> Sequence[str]:
     """The effects of the first screen as lines of text."""
     treated = f"{main_treated(suite, summary)}."
     total = summary.effect("total", "nll_token", summary.top, treated=treated)
+    direct = summary.effect("direct", "nll_token", summary.top, treated=treated)
     timing = summary.effect("timing", "nll_token", summary.top)
     spillover = summary.effect("spillover", "nll_token", 0, treated=treated)
     lines = [f"Effect of {summary.top} copies: {interval_text(total, ' nats')}."]
+    if direct is not None:
+        lines[0] += f"  Beyond held-out {summary.perturbation}: {interval_text(direct, ' nats')}."
     if timing is not None:
         late, early = (timing[side].split(".")[0] for side in ("treated", "control"))
         lines[0] += f"  {late.capitalize()} − {early}: {interval_text(timing, ' nats')}."
     if spillover is not None:
-        lines.append(f"Held out (0 copies), spillover: {interval_text(spillover, ' nats')}.  {placebo_text(summary)}")
+        held = f"Held-out {summary.perturbation} (0 copies), spillover: {interval_text(spillover, ' nats')}."
+        lines.append(f"{held}  {placebo_text(summary)}")
     return lines

@@ -145,6 +145,8 @@ class _Builder:
 
     def exposures(self, arm: ArmDesign, draw: int) -> pa.Table:
         """The exposures of an arm: its selection from the roster, spliced into its sequences, sorted by slot."""
+        if not arm.inserted:
+            return EXPOSURES.empty_table()
         roster, slots, attempts = self.placement(arm, draw)
         names = np.array([self.columns["perturbation"][i] for i in self.main], dtype=object)
         selected = np.isin(names[roster.record], list(arm.inserted)) if len(roster.record) else np.zeros(0, bool)

@@ -147,9 +147,9 @@ def check_load(arm: ArmDesign, copies: Mapping[str, int], place_name: str) -> li
             if b > a and load > b - a:
                 raise CostarError(
                     place_name,
-                    found=f"{load:,} copies of {', '.join(inside)} in slots {a:,} to {b:,}",
+                    found=f"{load:,} copies of {', '.join(inside)} in the {b - a:,} slots from {a:,}",
                     expected=f"at most {b - a:,}, one copy a slot",
-                    mend="lower the levels, widen the phase, or train for more steps",
+                    mend="lower the levels, widen the phase, train for more steps, or take a perturbation out of the suite",
                 )
             if b > a and load > (b - a) / 2:
                 warnings.append(
@@ -163,7 +163,8 @@ def check_suite(suite: Suite) -> list[str]:
     copies = {name: design.copies for name, design in suite.perturbations.items()}
     warnings: list[str] = []
     for arm in suite.arms.values():
-        warnings += check_load(arm, copies, f"[arm.{arm.name}]")
+        if arm.inserted:
+            warnings += check_load(arm, copies, f"[arm.{arm.name}]")
     return sorted(set(warnings), key=warnings.index)
 
 

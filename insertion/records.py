@@ -108,7 +108,10 @@ def check_origins(suite: Suite, folders: Sequence[Path]) -> None:
     """Kinds, files and renderings that the suite names exist."""
     for design in suite.perturbations.values():
         load_kind(design.kind, place=f"[perturbation.{design.name}] kind")
-    record_files(suite, folders)
+    for name, path in record_files(suite, folders).items():
+        count, asked = sum(1 for _ in numbered_lines(path)), suite.perturbations[name].records
+        if count < asked:
+            raise _too_few(path, count, asked, name)
     _check_renderings(suite)
 
 
@@ -210,7 +213,9 @@ def _from_corpus(
     for number, (doc_id, text) in enumerate(chosen):
         record_id = f"{design.name}/{number:04d}"
         fields = {"text": text, "document": doc_id}
-        yield Record(record_id=record_id, role="main", cluster=doc_id, fields=fields, source="corpus", place=place)
+        yield Record(
+            record_id=record_id, role="main", cluster=doc_id, fields=fields, source=f"corpus:{doc_id}", place=place
+        )
 
 
 def _from_generator(design: PerturbationDesign, kind: Kind, seed: int) -> Iterator[Record]:
@@ -267,12 +272,7 @@ def _from_file(design: PerturbationDesign, kind: Kind, seed: int, path: Path) ->
                 )
         rows[own_id] = (place, kind.check({k: v for k, v in row.items() if k != "id"}, place))
     if len(rows) < design.records:
-        raise CostarError(
-            str(path),
-            found=f"{len(rows):,} records",
-            expected=f"{design.records:,}, as the levels of [perturbation.{design.name}] ask",
-            mend="lower the levels' counts or add records",
-        )
+        raise _too_few(path, len(rows), design.records, design.name)
     ranked = sorted(rows, key=lambda own_id: keyed_hash(seed, "sample", design.name, own_id))
     chosen = set(ranked[: design.records])
     for own_id, (place, fields) in rows.items():
@@ -281,6 +281,15 @@ def _from_file(design: PerturbationDesign, kind: Kind, seed: int, path: Path) ->
             yield Record(
                 record_id=record_id, role="main", cluster=record_id, fields=fields, source=design.origin, place=place
             )
+
+
+def _too_few(path: Path, found: int, asked: int, perturbation: str) -> CostarError:
+    return CostarError(
+        str(path),
+        found=f"{found:,} records",
+        expected=f"{asked:,}, as the levels of [perturbation.{perturbation}] ask",
+        mend="lower the levels' counts or add records",
+    )
 
 
 def _rendering_row(record: Record, kind: Kind, rendering: str, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -128,6 +128,8 @@ class _Checker:
     ) -> None:
         """The certificate of the whole roster: slots distinct and inside the phase, each copy at the slot of its attempt,
         each earlier proposal held by a copy of lower rank. One placement alone satisfies this."""
+        if not arm.inserted:
+            return
         mains = [r for r, record in self.records.items() if record["role"] == "main"]
         names = [self.records[r]["perturbation"] for r in mains]
         bounds = {name: phase_slots(arm.phases[name], arm.train.slots) for name in self.suite.perturbations}

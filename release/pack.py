@@ -88,9 +88,9 @@ def write_release(suite: Suite, workspace: Workspace) -> int:
             vars(suite.release),
         ]
     )
-    if is_current(folder, inputs) and not changed_files(folder):
+    if is_current(workspace.root, inputs, "release") and not changed_files(workspace.root, "release"):
         return len(pairs)
-    start_step(folder)
+    start_step(workspace.root, "release")
     for name in ("models", "data"):
         shutil.rmtree(folder / name, ignore_errors=True)
     environment = jinja2.Environment(
@@ -108,12 +108,10 @@ def write_release(suite: Suite, workspace: Workspace) -> int:
     )
     write_text(folder / "README.md", page)
     _check_by_loading(folder, runs)
-    files = sorted(
-        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((".", "stage", "SHA256"))
-    )
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((".", "SHA256")))
     sums = "".join(f"{sha256_file(path)}  {path.relative_to(folder)}\n" for path in files)
     write_text(folder / "SHA256SUMS", sums)
-    finish_step(folder, inputs, [*files, folder / "SHA256SUMS"])
+    finish_step(workspace.root, inputs, [*files, folder / "SHA256SUMS"], "release")
     return len(pairs)
 
 
@@ -187,7 +185,10 @@ def _pack_data(suite: Suite, workspace: Workspace, environment: jinja2.Environme
     for name, table in tables.items():
         write_table(folder / f"{name}.parquet", table)
     sizes = {name: len(table) for name, table in tables.items()}
-    write_text(folder / "README.md", environment.get_template("data_card.md.j2").render(suite=suite, sizes=sizes))
+    licences = {design.licence for design in suite.perturbations.values()}
+    licence = suite.release.licence if licences <= {suite.release.licence} else "other"
+    card = environment.get_template("data_card.md.j2").render(suite=suite, sizes=sizes, licence=licence)
+    write_text(folder / "README.md", card)
 
 
 def _effect_lines(suite: Suite, workspace: Workspace) -> list[str]:

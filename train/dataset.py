@@ -16,6 +16,10 @@ class SlotDataset(Dataset[Tensor]):
     def __init__(self, overlay: Overlay, slots: int):
         self.overlay, self.slots = overlay, slots
 
+    def __repr__(self) -> str:
+        length = self.overlay.length
+        return f"SlotDataset({self.slots} slots of {length + 1} ids: {length} inputs, {length} labels)"
+
     def __len__(self) -> int:
         return self.slots
 

@@ -36,7 +36,13 @@ def plan_runs(suite: Suite, workspace: Workspace, names: Sequence[RunName]) -> l
             branches[run] = Branch(begun[run].parent_run, begun[run].branch_step)
         elif branch.parent in begun:
             branches[run] = _reachable(workspace, begun[branch.parent], branch)
-    return [config for config in grow(configs, branches) if config.run in wanted or config.run in begun]
+    grown = grow(configs, branches)
+    for config in grown:
+        if config.run not in wanted and not is_finished(workspace, config):
+            write_config(
+                workspace, config
+            )  # a parent that trains elsewhere or later keeps where its new branches begin
+    return [config for config in grown if config.run in wanted]
 
 
 def _all_names(suite: Suite, names: Sequence[RunName]) -> list[RunName]:

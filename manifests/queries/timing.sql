@@ -1,4 +1,5 @@
--- Late minus early: what it matters when the same copies were read.
-select perturbation, treated, control, step, metric, variant, level, n, estimate, ci_low, ci_high, p_adjusted
+-- Later minus earlier at the last checkpoint: what it matters when the same copies were read.
+select metric, variant, perturbation, treated, control, level, n, estimate, ci_low, ci_high, p_adjusted
 from timing_effect
-order by perturbation, metric, variant, level, step;
+where step = (select max(step) from effects) and metric in ('nll_token', 'extracted', 'exact_fraction')
+order by metric != 'nll_token', metric, variant, perturbation, level;

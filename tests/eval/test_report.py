@@ -49,9 +49,17 @@ def test_records_cannot_break_out_of_the_page() -> None:
 
 
 def test_the_same_measurements_give_the_same_page(built_copy: Path) -> None:
-    before = {p.name: p.read_bytes() for p in (built_copy / "report").rglob("*") if p.is_file() and p.name != ".lock"}
+    before = {
+        p.name: p.read_bytes()
+        for p in (built_copy / "report").rglob("*")
+        if p.is_file() and not p.name.endswith(".lock")
+    }
     write_report(load_suite(built_copy / "suite.toml"), Workspace(built_copy))
-    after = {p.name: p.read_bytes() for p in (built_copy / "report").rglob("*") if p.is_file() and p.name != ".lock"}
+    after = {
+        p.name: p.read_bytes()
+        for p in (built_copy / "report").rglob("*")
+        if p.is_file() and not p.name.endswith(".lock")
+    }
     assert after == before
 
 
@@ -63,7 +71,7 @@ def test_a_finding_whose_interval_includes_zero_is_not_claimed(built: Path) -> N
     assert summary is not None
     vague = [dict(row, ci_low=-1.0, ci_high=1.0) if row["ci_low"] is not None else row for row in summary.effects]
     text = headline(suite, replace(summary, effects=vague))
-    assert "no clear effect" in text.lower()
+    assert "make no clear difference" in text.lower()
     assert "do not differ clearly" in text
 
 
@@ -76,7 +84,7 @@ def test_caveats_stand_before_the_second_heading(built: Path) -> None:
     first = page(built).split("<h2>")[0]
     assert "One draw" in first
     assert "times denser" in first
-    assert "Held out (0 copies)" in first
+    assert "Held-out passages (0 copies)" in first
 
 
 def test_without_measurements_the_verb_says_what_to_run(built_copy: Path) -> None:

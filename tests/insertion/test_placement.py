@@ -119,7 +119,7 @@ def late() -> ArmDesign:
 
 def test_more_copies_than_slots_are_refused_with_both_numbers() -> None:
     with pytest.raises(
-        CostarError, match="3,000 copies of passages in slots 2,928 to 5,856\n  expected  at most 2,928"
+        CostarError, match="3,000 copies of passages in the 2,928 slots from 2,928\n  expected  at most 2,928"
     ):
         check_load(late(), {"passages": 3000}, "[arm.late]")
 

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
-from costar.core.workspace import Workspace
+from costar.core.workspace import Workspace, finish_step
 from costar.manifests.catalogue import build_manifest
 from costar.manifests.sql import QUERIES, ask, open_manifest, recipe_title, recipes
 
@@ -149,6 +149,7 @@ def test_text_of_records_is_data(built_copy: Path) -> None:
     rows = table.to_pylist()
     rows[0]["text"] = "'); drop table runs; --"
     pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+    finish_step(path.parent, "", [path, path.with_name("renderings.parquet")], "records")
     build_manifest(load_suite(built_copy / "suite.toml"), Workspace(built_copy))
     connection = open_manifest(Workspace(built_copy))
     assert ask(connection, "select text from records where text like '%drop%'")[1] == [("'); drop table runs; --",)]

@@ -19,11 +19,7 @@ from costar.release.pack import write_release
 def test_checksums_cover_every_file_and_agree(built: Path) -> None:
     folder = built / "release"
     sums = dict(reversed(line.split("  ", 1)) for line in (folder / "SHA256SUMS").read_text().splitlines())
-    files = {
-        str(p.relative_to(folder))
-        for p in folder.rglob("*")
-        if p.is_file() and p.name not in ("SHA256SUMS", "stage.json", ".lock")
-    }
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS"}
     assert set(sums) == files
     for name, digest in sums.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest

@@ -12,7 +12,7 @@ from tests.small import costar
 
 def tree_hash(folder: Path) -> str:
     state = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".lock")):
         state.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return state.hexdigest()
 
