@@ -85,6 +85,8 @@ class ArmDesign:
     inserted: tuple[str, ...]
     phases: Mapping[str, Phase]
     renderings: Mapping[str, str]
+    positions: Mapping[str, str]
+    spacings: Mapping[str, str]
     train: TrainDesign
 
     def phase_ends(self) -> list[int]:
@@ -168,6 +170,8 @@ class Suite:
             perturbation = self.perturbations[name]
             flat[f"arm.{run.arm}.phase.{name}"] = [str(end) for end in arm.phases[name]]
             flat[f"arm.{run.arm}.renderings.{name}"] = arm.renderings[name]
+            flat[f"arm.{run.arm}.position.{name}"] = arm.positions[name]
+            flat[f"arm.{run.arm}.spacing.{name}"] = arm.spacings[name]
             for key in ("kind", "origin", "tokens", "length", "rename", "levels"):
                 flat[f"perturbation.{name}.{key}"] = plain(getattr(perturbation, key))
         return flat

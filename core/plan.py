@@ -80,7 +80,8 @@ def shared_steps(a: ArmDesign, b: ArmDesign) -> int:
     first = slots
     for name in {*a.inserted, *b.inserted}:
         same = name in a.inserted and name in b.inserted
-        if same and a.phases == b.phases and a.renderings[name] == b.renderings[name]:
+        shaped = a.renderings[name] == b.renderings[name] and a.positions[name] == b.positions[name]
+        if same and shaped and a.phases == b.phases and a.spacings == b.spacings:
             continue
         first = min([first, *(phase_slots(arm.phases[name], slots)[0] for arm in (a, b) if name in arm.inserted)])
     return first // a.train.batch

@@ -122,10 +122,16 @@ class TrainTable(TrainKeys):
     checkpoints: CheckpointsTable = CheckpointsTable()
 
 
+Position = Literal["balanced", "start", "middle", "end"]
+Spacing = Literal["uniform", "even", "burst"]
+
+
 class ArmTable(TrainKeys):
     perturbations: list[str] | None = None
     phase: PhaseSpec | dict[str, PhaseSpec] | None = None
     renderings: dict[str, str] = {}
+    position: Position | dict[str, Position] = "balanced"
+    spacing: Spacing | dict[str, Spacing] = "uniform"
     control: str | None = None
     models: list[str] | None = None
     draws: Count | None = None

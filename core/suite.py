@@ -305,8 +305,24 @@ class _Builder:
             inserted=inserted,
             phases=phases,
             renderings={p: table.renderings.get(p, "") for p in perturbations},
+            positions=self._spread(f"{key} position", table.position, inserted, perturbations, "balanced"),
+            spacings=self._spread(f"{key} spacing", table.spacing, inserted, perturbations, "uniform"),
             train=self._train(table, train),
         )
+
+    def _spread(
+        self,
+        key: str,
+        given: str | Mapping[str, str],
+        inserted: Iterable[str],
+        perturbations: Mapping[str, PerturbationDesign],
+        default: str,
+    ) -> dict[str, str]:
+        """A choice for what the arm inserts, or a table per perturbation; the others keep the default."""
+        if isinstance(given, str):
+            return dict.fromkeys(perturbations, default) | dict.fromkeys(inserted, given)
+        self._check_perturbations(key, given, perturbations)
+        return dict.fromkeys(perturbations, default) | dict(given)
 
     def _check_perturbations(
         self, key: str, names: Iterable[str], perturbations: Mapping[str, PerturbationDesign]

@@ -161,7 +161,10 @@ def timing_pairs(suite: Suite) -> list[tuple[ArmDesign, ArmDesign, str]]:
             if len(a.inserted) != 1 or a.inserted != b.inserted or a.train != b.train:
                 continue
             name = a.inserted[0]
-            if a.renderings[name] == b.renderings[name] and a.phases[name] != b.phases[name]:
+            alike = all(
+                getattr(a, key)[name] == getattr(b, key)[name] for key in ("renderings", "positions", "spacings")
+            )
+            if alike and a.phases[name] != b.phases[name]:
                 later, earlier = (a, b) if a.phases[name] > b.phases[name] else (b, a)
                 found.append((later, earlier, name))
     return found

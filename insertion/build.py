@@ -161,7 +161,8 @@ class _Builder:
         slot = slots[chosen]
         order = Order(seed=self.suite.seed, draw=draw, size=self.size)
         sequence = order.sequences(slot)
-        spans = self._spans(sequence, lengths, roster.key[chosen])
+        position = np.array([arm.positions[name] for name in names[roster.record[chosen]]], object)
+        spans = self._spans(sequence, lengths, roster.key[chosen], position)
         batch = arm.train.batch
         count = len(chosen)
         return (
@@ -186,10 +187,14 @@ class _Builder:
         )
 
     def _spans(
-        self, sequence: NDArray[np.int64], lengths: NDArray[np.int64], key: NDArray[np.uint64]
+        self,
+        sequence: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        key: NDArray[np.uint64],
+        position: NDArray[np.object_],
     ) -> dict[str, Any]:
         length = self.suite.corpus.sequence_length
-        targets = position_target(key, length - 1 - lengths)
+        targets = position_target(key, length - 1 - lengths, position)
         stride = np.arange(length + 1)
         columns: dict[str, list[NDArray[Any]]] = {"start": [], "displaced": [], "at_boundary": []}
         for first in range(0, max(len(sequence), 1), CHUNK):

@@ -22,15 +22,19 @@ RANK_SALT = 0xFFFF_FFFF_FFFF_FFFF
 WALK_SALT = 0xFFFF_FFFF_FFFF_FFFE
 STRIDE_SALT = 0xFFFF_FFFF_FFFF_FFFD
 POSITION_SALT = 0xFFFF_FFFF_FFFF_FFFC
+SPACING_SALT = 0xFFFF_FFFF_FFFF_FFFB
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ divided by the golden ratio
 
 
 @dataclass(frozen=True)
 class Roster:
-    """Copies in the order of their ranks: record number, copy number, key, and the slots [lo, hi) of their phase."""
+    """Copies in the order of their ranks: record number, copy number, key, the uint64 behind the first proposal, and the
+    slots [lo, hi) of their phase."""
 
     record: NDArray[np.int64]
     copy: NDArray[np.int64]
     key: U64
+    first: U64
     lo: NDArray[np.int64]
     hi: NDArray[np.int64]
 
@@ -49,6 +53,7 @@ def make_roster(
     *,
     seed: int,
     draw: int,
+    spacing: Sequence[str] = (),
 ) -> Roster:
     """All copies of the records given (arrays [records]), sorted by rank: narrow phases first, then the suite's order."""
     hashes = np.array([record_key(seed, draw, record_id) for record_id in record_ids], np.uint64)
@@ -58,10 +63,25 @@ def make_roster(
     first = np.cumsum(levels) - levels
     copy = np.arange(len(record)) - np.repeat(first, levels)
     key = mix64(hashes[record], copy.astype(np.uint64))
+    spaced = np.array(spacing or ["uniform"] * len(record_ids), object)
+    first_u = first_proposals(key, hashes[record], copy, spaced[record])
     width = (hi - lo)[record]
     order = np.lexsort((copy, by_id[record], mix64(key, RANK_SALT), ordinals[record], width))
-    record, copy, key = record[order], copy[order], key[order]
-    return Roster(record=record, copy=copy, key=key, lo=lo[record], hi=hi[record])
+    record, copy, key, first_u = record[order], copy[order], key[order], first_u[order]
+    return Roster(record=record, copy=copy, key=key, first=first_u, lo=lo[record], hi=hi[record])
+
+
+def first_proposals(key: U64, record_hash: U64, copy: NDArray[np.int64], spacing: NDArray[np.object_]) -> U64:
+    """The uint64 u behind each copy's first proposal, lo + mulhi64(u, width): spacing is nothing but this choice.
+
+    `uniform`: a hash of the copy. `even`: a hash of the record plus copy · φ modulo 1, so that copies keep apart.
+    `burst`: a centre of the record plus a small hash, so that copies fall within a 32nd of the phase.
+    """
+    first = mix64(key, 0)
+    with np.errstate(over="ignore"):
+        even = mix64(record_hash, SPACING_SALT) + copy.astype(np.uint64) * GOLDEN
+        burst = mix64(record_hash, SPACING_SALT) + (first >> np.uint64(5))
+    return np.where(spacing == "even", even, np.where(spacing == "burst", burst, first))
 
 
 def suite_roster(
@@ -76,13 +96,16 @@ def suite_roster(
         [bounds[name][1] for _, name in records],
     ]
     arrays = (np.array(column, np.int64) for column in columns)
-    return make_roster([record_id for record_id, _ in records], *arrays, seed=suite.seed, draw=draw)
+    spacing = [arm.spacings[name] for _, name in records]
+    return make_roster([record_id for record_id, _ in records], *arrays, seed=suite.seed, draw=draw, spacing=spacing)
 
 
-def proposals(key: U64, lo: NDArray[np.int64], hi: NDArray[np.int64], attempt: NDArray[np.int64]) -> NDArray[np.int64]:
+def proposals(
+    key: U64, first: U64, lo: NDArray[np.int64], hi: NDArray[np.int64], attempt: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """The slot that each copy proposes at an attempt: hashes first, from the 64th on a walk that meets every slot."""
     width = (hi - lo).astype(np.uint64)
-    slots = mulhi64(mix64(key, attempt.astype(np.uint64)), width)
+    slots = mulhi64(np.where(attempt == 0, first, mix64(key, attempt.astype(np.uint64))), width)
     late = np.flatnonzero(attempt >= WALK)
     if len(late):
         w, k = width[late], key[late]
@@ -104,7 +127,9 @@ def place(roster: Roster, slots: int) -> tuple[NDArray[np.int64], NDArray[np.int
     slot = np.full(count, -1, np.int64)
     active = np.arange(count, dtype=np.int32)
     while len(active):
-        wanted = proposals(roster.key[active], roster.lo[active], roster.hi[active], attempt[active])
+        wanted = proposals(
+            roster.key[active], roster.first[active], roster.lo[active], roster.hi[active], attempt[active]
+        )
         before = owner[wanted]
         np.minimum.at(owner, wanted, active)
         after = owner[wanted]
@@ -117,9 +142,11 @@ def place(roster: Roster, slots: int) -> tuple[NDArray[np.int64], NDArray[np.int
     return slot, attempt
 
 
-def position_target(key: U64, room: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Balanced position targets in [1, room], by keyed hash."""
-    return 1 + mulhi64(mix64(key, POSITION_SALT), room.astype(np.uint64)).astype(np.int64)
+def position_target(key: U64, room: NDArray[np.int64], position: NDArray[np.object_]) -> NDArray[np.int64]:
+    """Position targets in [1, room]: the start, the middle, the end, or by keyed hash (balanced)."""
+    balanced = 1 + mulhi64(mix64(key, POSITION_SALT), room.astype(np.uint64)).astype(np.int64)
+    fixed = {"start": np.ones_like(room), "middle": (room + 1) // 2, "end": room}
+    return np.select([position == name for name in fixed], list(fixed.values()), balanced)
 
 
 def check_load(arm: ArmDesign, copies: Mapping[str, int], place_name: str) -> list[str]:
@@ -168,6 +195,6 @@ def check_suite(suite: Suite) -> list[str]:
     return sorted(set(warnings), key=warnings.index)
 
 
-def rosters_key(arm: ArmDesign) -> tuple[int, tuple[tuple[str, Phase], ...]]:
+def rosters_key(arm: ArmDesign) -> tuple[int, tuple[tuple[str, Phase], ...], tuple[tuple[str, str], ...]]:
     """Arms with the same key share one placement."""
-    return arm.train.slots, tuple(arm.phases.items())
+    return arm.train.slots, tuple(arm.phases.items()), tuple(arm.spacings.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..core.hashing import keyed_hash
-from .placement import POSITION_SALT, STRIDE_SALT, WALK, WALK_SALT
+from .placement import POSITION_SALT, SPACING_SALT, STRIDE_SALT, WALK, WALK_SALT
 
 MASK = (1 << 64) - 1
 
@@ -37,9 +37,20 @@ def sequence_at(seed: int, draw: int, size: int, slot: int) -> int:
             return value
 
 
-def proposal(key: int, lo: int, hi: int, attempt: int) -> int:
+def first_proposal(key: int, record_hash: int, copy: int, spacing: str) -> int:
+    """The uint64 behind the first proposal of a copy."""
+    if spacing == "even":
+        return (mix(record_hash, SPACING_SALT) + copy * 0x9E3779B97F4A7C15) & MASK
+    if spacing == "burst":
+        return (mix(record_hash, SPACING_SALT) + (mix(key, 0) >> 5)) & MASK
+    return mix(key, 0)
+
+
+def proposal(key: int, first: int, lo: int, hi: int, attempt: int) -> int:
     """The slot that a copy proposes at an attempt."""
     width = hi - lo
+    if attempt == 0:
+        return lo + (first * width >> 64)
     if attempt < WALK:
         return lo + (mix(key, attempt) * width >> 64)
     start = mix(key, WALK_SALT) * width >> 64
@@ -49,8 +60,10 @@ def proposal(key: int, lo: int, hi: int, attempt: int) -> int:
     return lo + (start + (attempt - WALK) % width * stride) % width
 
 
-def position_target(key: int, room: int) -> int:
-    """The balanced position target in [1, room]."""
+def position_target(key: int, room: int, position: str) -> int:
+    """The position target in [1, room]."""
+    if position != "balanced":
+        return {"start": 1, "middle": (room + 1) // 2, "end": room}[position]
     return 1 + (mix(key, POSITION_SALT) * room >> 64)
 
 

@@ -142,14 +142,16 @@ class _Checker:
         for number, (record, copy) in enumerate(zip(roster.record.tolist(), roster.copy.tolist())):
             name = names[record]
             lo, hi = bounds[name]
-            key = reference.mix(record_key(self.suite.seed, draw, mains[record]), copy)
+            record_hash = record_key(self.suite.seed, draw, mains[record])
+            key = reference.mix(record_hash, copy)
+            first = reference.first_proposal(key, record_hash, copy, arm.spacings[name])
             slot, attempt = int(slots[number]), int(attempts[number])
             if not lo <= slot < hi:
                 self.problem(f"{where}: {mains[record]} copy {copy} at slot {slot}, outside its phase {lo} to {hi}")
-            if reference.proposal(key, lo, hi, attempt) != slot:
+            if reference.proposal(key, first, lo, hi, attempt) != slot:
                 self.problem(f"{where}: {mains[record]} copy {copy} at slot {slot} is not its proposal {attempt}")
             for earlier in range(attempt):
-                if holder.get(reference.proposal(key, lo, hi, earlier), number) >= number:
+                if holder.get(reference.proposal(key, first, lo, hi, earlier), number) >= number:
                     self.problem(f"{where}: {mains[record]} copy {copy} was refused a slot without a stronger holder")
             if name in arm.inserted:
                 expected[(mains[record], copy)] = (slot, attempt)
@@ -172,7 +174,8 @@ class _Checker:
         text = self.texts[(row["record_id"], row["rendering"])]
         ids = self.tokenizer.encode(text)
         key = reference.mix(record_key(self.suite.seed, draw, row["record_id"]), row["copy"])
-        target = reference.position_target(key, self.length - 1 - len(ids))
+        position = arm.positions[self.records[row["record_id"]]["perturbation"]]
+        target = reference.position_target(key, self.length - 1 - len(ids), position)
         begin, start, displaced, at_boundary = reference.span(base.tolist(), len(ids), target, self.eos)
         if (row["start"], row["length"], row["displaced"], row["at_boundary"]) != (
             start,

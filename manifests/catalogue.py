@@ -190,7 +190,7 @@ def _arm_perturbation_rows(suite: Suite, connection: duckdb.DuckDBPyConnection) 
         for name in arm.inserted:
             start, end = arm.phases[name]
             rendering = arm.renderings[name] or canonical.get(name)
-            rows.append((arm.name, name, rendering, str(start), str(end), "balanced", "uniform"))
+            rows.append((arm.name, name, rendering, str(start), str(end), arm.positions[name], arm.spacings[name]))
     return rows
 
 

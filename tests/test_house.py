@@ -9,8 +9,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-import costar
 import pytest
+
+import costar
 
 ROOT = Path(costar.__file__).resolve().parent
 ROOMS = ["corpus", "insertion", "manifests", "train", "eval", "release"]

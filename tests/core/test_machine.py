@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from costar.core.errors import CostarError
 from costar.core.machine import load_machine
 

@@ -4,10 +4,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+
 from costar.core.design import phase_slots
 from costar.core.errors import CostarError
 from costar.core.suite import find_suite, load_suite
-
 from tests.small import SUITE
 
 DEMO = find_suite("demo").read_text(encoding="utf-8")

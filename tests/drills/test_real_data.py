@@ -17,9 +17,9 @@ records = { from = "testsets/openbookqa.jsonl.zst" }
 levels  = { 0 = 100, 1 = 40, 4 = 20 }
 licence = "Apache-2.0"
 
-[perturbation.mmlu]
+[perturbation.hellaswag]
 kind    = "testset"
-records = { from = "testsets/arc_easy.jsonl.zst" }
+records = { from = "testsets/hellaswag.jsonl.zst" }
 levels  = { 0 = 60, 2 = 30 }
 
 [arm.standard]

@@ -5,6 +5,9 @@ from math import comb
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from costar.eval.stats import (
     bootstrap_differences,
     bootstrap_means,
@@ -14,8 +17,6 @@ from costar.eval.stats import (
     percentile_interval,
     sign_flip_p,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def single(values: np.ndarray, stratum: str = "") -> object:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.insertion.build import build_insertion
@@ -112,3 +113,32 @@ def test_a_rendering_that_does_not_fit_its_sequence_is_refused_when_an_arm_inser
 
     with pytest.raises(CostarError, match="at most 125"):
         exposures(built, tmp_path, shortened)
+
+
+def test_another_position_moves_no_slot_and_puts_copies_where_it_says(built: Path, tmp_path: Path) -> None:
+    before = exposures(built, tmp_path, lambda text: text)
+    medians = {}
+    for position in ("start", "middle", "end"):
+        edit = f'[arm.perturbed]\nposition = "{position}"'
+        after = exposures(built, tmp_path, lambda text, edit=edit: text.replace("[arm.perturbed]", edit))
+        slots = {key: place[0] for key, place in before["perturbed"].items()}
+        assert {key: place[0] for key, place in after["perturbed"].items()} == slots
+        assert after["late"] == before["late"]
+        starts = sorted(place[1] for place in after["perturbed"].values())
+        medians[position] = starts[len(starts) // 2]
+    assert medians["start"] < medians["middle"] < medians["end"]
+
+
+def test_a_suite_with_spacing_and_position_per_perturbation_is_proven(built: Path, tmp_path: Path) -> None:
+    from costar.insertion.verify import verify_insertion
+
+    edit = '[arm.perturbed]\nspacing = { passages = "even", quizzes = "burst" }\nposition = { quizzes = "start" }'
+    folder = tmp_path / "spaced"
+    folder.mkdir()
+    path = folder / "small.toml"
+    path.write_text((built / "suite.toml").read_text().replace("[arm.perturbed]", edit))
+    suite, workspace = load_suite(path), Workspace(folder / "build")
+    shutil.copytree(built / "corpus", workspace.corpus)
+    build_records(suite, workspace.corpus, workspace.insertion, [folder])
+    build_insertion(suite, workspace, [])
+    assert verify_insertion(suite, workspace, lambda share, remark: None).problems == []

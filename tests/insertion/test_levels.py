@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from costar.core.errors import CostarError
-from costar.insertion.levels import Cluster, assign_levels
 from hypothesis import given
 from hypothesis import strategies as st
+
+from costar.core.errors import CostarError
+from costar.insertion.levels import Cluster, assign_levels
 
 KEY = (1, 0, "p")
 

@@ -5,13 +5,24 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from costar.core.design import ArmDesign, phase_slots
-from costar.core.errors import CostarError
-from costar.core.suite import find_suite, load_suite
-from costar.insertion import reference
-from costar.insertion.placement import Roster, check_load, make_roster, place, proposals, record_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from costar.core.design import ArmDesign, phase_slots
+from costar.core.errors import CostarError
+from costar.core.hashing import mix64
+from costar.core.suite import find_suite, load_suite
+from costar.insertion import reference
+from costar.insertion.placement import (
+    Roster,
+    check_load,
+    first_proposals,
+    make_roster,
+    place,
+    position_target,
+    proposals,
+    record_key,
+)
 
 Placed = dict[tuple[str, int], int]
 
@@ -60,10 +71,11 @@ def test_slots_are_distinct_inside_the_phase_and_certified(
     for i, (r, c) in enumerate(zip(entries.record.tolist(), entries.copy.tolist())):
         _, _, _, lo, hi = records[r]
         key = reference.mix(record_key(5, 0, ids[r]), c)
+        first = reference.first_proposal(key, record_key(5, 0, ids[r]), c, "uniform")
         assert lo <= where[i] < hi
-        assert reference.proposal(key, lo, hi, int(attempts[i])) == where[i]
+        assert reference.proposal(key, first, lo, hi, int(attempts[i])) == where[i]
         for earlier in range(int(attempts[i])):
-            assert holder[reference.proposal(key, lo, hi, earlier)] < i
+            assert holder[reference.proposal(key, first, lo, hi, earlier)] < i
 
 
 @settings(max_examples=40)
@@ -96,9 +108,10 @@ def test_an_added_record_moves_only_copies_that_it_outranks_and_few_of_them() ->
 def test_the_same_copy_has_the_same_relative_time_in_every_phase_and_budget() -> None:
     key = np.array([reference.mix(record_key(5, 0, f"r{i}"), i) for i in range(200)], np.uint64)
     zero = np.zeros(200, np.int64)
-    whole = proposals(key, zero, zero + 10_000, zero) / 10_000
-    half = proposals(key, zero + 5_000, zero + 10_000, zero) - 5_000
-    longer = proposals(key, zero, zero + 50_000, zero) / 50_000
+    first = mix64(key, 0)
+    whole = proposals(key, first, zero, zero + 10_000, zero) / 10_000
+    half = proposals(key, first, zero + 5_000, zero + 10_000, zero) - 5_000
+    longer = proposals(key, first, zero, zero + 50_000, zero) / 50_000
     assert np.abs(whole - half / 5_000).max() < 1e-3
     assert np.abs(whole - longer).max() < 1e-3
 
@@ -108,9 +121,9 @@ def test_proposals_meet_every_slot(width: int, key: int) -> None:
     attempts = np.arange(64 + width)
     array = np.full(len(attempts), key, np.uint64)
     lo = np.full(len(attempts), 7)
-    slots = proposals(array, lo, lo + width, attempts)
+    slots = proposals(array, mix64(array, 0), lo, lo + width, attempts)
     assert set(slots[64:].tolist()) == set(range(7, 7 + width))
-    assert [reference.proposal(key, 7, 7 + width, int(a)) for a in attempts] == slots.tolist()
+    assert [reference.proposal(key, reference.mix(key, 0), 7, 7 + width, int(a)) for a in attempts] == slots.tolist()
 
 
 def late() -> ArmDesign:
@@ -143,3 +156,35 @@ def test_crossing_phases_that_cannot_be_filled_are_refused() -> None:
 def test_above_half_load_is_a_warning() -> None:
     assert check_load(late(), {"passages": 1464}, "x") == []
     assert "half is a good limit" in check_load(late(), {"passages": 1465}, "x")[0]
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 300), st.sampled_from(["uniform", "even", "burst"]))
+def test_first_proposals_agree_with_plain_integers(record_hash: int, copy: int, spacing: str) -> None:
+    key = reference.mix(record_hash, copy)
+    arrays = (np.array([value], np.uint64) for value in (key, record_hash))
+    found = first_proposals(*arrays, np.array([copy]), np.array([spacing], object))
+    assert int(found[0]) == reference.first_proposal(key, record_hash, copy, spacing)
+
+
+def gaps(spacing: str) -> np.ndarray:
+    """Distances between the neighbouring copies of each of 200 records with 16 copies in 100,000 slots."""
+    zero = np.zeros(200, np.int64)
+    ids = [f"r{i}" for i in range(200)]
+    entries = make_roster(ids, zero, zero + 16, zero, zero + 100_000, seed=1, draw=0, spacing=[spacing] * 200)
+    slots, _ = place(entries, 100_000)
+    return np.array([np.diff(np.sort(slots[entries.record == record])) for record in range(200)])
+
+
+def test_even_copies_keep_apart_and_bursts_keep_together() -> None:
+    """Only the first proposal is spaced: the few copies that lose it fall back to a hash."""
+    tenth = {spacing: np.quantile(gaps(spacing), 0.1) for spacing in ("even", "uniform")}
+    assert tenth["even"] > 100_000 / 16 / 2 > 3 * tenth["uniform"]
+    assert np.median(gaps("burst").sum(axis=1)) < 100_000 / 30
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(1, 2000))
+def test_position_targets_are_in_range_and_agree_with_plain_integers(key: int, room: int) -> None:
+    for position in ("balanced", "start", "middle", "end"):
+        target = int(position_target(np.array([key], np.uint64), np.array([room]), np.array([position], object))[0])
+        assert 1 <= target <= room
+        assert target == reference.position_target(key, room, position)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
