@@ -19,7 +19,8 @@ def _to_decimal(value: Any) -> Any:
 def _to_phase(value: Any) -> Any:
     if isinstance(value, list) and len(value) == 2:
         a, b = value
-        if all(isinstance(end, int | Decimal) and not isinstance(end, bool) for end in value) and 0 <= a < b <= 1:
+        numbers = all(isinstance(end, int | Decimal) and not isinstance(end, bool) for end in value)
+        if numbers and all(Decimal(end).is_finite() for end in value) and 0 <= a < b <= 1:
             return (Decimal(a), Decimal(b))
     raise ValueError("expected [a, b] with 0 ≤ a < b ≤ 1")
 
@@ -37,7 +38,7 @@ def _to_levels(value: Any) -> Any:
     return dict(sorted(levels.items()))
 
 
-Float = Annotated[float, BeforeValidator(_to_float)]
+Float = Annotated[float, BeforeValidator(_to_float), Field(allow_inf_nan=False)]
 Share = Annotated[Decimal, BeforeValidator(_to_decimal), Field(gt=0, lt=1)]
 PhaseSpec = Annotated[tuple[Decimal, Decimal], BeforeValidator(_to_phase)]
 LevelsSpec = Annotated[dict[int, int], BeforeValidator(_to_levels)]
@@ -49,7 +50,7 @@ class Table(BaseModel):
 
 
 class SuiteTable(Table):
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     draws: Count = 1
     models: Annotated[list[str], Field(min_length=1)]
 
@@ -148,7 +149,7 @@ class ModelTable(Table):
 
 class EvalTable(Table):
     probes: list[str] = ["likelihood", "extraction", "choice", "secret-rank"]
-    prefixes: list[Count] = [16]
+    prefixes: Annotated[list[Count], Field(min_length=1)] = [16]
     suffix: Count = 32
 
 

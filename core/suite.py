@@ -92,7 +92,9 @@ def _explain(path: Path, error: ValidationError) -> CostarError:
         error.errors(), key=lambda e: e["type"] != "extra_forbidden"
     )  # a misspelt key explains a missing one
     first = errors[0]
-    loc = [str(part) for part in first["loc"] if not str(part).startswith(("PhaseSpec", "function-", "dict["))]
+    loc = [
+        str(part) for part in first["loc"] if not str(part).startswith(("PhaseSpec", "function-", "dict[", "literal["))
+    ]
     place = _place(path, loc)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] == "extra_forbidden":
@@ -264,6 +266,14 @@ class _Builder:
         if table.checkpoints is not None:
             values["every"] = table.checkpoints.every or values["steps"]
             values["also"] = tuple(table.checkpoints.also)
+        slots = values["steps"] * values["batch"]
+        if slots >= 2**31 or values["warmup"] > values["steps"]:
+            raise self.fail(
+                "[train]",
+                found=f"steps {values['steps']:,}, batch {values['batch']:,}, warmup {values['warmup']:,}",
+                expected="steps × batch below 2³¹ and warmup at most steps",
+                mend="lower one of them",
+            )
         for step in values.get("also", ()):
             if step > values["steps"]:
                 raise self.fail(
@@ -339,6 +349,18 @@ class _Builder:
     def _check_control(self, arm: ArmDesign, arms: Mapping[str, ArmDesign]) -> None:
         if arm.control is None:
             return
+        for key, names in (("models", arm.models), ("models", arms[arm.control].models if arm.control in arms else ())):
+            if len(set(names)) < len(names):
+                raise self.fail(
+                    f"[arm.{arm.name}] {key}", found=", ".join(names), expected="each model once", mend="correct it"
+                )
+        if arm.control == arm.name or (arm.control in arms and arms[arm.control].control == arm.name):
+            raise self.fail(
+                f"[arm.{arm.name}] control",
+                found=arm.control,
+                expected="another arm, whose control is not this one",
+                mend='name another control, or say control = "none"',
+            )
         if arm.control not in arms:
             raise self.fail(
                 f"[arm.{arm.name}] control",

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import costar
 import numpy as np
 import pytest
 import torch
-
-import costar
 from costar.core.errors import CostarError
 
 

@@ -9,9 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
-
 import costar
+import pytest
 
 ROOT = Path(costar.__file__).resolve().parent
 ROOMS = ["corpus", "insertion", "manifests", "train", "eval", "release"]

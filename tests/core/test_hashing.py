@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
-
 from costar.core.hashing import keyed_hash, mix64, mulhi64, row_hashes, step_digest
 from costar.insertion import reference
+from hypothesis import given
+from hypothesis import strategies as st
 
 U64 = st.integers(0, 2**64 - 1)
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from costar.core.errors import CostarError
 from costar.core.machine import load_machine
 

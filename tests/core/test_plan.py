@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from costar.core.plan import detectable, full_runs, plan_runs, tree_remark
 from costar.core.suite import find_suite, load_suite
 

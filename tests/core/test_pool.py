@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from costar.core.pool import Job, WorkerFailed, run_jobs
 
 

@@ -4,10 +4,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-
 from costar.core.design import phase_slots
 from costar.core.errors import CostarError
 from costar.core.suite import find_suite, load_suite
+
 from tests.small import SUITE
 
 DEMO = find_suite("demo").read_text(encoding="utf-8")
@@ -49,6 +49,21 @@ def load(tmp_path: Path, text: str) -> CostarError | None:
         ("[arm.perturbed]", "[arm.Perturbed]", "[arm.Perturbed]", "lower-case"),
         ('arms    = ["perturbed"]', 'arms    = ["standard"]', "[release] arms", "perturbed, early, late"),
         ("held_out        = 0.05", "held_out        = 1.5", "[corpus] held_out", "less than 1"),
+        ("lr          = 4e-3", "lr          = inf", "[train] lr", "finite"),
+        ("lr          = 4e-3", "lr          = nan", "[train] lr", "finite"),
+        ("[0.5, 1.0]", "[nan, 1.0]", "[arm.late] phase", "0 ≤ a < b ≤ 1"),
+        ("seed   = 20", "seed   = 99999999999999999999", "[suite] seed", "less than"),
+        ("batch       = 8", "batch       = 100000000000", "[train]", "below 2³¹"),
+        ("warmup      = 40", "warmup      = 4000", "[train]", "warmup at most steps"),
+        ("prefixes = [8, 16, 32]", "prefixes = []", "[eval] prefixes", "at least 1"),
+        ("[arm.perturbed]", '[arm.perturbed]\ncontrol = "perturbed"', "[arm.perturbed] control", "another arm"),
+        ('models = ["tiny"]', 'models = ["tiny", "tiny"]', "models", "each model once"),
+        (
+            "[arm.perturbed]",
+            '[arm.perturbed]\nspacing = "evn"',
+            "[arm.perturbed] spacing",
+            "'uniform', 'even' or 'burst'",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_key_and_its_mend(

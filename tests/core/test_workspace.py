@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from costar.core.errors import CostarError
 from costar.core.workspace import changed_files, finish_step, is_current, output_lock, replacing, start_step
 

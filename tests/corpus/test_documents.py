@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import zstandard
-
 from costar.core.design import CorpusDesign
 from costar.core.errors import CostarError
 from costar.corpus.documents import RawDocument, deduplicated, held_out, read_source

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from costar.core.errors import CostarError
 from costar.corpus.store import TokenStore, read_idx, token_dtype, write_bin, write_idx
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def write_store(folder: Path, documents: list[list[int]], vocab: int = 1024) -> None:

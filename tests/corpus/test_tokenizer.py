@@ -4,11 +4,10 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from costar.core.errors import CostarError
 from costar.corpus.tokenizer import Tokenizer, train_bpe
+from hypothesis import given
+from hypothesis import strategies as st
 
 EOS = "<|endoftext|>"
 
@@ -88,7 +87,6 @@ def test_a_swapped_tokenizer_is_refused(built_copy: Path) -> None:
 
 def test_the_index_of_another_corpus_of_equal_size_is_refused(built_copy: Path) -> None:
     import numpy as np
-
     from costar.corpus.build import open_store
     from costar.corpus.store import read_idx, write_idx
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.eval.effects import Scores, all_effects, compute_effects, load_scores, timing_pairs

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-
 from costar.core.models import ModelShape
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace

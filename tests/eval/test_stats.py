@@ -5,9 +5,6 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from costar.eval.stats import (
     bootstrap_differences,
     bootstrap_means,
@@ -17,6 +14,8 @@ from costar.eval.stats import (
     percentile_interval,
     sign_flip_p,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def single(values: np.ndarray, stratum: str = "") -> object:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from costar.core.models import ModelShape
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace

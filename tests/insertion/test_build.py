@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.insertion.build import build_insertion

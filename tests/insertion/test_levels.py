@@ -3,11 +3,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from costar.core.errors import CostarError
 from costar.insertion.levels import Cluster, assign_levels
+from hypothesis import given
+from hypothesis import strategies as st
 
 KEY = (1, 0, "p")
 

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
-
 from costar.insertion import reference
 from costar.insertion.order import Order
+from hypothesis import given
+from hypothesis import strategies as st
 
 GOLDEN = [162, 682, 28, 866, 572, 758]
 

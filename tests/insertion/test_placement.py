@@ -5,9 +5,6 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from costar.core.design import ArmDesign, phase_slots
 from costar.core.errors import CostarError
 from costar.core.hashing import mix64
@@ -23,6 +20,8 @@ from costar.insertion.placement import (
     proposals,
     record_key,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 Placed = dict[tuple[str, int], int]
 

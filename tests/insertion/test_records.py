@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.corpus.build import open_tokenizer
 from costar.insertion.kinds import load_kind, text_of
 from costar.insertion.records import Record, _rendering_row, build_records, length_stratum
+
 from tests.small import SUITE
 
 LETTERS = """

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
-
 from costar.corpus.store import TokenStore
 from costar.insertion import reference
 from costar.insertion.order import Order
 from costar.insertion.overlay import Edits, Overlay
 from costar.insertion.splice import find_spans
+from hypothesis import given
+from hypothesis import strategies as st
 
 EOS = 0
 

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, finish_step, read_marker
 from costar.insertion.verify import verify_insertion

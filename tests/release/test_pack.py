@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace

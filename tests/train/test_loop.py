@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from costar.core.errors import CostarError
 from costar.core.workspace import Workspace
 from costar.train.checkpoint import Saved, finished_steps, read_saved

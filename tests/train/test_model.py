@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
 from costar.core.design import TrainDesign
 from costar.core.models import ModelShape, presets
 from costar.train.export import hf_config
 from costar.train.model import Llama, init_weights
 from costar.train.schedule import lr_at
+from hypothesis import given
+from hypothesis import strategies as st
 
 SHAPES = [
     ModelShape(layers=2, hidden=64, heads=4, kv_heads=4, ffn=96, vocab_size=300, tied=True),
@@ -104,12 +103,11 @@ def test_cosine_goes_from_lr_to_lr_end_and_constant_stays() -> None:
 
 
 def test_an_export_loads_in_transformers_with_equal_logits(built: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     from costar.core.workspace import Workspace
     from costar.train.checkpoint import load_checkpoint
     from costar.train.config import read_config
     from costar.train.export import export_path
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     workspace = Workspace(built)
     config = read_config(workspace, "perturbed.nano.d0")

@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from costar.core.design import TrainDesign
 from costar.core.errors import CostarError
 from costar.core.models import presets
 from costar.core.plan import Needs, run_needs
 from costar.train.preflight import preflight, smaller
+
 from tests.small import SUITE, costar, write_small_suite
 
 TRAIN = TrainDesign(

@@ -3,14 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
-
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.insertion.overlay import Edits
 from costar.train.launch import plan_runs
 from costar.train.tree import first_difference
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def edits(entries: list[tuple[int, int]]) -> Edits:
