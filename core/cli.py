@@ -20,7 +20,7 @@ from .design import RunName
 from .errors import CostarError, StaleRuns
 from .pool import Job, WorkerFailed, run_jobs
 from .session import Session, open_session
-from .workspace import explain_os_error, output_lock, read_marker, write_text
+from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, read_marker, write_text
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Suites of paired language models."
@@ -55,8 +55,6 @@ def corpus(suite: SuiteArgument = "demo", archive: ArchiveOption = False) -> Non
 
 
 def _corpus(session: Session) -> None:
-    import json
-
     from ..corpus import build
     from ..insertion.records import build_records
     from ..train.stale import protected_texts, protected_tokens
@@ -72,12 +70,12 @@ def _corpus(session: Session) -> None:
         ]
         records = place.insertion / "records.parquet"
         done.append(build.build_store(design, place.corpus, records, processes, protected_tokens(place)))
-    facts = json.loads((place.corpus / "corpus.json").read_text(encoding="utf-8"))
+    facts = corpus_facts(place)
     text = (
         f"{facts['documents']:,} documents → {token_text(facts['tokens'])} tokens, vocabulary {facts['vocab_size']:,}"
     )
     stage_line("corpus", text + ("" if any(done) else " · current, skipped"), time.monotonic() - started)
-    differing = json.loads((place.corpus / "source.json").read_text(encoding="utf-8"))["differs"]
+    differing = read_facts(place.corpus / "source.json", ["differs"], mend="run `costar corpus`")["differs"]
     if differing:
         console.say(f"           not the pinned versions, so another text than elsewhere: {', '.join(differing[:4])}")
 
@@ -484,8 +482,6 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as `head`, has seen enough
     except OSError as error:
         explained = explain_os_error(error)
-        if explained is None:
-            raise
         console.complain(f"\n{explained}")
         sys.exit(explained.exit_code)
     except (typer.Abort, KeyboardInterrupt):

@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from .errors import CostarError
+from .errors import CostarError, shorten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ def load_machine(path: Path = Path("machine.toml")) -> Machine:
         return Machine()
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CostarError(str(path), found=str(error), expected="TOML", mend="correct the line") from None
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
+        raise CostarError(str(path), found=shorten(error), expected="TOML", mend="correct the line") from None
     types = {field.name: type(getattr(Machine(), field.name)) for field in fields(Machine)}
     for key, value in raw.items():
         if key not in types:
@@ -66,4 +66,7 @@ def load_machine(path: Path = Path("machine.toml")) -> Machine:
                 expected="a number, 0 or more" if types[key] is int else "text",
                 mend="correct the value",
             )
+    for key in ("build", "data"):
+        if "\0" in raw.get(key, "") or len(raw.get(key, "")) > 1024:
+            raise CostarError(f"{path}, {key}", found=shorten(repr(raw[key])), expected="a path", mend="correct it")
     return Machine(**raw)

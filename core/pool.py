@@ -99,8 +99,6 @@ def worker_main(main: Callable[[list[str]], None], arguments: list[str]) -> None
         from .workspace import explain_os_error
 
         explained = explain_os_error(error)
-        if explained is None:
-            raise
         print(explained, file=sys.stderr)
         sys.exit(explained.exit_code)
 

@@ -16,11 +16,17 @@ def _to_decimal(value: Any) -> Any:
     return Decimal(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _is_short(number: Decimal) -> bool:
+    """Finite, and of at most 30 decimals: its exact fraction stays small."""
+    exponent = number.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -30
+
+
 def _to_phase(value: Any) -> Any:
     if isinstance(value, list) and len(value) == 2:
         a, b = value
         numbers = all(isinstance(end, int | Decimal) and not isinstance(end, bool) for end in value)
-        if numbers and all(Decimal(end).is_finite() for end in value) and 0 <= a < b <= 1:
+        if numbers and all(_is_short(Decimal(end)) for end in value) and 0 <= a < b <= 1:
             return (Decimal(a), Decimal(b))
     raise ValueError("expected [a, b] with 0 ≤ a < b ≤ 1")
 
@@ -34,6 +40,8 @@ def _to_levels(value: Any) -> Any:
             raise ValueError(f"level {key!r}: expected a whole number of copies, 0 or more")
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ValueError(f"level {key}: expected a whole number of records, 1 or more, not {count!r}")
+        if int(key) in levels:
+            raise ValueError(f"level {key}: expected each level once")
         levels[int(key)] = count
     return dict(sorted(levels.items()))
 
@@ -51,7 +59,7 @@ class Table(BaseModel):
 
 class SuiteTable(Table):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-    draws: Count = 1
+    draws: Annotated[int, Field(ge=1, le=1000)] = 1
     models: Annotated[list[str], Field(min_length=1)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from .errors import CostarError
 from .machine import Machine, load_machine
 from .models import presets
 from .suite import find_suite, load_suite, nearest
-from .workspace import Workspace, write_text
+from .workspace import Workspace, corpus_facts, write_text
 
 UNKNOWN_VOCABULARY = 50_304  # for estimates before a given tokenizer was read: the size that Hubble pads to
 
@@ -55,7 +54,7 @@ class Session:
         """The size of the vocabulary: of the built corpus, or as the suite asks."""
         path = self.workspace.corpus / "corpus.json"
         if path.is_file():
-            return int(json.loads(path.read_text(encoding="utf-8"))["vocab_size"])
+            return int(corpus_facts(self.workspace)["vocab_size"])
         return self.suite.corpus.vocabulary or UNKNOWN_VOCABULARY
 
 

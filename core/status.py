@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .design import RunName
 from .session import Session
-from .workspace import read_marker
+from .workspace import read_marker, step_of
 
 
 def status_rows(
@@ -31,9 +31,8 @@ def status_rows(
     begun = {path.parent.name for path in place.runs.glob("*/config.json")}
     planned = [str(name) for name in session.suite.runs()]
     for run in [*planned, *sorted(begun - set(planned))]:
-        steps = sorted(
-            int(path.parent.name.split("-")[1]) for path in place.run(run).glob("checkpoints/step-*/stage.json")
-        )
+        markers = place.run(run).glob("checkpoints/step-*/stage.json")
+        steps = sorted(step for path in markers if (step := step_of(path.parent)) is not None)
         arm = session.suite.arms.get(RunName.parse(run).arm)
         total = arm.train.steps if arm else 0
         if run in stale:

@@ -77,8 +77,8 @@ def load_suite(path: Path) -> Suite:
             expected="UTF-8 text",
             mend="re-save the file",
         ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise CostarError(str(path), found=str(error), expected="TOML", mend="correct the line") from None
+    except (ValueError, RecursionError) as error:  # not TOML, thousands of digits, or of nested arrays
+        raise CostarError(str(path), found=shorten(error), expected="TOML", mend="correct the line") from None
     try:
         spec = schema.SuiteSpec.model_validate(raw)
     except ValidationError as error:

@@ -13,6 +13,7 @@ import fcntl
 import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,12 +81,42 @@ def _marker(folder: Path, step: str) -> Path:
 
 
 def read_marker(folder: Path, step: str = "") -> dict[str, Any] | None:
-    """The marker of a finished step, or None. A marker that is not JSON counts as absent: it was cut short."""
+    """The marker of a finished step, or None. What is not a marker counts as absent: it was cut short or damaged."""
     try:
-        marker: dict[str, Any] = json.loads(_marker(folder, step).read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        marker = json.loads(_marker(folder, step).read_text(encoding="utf-8"))
+        whole = isinstance(marker["input"], str) and all({"size", "sha256"} <= set(f) for f in marker["files"].values())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return marker
+    return marker if whole else None
+
+
+def read_facts(path: Path, keys: Sequence[str], *, mend: str) -> dict[str, Any]:
+    """A JSON file of facts that has these keys.
+
+    Raises:
+        CostarError: it is missing, damaged, or lacks a key.
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in keys if key not in facts]
+    except (OSError, ValueError, TypeError) as error:
+        raise CostarError(str(path), found=f"no facts ({error})", expected=", ".join(keys), mend=mend) from None
+    if missing or not isinstance(facts, dict):
+        raise CostarError(str(path), found=f"nothing of {', '.join(missing)}", expected=", ".join(keys), mend=mend)
+    return facts
+
+
+def corpus_facts(workspace: Workspace) -> dict[str, Any]:
+    """`corpus.json` of a built corpus."""
+    keys = ("source", "documents", "tokens", "sequences", "sequence_length", "vocab_size", "eos_id", "eos")
+    hashes = ("tokenizer_sha256", "tokens_sha256", "decontaminated", "corpus")
+    return read_facts(workspace.corpus / "corpus.json", (*keys, *hashes), mend="run `costar corpus`")
+
+
+def step_of(path: Path) -> int | None:
+    """The step in a name such as `step-000366` or `step-000366.parquet`; None for any other name."""
+    match = re.fullmatch(r"step-(\d+)(\.parquet)?", path.name)
+    return int(match[1]) if match else None
 
 
 def is_current(folder: Path, input_hash: str, step: str = "") -> bool:
@@ -163,7 +194,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        leftover.unlink(missing_ok=True)
+        if not _is_running(leftover.name.split(".")[-2]):
+            leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
@@ -172,6 +204,17 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_running(pid: str) -> bool:
+    """Whether a process of this number lives: then its file is no leftover."""
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -218,8 +261,8 @@ def output_lock(folder: Path, what: str, *, wait: bool = False) -> Iterator[None
         yield
 
 
-def explain_os_error(error: OSError) -> CostarError | None:
-    """A full or read-only disk in the project's words; None for any other error."""
+def explain_os_error(error: OSError) -> CostarError:
+    """A full or read-only disk, or any other error of the system, in the project's words."""
     place = str(error.filename or "output")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CostarError(
@@ -237,4 +280,10 @@ def explain_os_error(error: OSError) -> CostarError | None:
             mend="change its mode, or set `build` in machine.toml",
             exit_code=1,
         )
-    return None
+    return CostarError(
+        place,
+        found=error.strerror or str(error),
+        expected="a file or folder that can be used",
+        mend="check the path and what lies there, and the paths in machine.toml; then run the same command again",
+        exit_code=1,
+    )

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from ..core.design import ArmDesign, Suite
+from ..core.errors import CostarError
 from ..core.parquet import read_table, write_rows
-from ..core.workspace import Workspace, output_lock
+from ..core.workspace import Workspace, changed_files, finish_step, output_lock, start_step
 from ..insertion.records import read_records
 from ..manifests.catalogue import score_files
 from ..manifests.lineage import read_configs, stretches
@@ -122,8 +123,20 @@ def compute_effects(suite: Suite, workspace: Workspace) -> Path:
             rows,
             key=lambda row: tuple(str(row[n]) if n not in ("level", "step") else row[n] for n in EFFECTS.names[:10]),
         )
+        start_step(workspace.eval, "effects")
         write_rows(path, EFFECTS, order)
+        finish_step(workspace.eval, "", [path], "effects")
     return path
+
+
+def read_effects(workspace: Workspace) -> list[dict[str, Any]]:
+    """The rows of `effects.parquet`, refused when their bytes are not those that were computed."""
+    mend = "run `costar eval` again"
+    if changed_files(workspace.eval, "effects"):
+        path = workspace.eval / "effects.parquet"
+        raise CostarError(str(path), found="other effects than those computed", expected="its own bytes", mend=mend)
+    rows: list[dict[str, Any]] = read_table(workspace.eval / "effects.parquet", mend=mend).to_pylist()
+    return rows
 
 
 def all_effects(suite: Suite, scores: Scores) -> Iterator[dict[str, Any]]:

@@ -15,11 +15,12 @@ from ..core.design import Suite, phase_slots
 from ..core.errors import CostarError
 from ..core.hashing import keyed_hash
 from ..core.parquet import read_table
-from ..core.workspace import Workspace, write_text
+from ..core.workspace import Workspace, corpus_facts, read_facts, write_text
 from ..corpus.build import open_tokenizer
 from ..manifests.lineage import read_configs, stretches
+from ..manifests.tables import EFFECTS
 from . import figures
-from .effects import Scores, load_scores
+from .effects import Scores, load_scores, read_effects
 from .figures import Point, colours, csv_text, dose_points, draw_doses, draw_path, legend, new_figure, save_figure
 from .summary import (
     Summary,
@@ -63,7 +64,7 @@ def write_report(suite: Suite, workspace: Workspace) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    facts = json.loads((workspace.corpus / "corpus.json").read_text(encoding="utf-8"))
+    facts = corpus_facts(workspace)
     configs = read_configs(workspace)
     shape = next(config["shape"] for config in configs.values() if config["model"] == summary.model)
     columns, rows = table_rows(summary)
@@ -153,11 +154,9 @@ def _figures(suite: Suite, scores: Scores, summary: Summary, folder: Path) -> di
 
 def _effect_rows(suite: Suite, workspace: Workspace, summary: Summary) -> list[list[str]]:
     """Effects at the last step, one line each, and all of them as CSV."""
-    table = read_table(workspace.eval / "effects.parquet", mend="run `costar eval` again")
-    write_text(
-        workspace.report / "figures" / "effects.csv",
-        csv_text(table.column_names, [list(r.values()) for r in table.to_pylist()]),
-    )
+    effects = read_effects(workspace)
+    text = csv_text(EFFECTS.names, [[row[name] for name in EFFECTS.names] for row in effects])
+    write_text(workspace.report / "figures" / "effects.csv", text)
     rows = []
     places = {name: number for number, name in enumerate([summary.perturbation, *suite.perturbations])}
     kinds = ("total", "timing", "direct", "spillover", "displacement", "placebo")
@@ -174,7 +173,7 @@ def _effect_rows(suite: Suite, workspace: Workspace, summary: Summary) -> list[l
             row["level"],
         )
 
-    for row in sorted(table.to_pylist(), key=place):
+    for row in sorted(effects, key=place):
         if row["step"] != summary.steps or row["metric"] not in metrics or row["model"] != summary.model:
             continue
         if row["metric"] == "extracted" and row["variant"] != f"prefix={summary.prefix}":
@@ -213,7 +212,7 @@ def _retention_rows(suite: Suite, summary: Summary) -> list[list[str]]:
 def _built_rows(
     suite: Suite, workspace: Workspace, facts: dict[str, Any], shape: dict[str, Any]
 ) -> list[tuple[str, str]]:
-    differing = json.loads((workspace.corpus / "source.json").read_text(encoding="utf-8"))
+    differing = read_facts(workspace.corpus / "source.json", ["differs"], mend="run `costar corpus`")
     versions = differing.get("python", "")
     rows = [
         (

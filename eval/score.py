@@ -223,7 +223,10 @@ class EvalQueue:
 
 def damaged_files(workspace: Workspace) -> list[str]:
     """Ledgers and scores whose bytes are not those that were written."""
-    problems = []
+    problems = [
+        f"{workspace.eval / name}: its bytes are not those computed"
+        for name in changed_files(workspace.eval, "effects")
+    ]
     for folder in sorted((workspace.eval / "ledger").glob("run=*/step=*")):
         problems += [f"{folder / name}: its bytes are not those that were written" for name in changed_files(folder)]
     for folder in sorted((workspace.eval / "scores").glob("run=*")):

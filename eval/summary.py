@@ -10,9 +10,8 @@ import numpy as np
 
 from ..core import console
 from ..core.design import Suite
-from ..core.parquet import read_table
 from ..core.workspace import Workspace
-from .effects import Scores, load_scores
+from .effects import Scores, load_scores, read_effects
 
 HUBBLE_COPY = 258 / 100.66e9  # a Gutenberg passage of 258 tokens in 100.66 B tokens (Hubble, core runs)
 
@@ -85,8 +84,7 @@ def summarize(suite: Suite, workspace: Workspace, scores: Scores | None = None) 
                 nll[(arm.name, level)] = float(np.mean(values))
             if hits:
                 extracted[(arm.name, level)] = (int(sum(hits)), len(hits))
-    table = read_table(workspace.eval / "effects.parquet", mend="run `costar eval` again")
-    effects = [row for row in table.to_pylist() if row["perturbation"] == name and row["model"] == model]
+    effects = [row for row in read_effects(workspace) if row["perturbation"] == name and row["model"] == model]
     if not shown or not nll:
         return None
     levels = sorted(suite.perturbations[name].levels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from ..core.design import ArmDesign, Suite, plain
 from ..core.errors import CostarError, StaleRuns
 from ..core.hashing import sha256_json
 from ..core.parquet import write_rows, write_table
-from ..core.workspace import Workspace, check_files, finish_step, is_current, start_step
+from ..core.workspace import Workspace, check_files, corpus_facts, finish_step, is_current, start_step
 from ..corpus.build import MEND, open_store
 from ..manifests.tables import ASSIGNMENTS, BALANCE, EXPOSURES
 from .kinds import load_kind
@@ -42,7 +41,7 @@ def build_insertion(suite: Suite, workspace: Workspace, protected: Sequence[tupl
         return False
     records, renderings = read_records(folder)
     store = open_store(workspace.corpus)
-    eos = json.loads((workspace.corpus / "corpus.json").read_text())["eos_id"]
+    eos = corpus_facts(workspace)["eos_id"]
     builder = _Builder(suite, records, renderings, store.tokens, store.sequences(suite.corpus.sequence_length), eos)
     tables = {
         (arm.name, draw): builder.exposures(arm, draw) for arm in suite.arms.values() for draw in range(arm.draws)

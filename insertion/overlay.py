@@ -6,7 +6,6 @@ Needs numpy and pyarrow only, so a training process imports no tokenizer and no 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..core.parquet import read_table
-from ..core.workspace import Workspace, check_files
+from ..core.workspace import Workspace, check_files, corpus_facts
 from ..corpus.store import TokenStore
 from .order import Order
 
@@ -112,7 +111,7 @@ def open_overlay(workspace: Workspace, arm: str, draw: int, *, seed: int, length
 def open_suite_overlay(workspace: Workspace, arm: str, draw: int, *, seed: int) -> Overlay:
     """`open_overlay` with the facts of the built corpus."""
     check_files(workspace.corpus, "tokens", mend="run `costar corpus` again")
-    facts = json.loads((workspace.corpus / "corpus.json").read_text(encoding="utf-8"))
+    facts = corpus_facts(workspace)
     return open_overlay(workspace, arm, draw, seed=seed, length=facts["sequence_length"], eos=facts["eos_id"])
 
 

@@ -3,7 +3,6 @@ placement certified, by scalar code and plain file reads instead of the arrays t
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..core.design import ArmDesign, Suite, phase_slots
 from ..core.parquet import read_table
-from ..core.workspace import Workspace, changed_files
+from ..core.workspace import Workspace, changed_files, corpus_facts
 from ..corpus.build import open_tokenizer
 from . import reference
 from .overlay import MEND, Overlay, open_overlay, read_exposures
@@ -58,7 +57,7 @@ def verify_insertion(suite: Suite, workspace: Workspace, progress: Callable[[flo
 class _Checker:
     def __init__(self, suite: Suite, workspace: Workspace, proof: Proof):
         self.suite, self.workspace, self.proof = suite, workspace, proof
-        facts = json.loads((workspace.corpus / "corpus.json").read_text(encoding="utf-8"))
+        facts = corpus_facts(workspace)
         self.eos, self.length = facts["eos_id"], facts["sequence_length"]
         dtype = np.uint16 if facts["vocab_size"] <= 65_536 else np.int32
         self.tokens = np.memmap(workspace.corpus / "tokens.bin", dtype=dtype, mode="r")

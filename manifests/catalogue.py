@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pyarrow as pa
 from ..core.design import RunName, Suite
 from ..core.hashing import canonical_json, sha256_json
 from ..core.parquet import read_table
-from ..core.workspace import Workspace, is_whole, output_lock, read_marker, replacing
+from ..core.workspace import Workspace, corpus_facts, is_whole, output_lock, read_facts, read_marker, replacing, step_of
 from .lineage import checkpoint_rows, read_configs, stretches
 from .tables import ASSIGNMENTS, BALANCE, EFFECTS, EXPOSURES, LOG, RECORDS, RENDERINGS, SCORES, SPEED
 
@@ -121,15 +120,12 @@ def score_files(workspace: Workspace, run: str) -> list[Path]:
     """The scores of a run's measured checkpoints; those of a state that is no longer there are left out."""
     found = []
     for path in sorted(workspace.scores(run).glob("step-*.parquet")):
-        step = int(path.stem.split("-")[1])
+        step = step_of(path)
         marker = read_marker(path.parent, str(step))
-        state = workspace.checkpoint(run, step) / "state.json"
-        same = (
-            state.is_file()
-            and marker
-            and json.loads(state.read_text(encoding="utf-8"))["state_sha256"] == marker["state"]
-        )
-        if same:
+        state = workspace.checkpoint(run, step or 0) / "state.json"
+        if step is None or marker is None or not state.is_file():
+            continue
+        if read_facts(state, ["state_sha256"], mend="remove the checkpoint")["state_sha256"] == marker.get("state"):
             found.append(path)
     return found
 
@@ -160,7 +156,7 @@ def _suite_row(suite: Suite) -> tuple[Any, ...]:
 def _corpus_rows(workspace: Workspace) -> list[tuple[Any, ...]]:
     if read_marker(workspace.corpus, "tokens") is None:
         return []
-    facts = json.loads((workspace.corpus / "corpus.json").read_text(encoding="utf-8"))
+    facts = corpus_facts(workspace)
     names = [part.split()[0] for part in CREATE["corpus"].split(", ")]
     return [tuple(facts[name] for name in names)]
 
@@ -239,7 +235,11 @@ def _run_rows(suite: Suite, workspace: Workspace, configs: dict[str, dict[str, A
             continue
         steps, length = config["train"]["steps"], config["sequence_length"]
         identity = workspace.run(name) / "identity.json"
-        determinism = json.loads(identity.read_text(encoding="utf-8"))["determinism"] if identity.is_file() else None
+        determinism = (
+            read_facts(identity, ["determinism"], mend="remove it and train the run again")["determinism"]
+            if identity.is_file()
+            else None
+        )
         finished = any(row[1] == steps for row in checkpoint_rows(workspace, configs) if row[0] == name)
         values = (config["parent_run"], config["branch_step"], steps, steps * config["train"]["batch"] * length)
         status = "finished" if finished else "training"

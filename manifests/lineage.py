@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.workspace import Workspace, read_marker
+from ..core.workspace import Workspace, read_facts, read_marker
+
+CONFIG_KEYS = (
+    "run",
+    "arm",
+    "model",
+    "draw",
+    "train",
+    "shape",
+    "sequence_length",
+    "parent_run",
+    "branch_step",
+    "config_sha256",
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,10 @@ class Stretch:
 def read_configs(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """`config.json` of every begun run."""
     paths = sorted(workspace.runs.glob("*/config.json"))
-    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    return {
+        path.parent.name: read_facts(path, CONFIG_KEYS, mend="remove the run's folder and train it again")
+        for path in paths
+    }
 
 
 def stretches(configs: dict[str, dict[str, Any]], run: str) -> list[Stretch]:
@@ -44,7 +59,7 @@ def checkpoint_rows(workspace: Workspace, configs: dict[str, dict[str, Any]]) ->
         own[run] = {}
         for state in sorted((workspace.run(run) / "checkpoints").glob("step-*/state.json")):
             if read_marker(state.parent) is not None:
-                facts = json.loads(state.read_text(encoding="utf-8"))
+                facts = read_facts(state, ["step", "state_sha256"], mend="remove the checkpoint's folder")
                 own[run][facts["step"]] = (str(state.parent.relative_to(workspace.root)), facts["state_sha256"])
     rows = []
     for run, config in configs.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -24,11 +23,13 @@ from ..core.workspace import (
     changed_files,
     finish_step,
     is_current,
+    read_facts,
     read_marker,
     start_step,
     write_json,
     write_text,
 )
+from ..eval.effects import read_effects
 from ..eval.summary import interval_text, summarize
 from ..train.checkpoint import read_saved
 from ..train.config import read_config
@@ -77,6 +78,8 @@ def find_pairs(suite: Suite, workspace: Workspace) -> list[Pair]:
 def write_release(suite: Suite, workspace: Workspace) -> int:
     """Pack the pairs; the number of pairs. Leaves a current release alone."""
     pairs = find_pairs(suite, workspace)
+    if (workspace.eval / "effects.parquet").is_file():
+        read_effects(workspace)
     folder = workspace.release
     runs = sorted({run for pair in pairs for run in (pair.treated, pair.control)})
     inputs = sha256_json(
@@ -133,7 +136,7 @@ def _pack_model(
     for path in sorted(exported.iterdir()):
         if not path.name.startswith(("stage", ".")):
             shutil.copyfile(path, target / path.name)
-    identity = json.loads((workspace.run(config.run) / "identity.json").read_text(encoding="utf-8"))
+    identity = read_facts(workspace.run(config.run) / "identity.json", ["determinism"], mend="train the run again")
     manifest = {
         "suite": suite.name,
         "pair": {"role": role, "twin": twin},

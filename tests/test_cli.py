@@ -75,7 +75,7 @@ def test_a_second_call_skips_what_is_current_and_changes_no_file(built_copy: Pat
     folder = built_copy.parent.parent
 
     def stamps() -> dict[str, int]:
-        skipped = ("manifest.duckdb", "verified.txt", "effects.parquet")
+        skipped = ("manifest.duckdb", "verified.txt", "effects.parquet", "stage-effects.json")
         files = (
             p
             for p in built_copy.rglob("*")

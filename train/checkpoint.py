@@ -26,6 +26,7 @@ from ..core.workspace import (
     remove_leftovers,
     replacing,
     start_step,
+    step_of,
     write_json,
 )
 from .model import Llama
@@ -88,14 +89,14 @@ def read_saved(folder: Path) -> Saved | None:
         return None
     try:
         return Saved(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    except (OSError, ValueError, TypeError):
         return None
 
 
 def finished_steps(workspace: Workspace, run: str) -> list[int]:
     """The steps of a run's finished checkpoints, ascending."""
     folders = (workspace.run(run) / "checkpoints").glob("step-*")
-    return sorted(int(folder.name.split("-")[1]) for folder in folders if read_saved(folder))
+    return sorted(step for folder in folders if (step := step_of(folder)) is not None and read_saved(folder))
 
 
 def check_checkpoint(folder: Path, config_sha256: str | None) -> Saved:

@@ -11,7 +11,7 @@ from ..core.design import RunName, Suite, TrainDesign, plain
 from ..core.errors import CostarError
 from ..core.hashing import sha256_json
 from ..core.models import ModelShape
-from ..core.workspace import Workspace, write_json
+from ..core.workspace import Workspace, corpus_facts, write_json
 from ..insertion.overlay import Overlay, open_overlay
 
 
@@ -76,7 +76,7 @@ def read_config(workspace: Workspace, run: str) -> RunConfig:
     """
     path = config_path(workspace, run)
     try:
-        return RunConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
+        config = RunConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         known = sorted(p.parent.name for p in workspace.runs.glob("*/config.json"))
         raise CostarError(
@@ -85,10 +85,15 @@ def read_config(workspace: Workspace, run: str) -> RunConfig:
             expected=f"one of {', '.join(known) or 'none yet'}",
             mend="train it first",
         ) from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CostarError(
             str(path), found=f"not a run's configuration ({error})", expected="config.json", mend="train the run again"
         ) from None
+    if config.run != run:
+        raise CostarError(
+            str(path), found=f"the configuration of {config.run}", expected=run, mend="remove the copied folder"
+        )
+    return config
 
 
 def begun_runs(workspace: Workspace) -> dict[str, RunConfig]:
@@ -99,7 +104,7 @@ def begun_runs(workspace: Workspace) -> dict[str, RunConfig]:
 
 def make_config(suite: Suite, workspace: Workspace, name: RunName) -> tuple[RunConfig, Overlay]:
     """The configuration of a run over the finished corpus and insertion, not yet placed in the run tree."""
-    facts = json.loads((workspace.corpus / "corpus.json").read_text(encoding="utf-8"))
+    facts = corpus_facts(workspace)
     arm = suite.arms[name.arm]
     overlay = open_overlay(
         workspace, name.arm, name.draw, seed=suite.seed, length=facts["sequence_length"], eos=facts["eos_id"]

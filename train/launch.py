@@ -119,8 +119,9 @@ class TrainQueue:
         for run, config in self.configs.items():
             rows = read_log_rows(self.workspace, run)
             own = config.train.steps - config.branch_step
-            loss = sum(row["loss"] for row in rows[-20:]) / max(len(rows[-20:]), 1)
-            text = f"{run:<22} {own:>5} steps   loss {loss:.2f}"
+            last = [row["loss"] for row in rows[-20:]]
+            loss = f"loss {sum(last) / len(last):.2f}" if last else "no log"
+            text = f"{run:<22} {own:>5} steps   {loss}"
             if config.parent_run:
                 text += f"   from {config.parent_run} @ {config.branch_step}"
             found.append(text + ("   already trained" if run in self.skipped else ""))
@@ -130,7 +131,7 @@ class TrainQueue:
 def read_log_rows(workspace: Workspace, run: str) -> list[dict[str, float]]:
     """The rows of a run's log so far; a line that is being written is left out."""
     path = workspace.run(run) / "log" / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     rows = []
     for line in lines:
         try:

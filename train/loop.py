@@ -22,7 +22,16 @@ from torch import Tensor
 from ..core.errors import CostarError
 from ..core.hashing import EMPTY_DIGEST, row_hashes, sha256_file, step_digest
 from ..core.parquet import read_table, write_table
-from ..core.workspace import HASHED_AT_ONCE, Workspace, changed_files, output_lock, write_json, write_text
+from ..core.workspace import (
+    HASHED_AT_ONCE,
+    Workspace,
+    changed_files,
+    corpus_facts,
+    output_lock,
+    read_facts,
+    write_json,
+    write_text,
+)
 from ..insertion.overlay import Overlay, open_overlay
 from ..manifests.tables import LOG, SPEED
 from .checkpoint import check_checkpoint, finished_steps, load_checkpoint, read_saved, save_checkpoint
@@ -122,7 +131,7 @@ class RunLog:
         rows = read_table(saved, mend="remove it").to_pylist() if saved.is_file() else []
         rows = [row for row in rows if row["step"] < before]
         known = {row["step"] for row in rows}
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         later = (row for row in map(_parsed, lines) if row is not None and row["step"] < before)
         rows += [row for row in later if row["step"] not in known]
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
@@ -175,6 +184,8 @@ def train_run(workspace: Workspace, run: str, *, micro_batch: int = 0, remark: R
         _check_data(workspace, config, overlay)
         if is_finished(workspace, config):
             owner, last = locate_checkpoint(workspace, config, config.train.steps)
+            if owner == run and not (folder / "log" / "log.parquet").is_file():
+                RunLog.open(folder / "log", config.train.steps).save()
             if owner != run:
                 write_json(folder / "identity.json", _read_identity(workspace, owner))
             export_hf(workspace, config, last, config.train.steps)
@@ -205,7 +216,7 @@ def _save(workspace: Workspace, trainer: Trainer, log: RunLog) -> None:
 
 def _check_data(workspace: Workspace, config: RunConfig, overlay: Overlay) -> None:
     """The data must be those that the configuration names."""
-    facts = json.loads((workspace.corpus / "corpus.json").read_text(encoding="utf-8"))
+    facts = corpus_facts(workspace)
     names = {"tokens_sha256": "corpus", "tokenizer_sha256": "tokenizer"}
     for key, what in names.items():
         if facts[key] != getattr(config, key):
@@ -270,8 +281,7 @@ def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
 
 def _read_identity(workspace: Workspace, run: str) -> dict[str, Any] | None:
     path = workspace.run(run) / "identity.json"
-    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return found
+    return read_facts(path, ["identity", "determinism"], mend="remove it") if path.is_file() else None
 
 
 class _Speed:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.design import RunName, Suite
 from ..core.errors import StaleRuns, shorten
-from ..core.workspace import Workspace, output_lock
+from ..core.workspace import Workspace, output_lock, read_facts
 from .config import begun_runs
 
 
@@ -29,7 +28,9 @@ def stale_runs(suite: Suite, workspace: Workspace) -> list[Stale]:
         if name.arm not in suite.arms:
             continue
         now = suite.relevant_spec(name)
-        keys = sorted(key for key in {*now, *config.spec} if now.get(key) != config.spec.get(key))
+        keys = sorted(
+            key for key, value in config.spec.items() if now.get(key) != value
+        )  # keys of a later version are new
         if keys:
             found.append(Stale(run, tuple(keys)))
     stale = {each.run for each in found}
@@ -66,7 +67,7 @@ def archive_runs(workspace: Workspace, runs: Sequence[str]) -> list[Path]:
     for run in sorted(descendants(workspace, runs)):
         folder = workspace.run(run)
         with output_lock(folder, f"archive {run}"):
-            sha = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config_sha256"][:8]
+            sha = read_facts(folder / "config.json", ["config_sha256"], mend="remove the folder")["config_sha256"][:8]
             target = workspace.root / "archive" / f"{run}-{sha}"
             number = 1
             while target.exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from safetensors.torch import load_file
 
 from ..core.hashing import EMPTY_DIGEST, row_hashes, step_digest
 from ..core.parquet import read_table
-from ..core.workspace import Workspace, changed_files, output_lock
+from ..core.workspace import Workspace, changed_files, output_lock, read_facts
 from ..insertion.overlay import open_overlay
 from .checkpoint import Saved, finished_steps, model_state, read_saved, state_sha256
 from .config import RunConfig, begun_runs
@@ -99,7 +98,7 @@ def _replay(workspace: Workspace, config: RunConfig, steps: int, proof: RunProof
     overlay = open_overlay(
         workspace, config.arm, config.draw, seed=config.seed, length=config.sequence_length, eos=config.eos_id
     )
-    recorded = json.loads(path.read_text(encoding="utf-8"))
+    recorded = read_facts(path, ["identity", "determinism"], mend="remove it and train again")
     identity = recorded["identity"]
     if recorded["determinism"] != REPEATABLE:
         return  # no promise to test
@@ -125,6 +124,6 @@ def _replay(workspace: Workspace, config: RunConfig, steps: int, proof: RunProof
         proof.replayed += 1
         if trainer.step in finished:
             again = state_sha256(model_state(trainer.model), trainer.optimizers.state())
-            recorded = read_saved(workspace.checkpoint(config.run, trainer.step))
-            if recorded is None or again != recorded.state_sha256:
+            kept = read_saved(workspace.checkpoint(config.run, trainer.step))
+            if kept is None or again != kept.state_sha256:
                 proof.problems.append(f"run {config.run}: the state at step {trainer.step} does not repeat")

@@ -122,3 +122,23 @@ def test_several_draws_are_pooled_by_cluster_with_their_own_levels(built: Path) 
         assert two[key]["estimate"] == pytest.approx(row["estimate"])
         assert (two[key]["n"], two[key]["n_clusters"], two[key]["n_runs"]) == (2 * row["n"], row["n_clusters"], 2)
         assert not two[key]["treated"].endswith(".d0")
+
+
+def test_altered_effects_are_not_shown_and_eval_makes_them_again(built_copy: Path) -> None:
+    import pyarrow as pa
+    from costar.core.errors import CostarError
+    from costar.eval.report import write_report
+    from costar.eval.score import damaged_files
+
+    suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
+    path = built_copy / "eval" / "effects.parquet"
+    before = path.read_bytes()
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("estimate"), "estimate", pa.array([42.0] * len(table))), path
+    )
+    assert "effects.parquet" in damaged_files(workspace)[0]
+    with pytest.raises(CostarError, match="other effects than those computed"):
+        write_report(suite, workspace)
+    compute_effects(suite, workspace)
+    assert path.read_bytes() == before

@@ -142,3 +142,15 @@ def test_both_optimizers_learn_and_adamw_resumes_exactly(built_copy: Path) -> No
         json.loads(line) for line in (workspace.run("standard.one.d0") / "log" / "log.jsonl").read_text().splitlines()
     ]
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.3
+
+
+def test_a_copied_run_folder_is_refused_and_a_lost_log_is_made_again(built_copy: Path) -> None:
+    workspace = Workspace(built_copy)
+    path = workspace.run("early.nano.d0") / "log" / "log.parquet"
+    before = path.read_bytes()
+    path.unlink()
+    train_run(workspace, "early.nano.d0")
+    assert path.read_bytes() == before
+    shutil.copytree(workspace.run("early.nano.d0"), workspace.run("copy.nano.d0"))
+    with pytest.raises(CostarError, match=r"the configuration of early\.nano\.d0"):
+        read_config(workspace, "copy.nano.d0")
