@@ -138,7 +138,7 @@ def headline(suite: Suite, summary: Summary) -> str:
         against = "held-out ones" if held_out else "in the control"
         hits, n = summary.extracted.get((treated, top), (0, 0))
         if excludes_zero(row) and row is not None and row["estimate"] < 0:
-            text = f"{thing} with {top} copies are likelier than {against} by {interval_text(row, ' nats per token')}"
+            text = f"{thing} with {top} copies are likelier than {against}: {interval_text(row, ' nats per token')}"
             sentences.append(text + (f", and {hits} of {n} are given back word for word" if hits else ""))
         else:
             sentences.append(
