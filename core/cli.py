@@ -104,7 +104,8 @@ def _insert(session: Session) -> None:
                 expected="current ones",
                 mend="run `costar corpus` first",
             )
-        done = build_insertion(session.suite, place, protected_edits(place))
+        with console.progress("insert") as update:
+            done = build_insertion(session.suite, place, protected_edits(place), session.folders, update)
     counts: dict[int, list[str]] = {}
     for arm in session.suite.arms.values():
         copies = len(read_exposures(place, arm.name, 0))
@@ -152,7 +153,8 @@ def _verify_insertion(session: Session) -> None:
     with console.progress("verify") as update:
         proof = verify_insertion(session.suite, session.workspace, update)
     _refute(proof.problems)
-    text = f"{proof.exposures:,} exposures found · {proof.sequences:,} untouched sequences identical"
+    some = "" if proof.sequences == proof.untouched else f" of {proof.untouched:,}"
+    text = f"{proof.exposures:,} exposures found · {proof.sequences:,}{some} untouched sequences identical"
     stage_line("verify", text, time.monotonic() - started)
 
 
@@ -464,8 +466,8 @@ def _check(session: Session) -> list[str]:
 
     load_source(session.suite.corpus.source)
     check_probes(session.suite)
-    check_origins(session.suite, session.folders)
-    return check_suite(session.suite)
+    notes = check_origins(session.suite, session.folders)
+    return notes + check_suite(session.suite)
 
 
 def main() -> None:

@@ -34,7 +34,12 @@ class CorpusDesign:
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbationDesign:
-    """`ordinal` is the place in the suite file; `levels` maps copies to the number of main records."""
+    """`ordinal` is the place in the suite file; `levels` maps copies to the number of main records.
+
+    `strata` are fields of a record within which levels are randomized ("length": its tokens in doublings), `cluster` the
+    field whose equal values get one level together. `templates` are further renderings. `overlaps` names perturbations that
+    may hold the same texts, `allow` what the safety gate would refuse, each with a statement of origin.
+    """
 
     name: str
     ordinal: int
@@ -42,10 +47,16 @@ class PerturbationDesign:
     origin: str
     tokens: int | None
     length: int | None
+    max_tokens: int | None
     rename: Mapping[str, str]
     levels: Mapping[int, int]
     home: Phase
     licence: str
+    strata: tuple[str, ...]
+    cluster: str | None
+    templates: Mapping[str, str]
+    overlaps: tuple[str, ...]
+    allow: Mapping[str, str]
 
     @property
     def records(self) -> int:
@@ -74,24 +85,48 @@ class TrainDesign:
         return self.steps * self.batch
 
 
+@dataclass(frozen=True, kw_only=True, order=True)
+class Factors:
+    """How the copies of a record are inserted; `rendering` is empty for the canonical one."""
+
+    phase: Phase
+    position: str
+    spacing: str
+    rendering: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class ArmDesign:
-    """One data condition. `phases` covers the whole roster, `inserted` names what this arm selects from it."""
+    """One data condition.
+
+    `inserted` names what this arm selects from the roster of the suite. `factors` has, for every perturbation of the
+    suite, the combinations among which its records are divided at random; one where nothing is randomized. `turn` rotates
+    the assignment of levels by that share of the records. A `filler` takes the records' places.
+    """
 
     name: str
     control: str | None
     models: tuple[str, ...]
     draws: int
     inserted: tuple[str, ...]
-    phases: Mapping[str, Phase]
-    renderings: Mapping[str, str]
-    positions: Mapping[str, str]
-    spacings: Mapping[str, str]
+    factors: Mapping[str, tuple[Factors, ...]]
+    turn: Fraction
+    filler: str
     train: TrainDesign
+
+    def phases(self, name: str) -> list[Phase]:
+        """The phases that the records of a perturbation may have in this arm."""
+        return sorted({each.phase for each in self.factors[name]})
+
+    def span(self, name: str) -> tuple[int, int]:
+        """The slots from the first to the last at which a copy of a perturbation may fall."""
+        bounds = [phase_slots(phase, self.train.slots) for phase in self.phases(name)]
+        return min(lo for lo, _ in bounds), max(hi for _, hi in bounds)
 
     def phase_ends(self) -> list[int]:
         """Steps at which the state has read everything of a phase that begins or ends inside the run."""
-        ends = {end for name in self.inserted for end in phase_slots(self.phases[name], self.train.slots)}
+        phases = {phase for name in self.inserted for phase in self.phases(name)}
+        ends = {end for phase in phases for end in phase_slots(phase, self.train.slots)}
         steps = {-(-end // self.train.batch) for end in ends}
         return sorted(step for step in steps if 0 < step < self.train.steps)
 
@@ -166,15 +201,33 @@ class Suite:
         flat |= {f"train.{key}": plain(value) for key, value in vars(arm.train).items() if key not in ("every", "also")}
         flat |= {f"model.{run.model}.{key}": value for key, value in vars(self.preset(run.model)).items()}
         flat[f"arm.{run.arm}.perturbations"] = list(arm.inserted)
+        flat[f"arm.{run.arm}.assignment"] = str(arm.turn)
+        flat[f"arm.{run.arm}.filler"] = arm.filler
         for name in arm.inserted:
             perturbation = self.perturbations[name]
-            flat[f"arm.{run.arm}.phase.{name}"] = [str(end) for end in arm.phases[name]]
-            flat[f"arm.{run.arm}.renderings.{name}"] = arm.renderings[name]
-            flat[f"arm.{run.arm}.position.{name}"] = arm.positions[name]
-            flat[f"arm.{run.arm}.spacing.{name}"] = arm.spacings[name]
-            for key in ("kind", "origin", "tokens", "length", "rename", "levels"):
+            flat |= {f"arm.{run.arm}.{key}.{name}": value for key, value in _factor_keys(arm.factors[name]).items()}
+            for key in (
+                "kind",
+                "origin",
+                "tokens",
+                "length",
+                "max_tokens",
+                "rename",
+                "levels",
+                "strata",
+                "cluster",
+                "templates",
+            ):
                 flat[f"perturbation.{name}.{key}"] = plain(getattr(perturbation, key))
         return flat
+
+
+def _factor_keys(factors: tuple[Factors, ...]) -> dict[str, Any]:
+    """The factors of a perturbation under the keys of an arm, or in one list where they are randomized."""
+    if len(factors) > 1:
+        return {"factors": plain([vars(each) for each in factors])}
+    keys = {"phase": "phase", "renderings": "rendering", "position": "position", "spacing": "spacing"}
+    return {key: plain(getattr(factors[0], name)) for key, name in keys.items()}
 
 
 def plain(value: Any) -> Any:

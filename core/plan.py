@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import console
 from .console import token_text
-from .design import ArmDesign, RunName, Suite, TrainDesign, phase_slots
+from .design import ArmDesign, RunName, Suite, TrainDesign
 from .models import ModelShape
+from .schemes import detectable
 
 GIB = 2**30
 RATE = """
@@ -25,8 +25,6 @@ for _ in range(40):
     best = min(best, time.perf_counter() - started)
 sys.stdout.write(str(2 * 512**3 / best))
 """
-
-POWER_Z = 1.959964 + 0.841621  # two-sided 5 %, power 80 %
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,19 @@ def shared_steps(a: ArmDesign, b: ArmDesign) -> int:
     slots = a.train.slots
     first = slots
     for name in {*a.inserted, *b.inserted}:
-        same = name in a.inserted and name in b.inserted
-        shaped = a.renderings[name] == b.renderings[name] and a.positions[name] == b.positions[name]
-        if same and shaped and a.phases == b.phases and a.spacings == b.spacings:
+        shared = name in a.inserted and name in b.inserted and _roster(a) == _roster(b)
+        if shared and [f.rendering for f in a.factors[name]] == [f.rendering for f in b.factors[name]]:
             continue
-        first = min([first, *(phase_slots(arm.phases[name], slots)[0] for arm in (a, b) if name in arm.inserted)])
+        first = min([first, *(arm.span(name)[0] for arm in (a, b) if name in arm.inserted)])
     return first // a.train.batch
+
+
+def _roster(arm: ArmDesign) -> object:
+    """What decides where every copy of an arm's roster lies."""
+    placed = {
+        name: [(each.phase, each.position, each.spacing) for each in each_of] for name, each_of in arm.factors.items()
+    }
+    return placed, arm.turn, arm.filler
 
 
 def full_runs(runs: list[PlannedRun]) -> float:
@@ -107,19 +112,6 @@ def tree_remark(runs: list[PlannedRun]) -> str:
 def slot_load(suite: Suite, arm: ArmDesign) -> float:
     """The share of an arm's slots that carry a copy."""
     return sum(suite.perturbations[name].copies for name in arm.inserted) / arm.train.slots
-
-
-def detectable(levels: Mapping[int, int]) -> dict[int, float]:
-    """Per level the smallest direct effect that is found in 4 of 5 studies at p < .05, in standard deviations.
-
-    Two groups of n and n₀ records: (z₀.₉₇₅ + z₀.₈) · √(1/n + 1/n₀).
-    """
-    held_out = levels.get(0, 0)
-    return {
-        level: POWER_Z * math.sqrt(1 / count + 1 / held_out) if held_out else math.nan
-        for level, count in levels.items()
-        if level
-    }
 
 
 @dataclass(frozen=True, kw_only=True)

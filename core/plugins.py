@@ -6,8 +6,7 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from .errors import CostarError
-from .suite import nearest
+from .errors import CostarError, nearest
 
 
 def plugin_names(package: str) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 
 def _to_float(value: Any) -> Any:
@@ -31,14 +32,36 @@ def _to_phase(value: Any) -> Any:
     raise ValueError("expected [a, b] with 0 ≤ a < b ≤ 1")
 
 
-def _to_levels(value: Any) -> Any:
+SCHEMES = ("hubble-large", "hubble-small", "hubble-wikipedia")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detect:
+    """Sizes that show an effect of `effect` standard deviations at each number of copies."""
+
+    effect: float
+    copies: tuple[int, ...]
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _to_levels(value: Any) -> str | Detect | dict[int, int]:
+    if isinstance(value, str) and value in SCHEMES:
+        return value
     if not isinstance(value, dict) or not value:
-        raise ValueError("expected a table of copies = records, like { 0 = 100, 1 = 12, 16 = 10 }")
+        raise ValueError(
+            f"expected {{ copies = records, … }} like {{ 0 = 100, 1 = 12 }}, {{ detect = …, copies = […] }}, or one of "
+            f"{', '.join(SCHEMES)}"
+        )
+    if "detect" in value:
+        return _to_detect(value)
     levels = {}
     for key, count in value.items():
         if not str(key).isdigit():
             raise ValueError(f"level {key!r}: expected a whole number of copies, 0 or more")
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        if not _is_count(count, 1):
             raise ValueError(f"level {key}: expected a whole number of records, 1 or more, not {count!r}")
         if int(key) in levels:
             raise ValueError(f"level {key}: expected each level once")
@@ -46,10 +69,20 @@ def _to_levels(value: Any) -> Any:
     return dict(sorted(levels.items()))
 
 
+def _to_detect(value: dict[str, Any]) -> Detect:
+    effect, copies = _to_float(value["detect"]), value.get("copies")
+    good = (
+        isinstance(copies, list) and copies and all(_is_count(c, 1) for c in copies) and len(set(copies)) == len(copies)
+    )
+    if set(value) != {"detect", "copies"} or not isinstance(effect, float) or not 0.01 <= effect <= 10 or not good:
+        raise ValueError("expected { detect = standard deviations from 0.01 to 10, copies = [1, 4, …] }")
+    return Detect(effect=effect, copies=tuple(copies or ()))
+
+
 Float = Annotated[float, BeforeValidator(_to_float), Field(allow_inf_nan=False)]
 Share = Annotated[Decimal, BeforeValidator(_to_decimal), Field(gt=0, lt=1)]
 PhaseSpec = Annotated[tuple[Decimal, Decimal], BeforeValidator(_to_phase)]
-LevelsSpec = Annotated[dict[int, int], BeforeValidator(_to_levels)]
+LevelsSpec = Annotated[str | Detect | dict[int, int], PlainValidator(_to_levels)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -89,6 +122,8 @@ class RecordsTable(Table):
     origin: Annotated[str, Field(alias="from")]
     tokens: Annotated[int, Field(ge=2)] | None = None
     length: Annotated[int, Field(ge=1, le=12)] | None = None
+    count: Count | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
     map: dict[str, str] = {}
 
 
@@ -98,6 +133,11 @@ class PerturbationTable(Table):
     levels: LevelsSpec
     phase: PhaseSpec = (Decimal(0), Decimal(1))
     licence: str | None = None
+    strata: list[str] = ["length"]
+    cluster: str | None = None
+    templates: dict[str, Annotated[str, Field(min_length=1)]] = {}
+    overlaps: list[str] = []
+    allow: dict[str, Annotated[str, Field(min_length=10)]] = {}
 
 
 class CheckpointsTable(Table):
@@ -135,12 +175,24 @@ Position = Literal["balanced", "start", "middle", "end"]
 Spacing = Literal["uniform", "even", "burst"]
 
 
+class FactorsTable(Table):
+    """What an arm randomizes per record: each key lists the values among which its records are divided."""
+
+    phase: list[PhaseSpec] = []
+    position: list[Position] = []
+    spacing: list[Spacing] = []
+    rendering: list[str] = []
+
+
 class ArmTable(TrainKeys):
     perturbations: list[str] | None = None
     phase: PhaseSpec | dict[str, PhaseSpec] | None = None
     renderings: dict[str, str] = {}
     position: Position | dict[str, Position] = "balanced"
     spacing: Spacing | dict[str, Spacing] = "uniform"
+    factors: FactorsTable = FactorsTable()
+    assignment: str = "suite"
+    filler: Literal["none", "base", "kin"] = "none"
     control: str | None = None
     models: list[str] | None = None
     draws: Count | None = None

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .design import RunName, Suite
-from .errors import CostarError
+from .errors import CostarError, nearest
 from .machine import Machine, load_machine
 from .models import presets
-from .suite import find_suite, load_suite, nearest
+from .suite import find_suite, load_suite
 from .workspace import Workspace, corpus_facts, write_text
 
 UNKNOWN_VOCABULARY = 50_304  # for estimates before a given tokenizer was read: the size that Hubble pads to

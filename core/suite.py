@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from . import schema
+from .arms import ArmReader, check_control, fractions
 from .design import (
     ArmDesign,
     CorpusDesign,
     EvalDesign,
     PerturbationDesign,
-    Phase,
     ReleaseDesign,
     Suite,
     TrainDesign,
     plain,
 )
-from .errors import CostarError, shorten
+from .errors import CostarError, nearest, shorten
 from .models import ModelPreset, presets
+from .schemes import detect_levels, scheme_levels
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
@@ -51,12 +49,6 @@ def find_suite(name: str) -> Path:
         expected=f"a path, or one of {', '.join(known)}",
         mend=f"give the path of your file, such as ./{name}.toml{nearest(name, known)}",
     )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """'; did you mean …?', or nothing when no known word is near."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def load_suite(path: Path) -> Suite:
@@ -169,10 +161,20 @@ class _Builder:
         perturbations = {
             name: self._perturbation(name, i, table) for i, (name, table) in enumerate(spec.perturbation.items())
         }
+        for name, design in perturbations.items():
+            for other in design.overlaps:
+                if other not in perturbations:
+                    raise self.fail(
+                        f"[perturbation.{name}] overlaps",
+                        found=other,
+                        expected=f"one of {', '.join(perturbations)}",
+                        mend=f"correct the name{nearest(other, perturbations)}",
+                    )
         train = self._train(spec.train)
-        arms = {name: self._arm(name, table, train, perturbations) for name, table in spec.arm.items()}
+        reader = ArmReader(spec=spec, perturbations=perturbations, fail=self.fail)
+        arms = {name: self._arm(reader, name, table, train) for name, table in spec.arm.items()}
         for arm in arms.values():
-            self._check_control(arm, arms)
+            check_control(arm, arms, self.fail)
         for name in spec.release.arms:
             if name not in arms or arms[name].control is None:
                 treated = [arm.name for arm in arms.values() if arm.control]
@@ -252,12 +254,51 @@ class _Builder:
             origin=table.records.origin,
             tokens=table.records.tokens,
             length=table.records.length,
+            max_tokens=table.records.max_tokens,
             rename=table.records.map,
-            levels=table.levels,
-            home=_fractions(table.phase),
+            levels=self._levels(f"[perturbation.{name}]", table),
+            home=fractions(table.phase),
             licence=table.licence
             or {"generator": "CC0-1.0", "corpus": "as the source document"}.get(table.records.origin, "not stated"),
+            strata=tuple(table.strata),
+            cluster=table.cluster,
+            templates=table.templates,
+            overlaps=tuple(table.overlaps),
+            allow=table.allow,
         )
+
+    def _levels(self, key: str, table: schema.PerturbationTable) -> dict[int, int]:
+        """The counts of a scheme, of a wanted effect, or as written; they must add up to a declared count."""
+        count = table.records.count
+        if isinstance(table.levels, str):
+            if count is None:
+                raise self.fail(
+                    f"{key} levels",
+                    found=f'"{table.levels}" without a number of records',
+                    expected="records = { …, count = N } as well",
+                    mend="add count, or write the levels out",
+                )
+            return scheme_levels(table.levels, count)
+        if isinstance(table.levels, schema.Detect):
+            levels = detect_levels(table.levels.effect, table.levels.copies)
+        else:
+            levels = table.levels
+        total = sum(levels.values())
+        if (count is not None and total > count) or (
+            count is not None and isinstance(table.levels, dict) and total != count
+        ):
+            raise self.fail(
+                f"{key} levels",
+                found=f"{total:,} records",
+                expected=f"{count:,}, the count of the records",
+                mend="correct the levels or the count",
+            )
+        return levels
+
+    def _arm(self, reader: ArmReader, name: str, table: schema.ArmTable, train: TrainDesign) -> ArmDesign:
+        if table.models:
+            self._check_models(f"[arm.{name}] models", table.models)
+        return reader.read(name, table, self._train(table, train))
 
     def _train(self, table: schema.TrainKeys, base: TrainDesign | None = None) -> TrainDesign:
         values: dict[str, Any] = dict(vars(base)) if base else {}
@@ -280,112 +321,3 @@ class _Builder:
                     "[train] checkpoints.also", found=step, expected=f"at most {values['steps']}", mend="correct it"
                 )
         return TrainDesign(**values)
-
-    def _arm(
-        self, name: str, table: schema.ArmTable, train: TrainDesign, perturbations: Mapping[str, PerturbationDesign]
-    ) -> ArmDesign:
-        key = f"[arm.{name}]"
-        patterns = ["*"] if table.perturbations is None else table.perturbations
-        for pattern in patterns:
-            if not fnmatch.filter(perturbations, pattern):
-                if pattern == "*":
-                    continue
-                raise self.fail(
-                    f"{key} perturbations",
-                    found=pattern,
-                    expected=f"one of {', '.join(perturbations)}",
-                    mend=f"correct the name{nearest(pattern, perturbations)}",
-                )
-        inserted = tuple(p for p in perturbations if any(fnmatch.fnmatch(p, pattern) for pattern in patterns))
-        phases = {p: design.home for p, design in perturbations.items()}
-        if isinstance(table.phase, tuple):
-            phases |= {p: _fractions(table.phase) for p in inserted}
-        elif table.phase is not None:
-            self._check_perturbations(f"{key} phase", table.phase, perturbations)
-            phases |= {p: _fractions(phase) for p, phase in table.phase.items()}
-        self._check_perturbations(f"{key} renderings", table.renderings, perturbations)
-        if table.models:
-            self._check_models(f"{key} models", table.models)
-        control = table.control if table.control is not None else ("standard" if name != "standard" else "none")
-        return ArmDesign(
-            name=name,
-            control=None if control == "none" else control,
-            models=tuple(table.models or self.spec.suite.models),
-            draws=table.draws or self.spec.suite.draws,
-            inserted=inserted,
-            phases=phases,
-            renderings={p: table.renderings.get(p, "") for p in perturbations},
-            positions=self._spread(f"{key} position", table.position, inserted, perturbations, "balanced"),
-            spacings=self._spread(f"{key} spacing", table.spacing, inserted, perturbations, "uniform"),
-            train=self._train(table, train),
-        )
-
-    def _spread(
-        self,
-        key: str,
-        given: str | Mapping[str, str],
-        inserted: Iterable[str],
-        perturbations: Mapping[str, PerturbationDesign],
-        default: str,
-    ) -> dict[str, str]:
-        """A choice for what the arm inserts, or a table per perturbation; the others keep the default."""
-        if isinstance(given, str):
-            return dict.fromkeys(perturbations, default) | dict.fromkeys(inserted, given)
-        self._check_perturbations(key, given, perturbations)
-        return dict.fromkeys(perturbations, default) | dict(given)
-
-    def _check_perturbations(
-        self, key: str, names: Iterable[str], perturbations: Mapping[str, PerturbationDesign]
-    ) -> None:
-        for name in names:
-            if name not in perturbations:
-                raise self.fail(
-                    key,
-                    found=name,
-                    expected=f"one of {', '.join(perturbations)}",
-                    mend=f"correct the name{nearest(name, perturbations)}",
-                )
-
-    def _check_control(self, arm: ArmDesign, arms: Mapping[str, ArmDesign]) -> None:
-        if arm.control is None:
-            return
-        for key, names in (("models", arm.models), ("models", arms[arm.control].models if arm.control in arms else ())):
-            if len(set(names)) < len(names):
-                raise self.fail(
-                    f"[arm.{arm.name}] {key}", found=", ".join(names), expected="each model once", mend="correct it"
-                )
-        if arm.control == arm.name or (arm.control in arms and arms[arm.control].control == arm.name):
-            raise self.fail(
-                f"[arm.{arm.name}] control",
-                found=arm.control,
-                expected="another arm, whose control is not this one",
-                mend='name another control, or say control = "none"',
-            )
-        if arm.control not in arms:
-            raise self.fail(
-                f"[arm.{arm.name}] control",
-                found=arm.control,
-                expected=f'one of {", ".join(a for a in arms if a != arm.name)}, or "none"',
-                mend=f'correct the name, add [arm.{arm.control}], or say control = "none"{nearest(arm.control, arms)}',
-            )
-        control = arms[arm.control]
-        differing = [
-            f"{key} ({getattr(arm.train, key)} against {getattr(control.train, key)})"
-            for key in vars(arm.train)
-            if key not in ("every", "also") and getattr(arm.train, key) != getattr(control.train, key)
-        ]
-        if missing := set(arm.models) - set(control.models):
-            differing.append(f"models ({', '.join(sorted(missing))} not in the control)")
-        if arm.draws > control.draws:
-            differing.append(f"draws ({arm.draws} against {control.draws})")
-        if differing:
-            raise self.fail(
-                f"[arm.{arm.name}]",
-                found=f"differs from its control {control.name!r} in {'; '.join(differing)}",
-                expected="a pair that differs in its insertions only",
-                mend='give both arms the same keys, name another control, or say control = "none"',
-            )
-
-
-def _fractions(phase: tuple[Decimal, Decimal]) -> Phase:
-    return Fraction(phase[0]), Fraction(phase[1])

@@ -233,6 +233,18 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def work_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder of this process alone: workers that outlive a killed build cannot write into the next one."""
+    remove_leftovers(folder)
+    work = folder / f".work-{os.getpid()}"
+    work.mkdir(parents=True)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def output_lock(folder: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """The right to write `folder`. A second writer is refused with the name of the first, or waits if `wait`.
 

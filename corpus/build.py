@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,9 +25,9 @@ from ..core.workspace import (
     finish_step,
     is_current,
     read_marker,
-    remove_leftovers,
     replacing,
     start_step,
+    work_folder,
     write_json,
 )
 from .decontaminate import WordGrams
@@ -37,18 +36,6 @@ from .store import TokenStore, token_dtype, write_bin, write_idx
 from .tokenizer import Tokenizer, train_bpe
 
 MEND = "run `costar corpus`"
-
-
-@contextlib.contextmanager
-def _work_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder of this process alone: workers that outlive a killed build cannot write into the next one."""
-    remove_leftovers(folder)
-    work = folder / f".work-{os.getpid()}"
-    (work / "parts").mkdir(parents=True)
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _refuse_other(made: Path, path: Path, what: str, protected: Sequence[str]) -> None:
@@ -78,7 +65,8 @@ def build_documents(
         return False
     console.say(f"corpus     reading {len(items):,} files of {design.source}")
     path, facts_path = folder / "documents.parquet", folder / "source.json"
-    with _work_folder(folder) as work:
+    with work_folder(folder) as work:
+        (work / "parts").mkdir()
         made = write_documents(work / "new.parquet", design, suite.seed, items, work / "parts", workers)
         _refuse_other(made, path, "documents", protected)
         start_step(folder, "documents")
@@ -178,7 +166,14 @@ class TokenWriter(PipelineStep):
             for batch in _batches(data, 256):
                 kept = [d for d in batch if not len(grams.shared(d.text))]
                 dropped += [d.id for d in batch if d not in kept]
-                for ids in tokenizer.encode_batch([d.text for d in kept]):
+                for document, ids in zip(kept, tokenizer.encode_batch([d.text for d in kept]), strict=True):
+                    if tokenizer.eos_id in ids:
+                        raise CostarError(
+                            f"document {document.id}",
+                            found=f"the end-of-document id {tokenizer.eos_id} inside the text",
+                            expected="that id at the ends of documents only",
+                            mend=f"mark {self.eos!r} as special in the tokenizer's file, so that text is not read as it",
+                        )
                     ids.append(tokenizer.eos_id)
                     out.write(np.array(ids, dtype).tobytes())
                     sizes.append(len(ids))
@@ -216,7 +211,8 @@ def build_store(suite: Suite, folder: Path, records: Path, workers: int, protect
     inputs = sha256_json([documents, sha256_file(folder / "tokenizer.json"), sorted(others), design.sequence_length])
     if is_current(folder, inputs, "tokens"):
         return False
-    with _work_folder(folder) as work:
+    with work_folder(folder) as work:
+        (work / "parts").mkdir()
         pipeline = [
             BaseReader(str(folder / "documents.parquet")),
             TokenWriter(str(work / "parts"), str(folder / "tokenizer.json"), design.eos, others),

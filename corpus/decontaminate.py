@@ -20,20 +20,14 @@ WORD = re.compile(r"\w+")
 BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
-class WordGrams:
-    """Finds texts that share an n-gram with any of the records given."""
+class WordHasher:
+    """Texts as hashes of their words; remembers the words it has seen."""
 
-    def __init__(self, records: Iterable[str]):
+    def __init__(self) -> None:
         self._words: dict[str, int] = {}
-        grams: dict[int, list[U64]] = {}
-        for text in records:
-            hashes = self._hashed(text)
-            size = min(N, len(hashes))
-            if size >= LEAST:
-                grams.setdefault(size, []).append(rolling(hashes, size))
-        self._grams = {size: np.unique(np.concatenate(parts)) for size, parts in grams.items()}
 
-    def _hashed(self, text: str) -> U64:
+    def words(self, text: str) -> U64:
+        """The hash of every word of a text, in order."""
         words = self._words
         values = []
         for word in WORD.findall(text.lower()):
@@ -41,6 +35,20 @@ class WordGrams:
                 words[word] = keyed_hash("word", word)
             values.append(words[word])
         return np.array(values, np.uint64)
+
+
+class WordGrams:
+    """Finds texts that share an n-gram with any of the records given."""
+
+    def __init__(self, records: Iterable[str]):
+        self._hashed = WordHasher().words
+        grams: dict[int, list[U64]] = {}
+        for text in records:
+            hashes = self._hashed(text)
+            size = min(N, len(hashes))
+            if size >= LEAST:
+                grams.setdefault(size, []).append(rolling(hashes, size))
+        self._grams = {size: np.unique(np.concatenate(parts)) for size, parts in grams.items()}
 
     def shared(self, text: str) -> U64:
         """The hashes of the records' n-grams that occur in a text."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core.design import ArmDesign, Suite
+from ..core.design import ArmDesign, RunName, Suite
 from ..core.errors import CostarError
 from ..core.parquet import read_table, write_rows
 from ..core.workspace import Workspace, changed_files, finish_step, output_lock, start_step
@@ -52,7 +52,12 @@ class Scores:
     perturbation: dict[str, str]
     cluster: dict[str, str]
     stratum: dict[str, str]
-    levels: dict[int, dict[str, int]]
+    levels: dict[tuple[str, int], dict[str, int]]
+
+    def levels_of(self, run: str) -> dict[str, int]:
+        """The level of every record in the arm and draw of a run."""
+        name = RunName.parse(run)
+        return self.levels[(name.arm, name.draw)]
 
     def steps(self, run: str) -> list[int]:
         return sorted(self.values.get(run, {}))
@@ -87,10 +92,10 @@ def load_scores(suite: Suite, workspace: Workspace) -> Scores:
                 if stretch.after < step <= stretch.upto:
                     values[run][step] = {measure: dict(found) for measure, found in measures.items()}
     assignments = read_table(workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
-    levels: dict[int, dict[str, int]] = defaultdict(dict)
-    columns = (assignments.column(name).to_pylist() for name in ("draw", "record_id", "level"))
-    for draw, record_id, level in zip(*columns, strict=True):
-        levels[draw][record_id] = level
+    levels: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+    columns = (assignments.column(name).to_pylist() for name in ("arm", "draw", "record_id", "level"))
+    for arm, draw, record_id, level in zip(*columns, strict=True):
+        levels[(arm, draw)][record_id] = level
     return Scores(
         values=values,
         perturbation={row["record_id"]: row["perturbation"] for row in rows},
@@ -146,7 +151,9 @@ def all_effects(suite: Suite, scores: Scores) -> Iterator[dict[str, Any]]:
             if arm.control:
                 control = suite.arms[arm.control]
                 for perturbation in arm.inserted:
-                    yield from _pair_effects(_contrast(scores, arm, control, model, perturbation), scores)
+                    contrast = _contrast(scores, arm, control, model, perturbation)
+                    filled = arm.filler != "none"
+                    yield from (_displacement if filled else _pair_effects)(contrast, scores)
             if not arm.inserted:
                 for perturbation in suite.perturbations:
                     treated = tuple(f"{arm.name}.{model}.d{draw}" for draw in range(arm.draws))
@@ -174,11 +181,11 @@ def timing_pairs(suite: Suite) -> list[tuple[ArmDesign, ArmDesign, str]]:
             if len(a.inserted) != 1 or a.inserted != b.inserted or a.train != b.train:
                 continue
             name = a.inserted[0]
-            alike = all(
-                getattr(a, key)[name] == getattr(b, key)[name] for key in ("renderings", "positions", "spacings")
-            )
-            if alike and a.phases[name] != b.phases[name]:
-                later, earlier = (a, b) if a.phases[name] > b.phases[name] else (b, a)
+            if len(a.factors[name]) > 1 or len(b.factors[name]) > 1 or (a.turn, a.filler) != (b.turn, b.filler):
+                continue
+            one, other = a.factors[name][0], b.factors[name][0]
+            if one != other and replace(one, phase=other.phase) == other:
+                later, earlier = (a, b) if one.phase > other.phase else (b, a)
                 found.append((later, earlier, name))
     return found
 
@@ -198,8 +205,8 @@ class Cells:
     records: dict[int, int]
 
 
-def _cells(scores: Scores, contrast: Contrast, step: int) -> Iterator[Cells]:
-    """Measures that cover the same records share a group."""
+def _cells(scores: Scores, contrast: Contrast, step: int, *, pooled: bool = False) -> Iterator[Cells]:
+    """Measures that cover the same records share a group. `pooled` puts every record in one cell, under level 0."""
     groups: dict[tuple[str, ...], list[Measure]] = defaultdict(list)
     first = scores.values[contrast.treated[0]][step]
     for measure in sorted(first):
@@ -212,11 +219,11 @@ def _cells(scores: Scores, contrast: Contrast, step: int) -> Iterator[Cells]:
         clusters: dict[int, list[str]] = defaultdict(list)
         strata: dict[int, list[str]] = defaultdict(list)
         for number, treated in enumerate(contrast.treated):
-            draw = int(treated.rsplit(".d", 1)[1])
+            levels = scores.levels_of(treated)
             own = scores.values[treated][step]
             other = scores.values[contrast.control[number]][step] if contrast.control else None
             for record in ids:
-                level = scores.levels[draw][record]
+                level = 0 if pooled else levels[record]
                 row = [own[m][record] - (other[m][record] if other else 0.0) for m in measures]
                 values[level].append(row)
                 clusters[level].append(scores.cluster[record])
@@ -294,6 +301,7 @@ def _pair_effects(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]
 
 
 def _placebo(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]]:
+    """What the labels of levels find in a run that inserts nothing."""
     for step in _common_steps(scores, contrast):
         for cells in _cells(scores, contrast, step):
             rows: list[dict[str, Any]] = []
@@ -304,14 +312,26 @@ def _placebo(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]]:
             yield from _adjusted(rows)
 
 
-def _timing(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]]:
+def _mean_effects(
+    estimand: str, contrast: Contrast, scores: Scores, *, pooled: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Treated − control at every level, or over all records at once."""
     for step in _common_steps(scores, contrast):
-        for cells in _cells(scores, contrast, step):
+        for cells in _cells(scores, contrast, step, pooled=pooled):
             rows: list[dict[str, Any]] = []
             for level, data in cells.by_level.items():
                 statistics = _mean_statistics(data, (contrast.perturbation, level))
-                rows += _rows("timing", contrast, cells, level, step, statistics)
+                rows += _rows(estimand, contrast, cells, level, step, statistics)
             yield from _adjusted(rows)
+
+
+def _timing(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]]:
+    return _mean_effects("timing", contrast, scores)
+
+
+def _displacement(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]]:
+    """Filler − control: what the loss of base text does to records, none of which either arm reads."""
+    return _mean_effects("displacement", contrast, scores, pooled=True)
 
 
 def _adjusted(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:

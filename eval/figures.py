@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.design import Suite, phase_slots
+from ..core.design import Suite
 from ..core.workspace import replacing, write_text
 from .effects import Measure, Scores
 from .stats import LEAST_CLUSTERS, bootstrap_means, cluster_values, percentile_interval
@@ -47,7 +47,7 @@ def point(
     for draw in range(draws):
         found = scores.values.get(f"{arm}.{model}.d{draw}", {}).get(step, {}).get(measure, {})
         for record, value in sorted(found.items()):
-            if scores.perturbation[record] == perturbation and scores.levels[draw][record] == level:
+            if scores.perturbation[record] == perturbation and scores.levels[(arm, draw)][record] == level:
                 values.append([value])
                 clusters.append(scores.cluster[record])
     if not values:
@@ -128,7 +128,7 @@ def draw_path(
         _line(ax, [p.step for p in own], own, palette[arm], arm)
     for arm in arms:
         design = suite.arms[arm]
-        lo, hi = phase_slots(design.phases[perturbation], design.train.slots)
+        lo, hi = design.span(perturbation)
         if perturbation in design.inserted and (lo, hi) != (0, design.train.slots):
             ax.axvspan(lo / design.train.batch, hi / design.train.batch, color=palette[arm], alpha=0.10, linewidth=0)
     ax.set_xlim(0, None)

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 import pyarrow.compute as pc
 
-from ..core.design import Suite, phase_slots
+from ..core.design import Suite
 from ..core.errors import CostarError
 from ..core.hashing import keyed_hash
 from ..core.parquet import read_table
@@ -201,7 +201,7 @@ def _retention_rows(suite: Suite, summary: Summary) -> list[list[str]]:
         design = suite.arms[arm]
         if name not in design.inserted:
             continue
-        end = -(-phase_slots(design.phases[name], design.train.slots)[1] // design.train.batch)
+        end = -(-design.span(name)[1] // design.train.batch)
         for level in summary.levels[1:]:
             acquired = summary.effect("total", "nll_token", level, treated=f"{arm}.", step=end)
             kept = summary.effect("total", "nll_token", level, treated=f"{arm}.")
@@ -251,7 +251,7 @@ def _browser_data(
     records = read_table(workspace.insertion / "records.parquet", mend="run `costar corpus` again").to_pylist()
     sides = [f"{arm}.{summary.model}.d0" for arm in (control, treated)]
     ledgers = [_last_ledger(workspace, run, suite.arms[arm].train.steps) for run, arm in zip(sides, (control, treated))]
-    levels = scores.levels[0]
+    levels = scores.levels[(treated, 0)]
     cells: dict[tuple[str, int], list[str]] = {}
     table = []
     for record in records:

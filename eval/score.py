@@ -67,7 +67,10 @@ class Measurer:
             for row in records.to_pylist()
         )
         inserted = {
-            name: frozenset(arm.renderings[name] for arm in self.suite.arms.values() if name in arm.inserted) - {""}
+            name: frozenset(
+                each.rendering for arm in self.suite.arms.values() if name in arm.inserted for each in arm.factors[name]
+            )
+            - {""}
             for name in self.suite.perturbations
         }
         return Context(

@@ -75,7 +75,11 @@ def summarize(suite: Suite, workspace: Workspace, scores: Scores | None = None) 
             hits: list[float] = []
             for draw, found in enumerate(last):
                 assert found is not None
-                ids = [r for r, p in scores.perturbation.items() if p == name and scores.levels[draw][r] == level]
+                ids = [
+                    r
+                    for r, p in scores.perturbation.items()
+                    if p == name and scores.levels[(arm.name, draw)][r] == level
+                ]
                 likelihood = found.get(("likelihood", "", "nll_token"), {})
                 exact = found.get(("extraction", f"prefix={prefix}", "extracted"), {})
                 values += [likelihood[r] for r in ids if r in likelihood]
@@ -172,7 +176,7 @@ def main_treated(suite: Suite, summary: Summary) -> str | None:
 def _is_timing(suite: Suite, arm: str) -> bool:
     """Whether an arm inserts in a part of the training only."""
     design = suite.arms[arm]
-    return any(design.phases[name][0] > 0 or design.phases[name][1] < 1 for name in design.inserted)
+    return any(design.span(name) != (0, design.train.slots) for name in design.inserted)
 
 
 def placebo_text(summary: Summary) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from ..core.errors import CostarError
 from ..core.hashing import keyed_hash
@@ -19,14 +20,20 @@ class Cluster:
 
 
 def assign_levels(
-    clusters: Sequence[Cluster], levels: Mapping[int, int], *, key: tuple[int, int, str], place: str
+    clusters: Sequence[Cluster],
+    levels: Mapping[int, int],
+    *,
+    key: tuple[int, int, str],
+    place: str,
+    turn: Fraction = Fraction(0),
 ) -> dict[str, int]:
     """The level of each cluster.
 
     Within a stratum the clusters are sorted by keyed hash and cut at the quotas, highest level first, so that a new
     cluster changes at most (number of levels − 1) others of its stratum and a raised level only adds copies; rounding of
-    the quotas may move a record at a border of another stratum. `key` is (suite seed,
-    draw, perturbation).
+    the quotas may move a record at a border of another stratum. `key` is (suite seed, draw, perturbation). A `turn` of
+    k/n begins the sorted clusters at the k-th of n parts: over the n turns every record passes through the levels (a
+    Latin square of n equal parts), and half a turn swaps inserted and held-out records where both are half.
 
     Raises:
         CostarError: the levels' counts are not the number of records, or whole clusters do not fit the quotas.
@@ -46,6 +53,8 @@ def assign_levels(
     assigned: dict[str, int] = {}
     for stratum in sorted(strata):
         members = sorted(strata[stratum], key=lambda cluster: keyed_hash(*key, "level", cluster.name))
+        first = len(members) * turn.numerator // turn.denominator
+        members = members[first:] + members[:first]
         quotas = stratum_quotas(remaining, sum(cluster.size for cluster in members))
         for cluster in members:
             level = next((lvl for lvl, room in quotas.items() if room >= cluster.size), None)
@@ -70,3 +79,15 @@ def stratum_quotas(remaining: Mapping[int, int], size: int) -> dict[int, int]:
     for level in rests[: size - sum(exact.values())]:
         exact[level] += 1
     return exact
+
+
+def divide_evenly(clusters: Sequence[Cluster], parts: int, key: tuple[int | str, ...]) -> dict[str, int]:
+    """The part in [0, parts) of each cluster: sorted by keyed hash and cut into parts as equal as whole clusters allow."""
+    total = sum(cluster.size for cluster in clusters)
+    room = [total // parts + (number < total % parts) for number in range(parts)]
+    assigned: dict[str, int] = {}
+    for cluster in sorted(clusters, key=lambda cluster: keyed_hash(*key, cluster.name)):
+        part = next((n for n in range(parts) if room[n] >= cluster.size), max(range(parts), key=room.__getitem__))
+        room[part] -= cluster.size
+        assigned[cluster.name] = part
+    return assigned

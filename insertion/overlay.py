@@ -14,12 +14,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..core.errors import CostarError
 from ..core.parquet import read_table
 from ..core.workspace import Workspace, check_files, corpus_facts
 from ..corpus.store import TokenStore
 from .order import Order
+from .renderings import Texts, rendering_rows
 
 MEND = "run `costar insert` again"
+CHUNK = 65_536
+HASHED = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,23 @@ class Edits:
     slots: NDArray[np.int64]
     begins: NDArray[np.int64]
     offsets: NDArray[np.int64]
-    payload: NDArray[np.int64]
+    payload: NDArray[np.int32]
 
     def sha256(self) -> str:
         """A hash of everything that the edits change, and of nothing else."""
         state = hashlib.sha256()
         for array in (self.slots, self.begins, self.offsets, self.payload):
-            state.update(np.ascontiguousarray(array, "<i8").tobytes())
+            for first in range(0, len(array), HASHED):
+                state.update(np.ascontiguousarray(array[first : first + HASHED], "<i8").tobytes())
         return state.hexdigest()
+
+
+def windows(tokens: NDArray[Any], length: int) -> NDArray[Any]:
+    """A view of a token stream as its sequences [S, L+1] at stride L: neighbours share a token, nothing is copied."""
+    size = max((len(tokens) - 1) // length, 0)
+    return np.lib.stride_tricks.as_strided(
+        tokens, (size, length + 1), (length * tokens.itemsize, tokens.itemsize), writeable=False
+    )
 
 
 class Overlay:
@@ -44,11 +57,11 @@ class Overlay:
 
     def __init__(self, store: TokenStore, length: int, order: Order, edits: Edits):
         self.store, self.length, self.order, self.edits = store, length, order, edits
-        self._stride = np.arange(length + 1)
+        self._windows = windows(store.tokens, length)
 
     def base(self, sequences: NDArray[np.int64]) -> NDArray[Any]:
         """The base sequences [n, L+1], unedited."""
-        rows: NDArray[Any] = self.store.tokens[np.asarray(sequences, np.int64)[:, None] * self.length + self._stride]
+        rows: NDArray[Any] = self._windows[np.asarray(sequences, np.int64)]
         return rows
 
     def sequences(self, slots: NDArray[np.int64]) -> NDArray[Any]:
@@ -67,32 +80,54 @@ class Overlay:
 
 
 def read_edits(exposures: pa.Table, renderings: pa.Table, eos: int) -> Edits:
-    """The edits of an exposures table: EOS unless a document starts there, the record's ids, EOS."""
-    ids: dict[tuple[str, str], NDArray[np.int64]] = {}
-    keys = zip(renderings.column("record_id").to_pylist(), renderings.column("rendering").to_pylist(), strict=True)
-    lists = renderings.column("token_ids").combine_chunks()
-    values, ends = lists.values.to_numpy(), lists.offsets.to_numpy()
-    for number, key in enumerate(keys):
-        ids[key] = values[ends[number] : ends[number + 1]]
-    columns = [exposures.column(name).to_pylist() for name in ("record_id", "rendering", "at_boundary")]
+    """The edits of an exposures table: EOS unless a document starts there, the record's ids, EOS.
+
+    Raises:
+        CostarError: an exposure of a rendering that is not there.
+    """
+    rows = rendering_rows(exposures, renderings)
+    if (rows < 0).any():
+        missing = exposures.slice(int(np.flatnonzero(rows < 0)[0]), 1).to_pylist()[0]
+        raise CostarError(
+            "renderings.parquet",
+            found=f"no {missing['rendering']} of {missing['record_id']}",
+            expected="every rendering that the exposures name",
+            mend=MEND,
+        )
     slots = exposures.column("slot").to_numpy()
     order = np.argsort(slots, kind="stable")
-    end = np.array([eos])
-    pieces = []
-    for record_id, rendering, at_boundary in zip(*columns, strict=True):
-        record = ids[(record_id, rendering)]
-        pieces.append(np.concatenate([record, end] if at_boundary else [end, record, end]))
-    begins = exposures.column("start").to_numpy().astype(np.int64) - ~np.array(columns[2], dtype=bool)
-    pieces = [pieces[i] for i in order]
-    offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces], dtype=np.int64)])
-    payload = np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, np.int64)
-    return Edits(slots[order], begins[order], offsets.astype(np.int64), payload)
+    slots, rows = slots[order], rows[order]
+    before = (~exposures.column("at_boundary").combine_chunks().to_numpy(zero_copy_only=False))[order].astype(np.int64)
+    begins = exposures.column("start").to_numpy().astype(np.int64)[order] - before
+    texts = Texts.of(renderings)
+    lengths = texts.lengths(rows)
+    offsets = np.concatenate([[0], np.cumsum(lengths + before + 1)])
+    payload = np.full(offsets[-1], eos, np.int32)
+    for first in range(0, len(rows), CHUNK):
+        part = slice(first, first + CHUNK)
+        within = ranges(lengths[part])
+        target = np.repeat(offsets[:-1][part] + before[part], lengths[part]) + within
+        payload[target] = texts.values[np.repeat(texts.ends[rows[part]], lengths[part]) + within]
+    return Edits(slots, begins, offsets, payload)
+
+
+def ranges(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0 … n − 1 for every length n, one after the other."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
 
 
 def read_exposures(workspace: Workspace, arm: str, draw: int) -> pa.Table:
     """The exposures of an arm and draw, from its finished Parquet file."""
     check_files(workspace.insertion, "insert", mend=MEND)
     return read_table(workspace.exposures(arm, draw) / "exposures.parquet", mend=MEND)
+
+
+def read_renderings(workspace: Workspace) -> pa.Table:
+    """Every text that an exposure may be written in: of records, and of the fillers that take their places."""
+    columns = ["record_id", "rendering", "token_ids"]
+    paths = [workspace.insertion / name for name in ("renderings.parquet", "fillers.parquet")]
+    return pa.concat_tables([read_table(path, mend=MEND, columns=columns) for path in paths if path.is_file()])
 
 
 def open_overlay(workspace: Workspace, arm: str, draw: int, *, seed: int, length: int, eos: int) -> Overlay:
@@ -103,8 +138,7 @@ def open_overlay(workspace: Workspace, arm: str, draw: int, *, seed: int, length
     """
     check_files(workspace.corpus, "tokens", mend="run `costar corpus` again")
     store = TokenStore.open(workspace.corpus)
-    renderings = read_table(workspace.insertion / "renderings.parquet", mend=MEND)
-    edits = read_edits(read_exposures(workspace, arm, draw), renderings, eos)
+    edits = read_edits(read_exposures(workspace, arm, draw), read_renderings(workspace), eos)
     return Overlay(store, length, Order(seed=seed, draw=draw, size=store.sequences(length)), edits)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..core.design import ArmDesign, Phase, Suite, phase_slots
@@ -44,60 +46,70 @@ def record_key(seed: int, draw: int, record_id: str) -> int:
     return keyed_hash(seed, draw, "record", record_id)
 
 
-def make_roster(
-    record_ids: Sequence[str],
-    ordinals: NDArray[np.int64],
-    levels: NDArray[np.int64],
-    lo: NDArray[np.int64],
-    hi: NDArray[np.int64],
-    *,
-    seed: int,
-    draw: int,
-    spacing: Sequence[str] = (),
-) -> Roster:
-    """All copies of the records given (arrays [records]), sorted by rank: narrow phases first, then the suite's order."""
+@dataclass(frozen=True)
+class Copies:
+    """Every copy of a suite's records, by the order of their perturbations, then by keyed hash: record number, copy
+    number, key, hash of the record. Arms that share an assignment share it."""
+
+    record: NDArray[np.int64]
+    copy: NDArray[np.int64]
+    key: U64
+    record_hash: U64
+
+
+def sorted_copies(
+    record_ids: Sequence[str], ordinals: NDArray[np.int64], levels: NDArray[np.int64], *, seed: int, draw: int
+) -> Copies:
+    """The copies of the records given (arrays [records]): ordinal, mix64(key, "rank"), record id, copy."""
     hashes = np.array([record_key(seed, draw, record_id) for record_id in record_ids], np.uint64)
-    by_id = np.empty(len(record_ids), np.int64)
-    by_id[np.argsort(np.array(record_ids, dtype=object), kind="stable")] = np.arange(len(record_ids))
-    record = np.repeat(np.arange(len(record_ids)), levels)
-    first = np.cumsum(levels) - levels
-    copy = np.arange(len(record)) - np.repeat(first, levels)
+    by_id = pc.sort_indices(pa.array(record_ids, pa.string())).to_numpy().astype(np.int64)
+    each = levels[by_id]
+    record = np.repeat(by_id, each)
+    copy = np.arange(len(record)) - np.repeat(np.cumsum(each) - each, each)
     key = mix64(hashes[record], copy.astype(np.uint64))
-    spaced = np.array(spacing or ["uniform"] * len(record_ids), object)
-    first_u = first_proposals(key, hashes[record], copy, spaced[record])
-    width = (hi - lo)[record]
-    order = np.lexsort((copy, by_id[record], mix64(key, RANK_SALT), ordinals[record], width))
-    record, copy, key, first_u = record[order], copy[order], key[order], first_u[order]
-    return Roster(record=record, copy=copy, key=key, first=first_u, lo=lo[record], hi=hi[record])
+    order = stable_order(mix64(key, RANK_SALT))
+    order = order[np.argsort(ordinals[record[order]].astype(np.uint16), kind="stable")]
+    record = record[order]
+    return Copies(record=record, copy=copy[order], key=key[order], record_hash=hashes[record])
 
 
-def first_proposals(key: U64, record_hash: U64, copy: NDArray[np.int64], spacing: NDArray[np.object_]) -> U64:
+def stable_order(values: U64) -> NDArray[np.int64]:
+    """A stable argsort: the fast unstable one, unless two of the values are equal."""
+    order = np.argsort(values)
+    ordered = values[order]
+    return np.argsort(values, kind="stable") if (ordered[1:] == ordered[:-1]).any() else order
+
+
+def make_roster(copies: Copies, lo: NDArray[np.int64], hi: NDArray[np.int64], spacing: NDArray[np.object_]) -> Roster:
+    """Copies in the order of their ranks, narrow phases first; `lo`, `hi` and `spacing` are per record."""
+    widths = hi - lo
+    record, copy, key, hashes = copies.record, copies.copy, copies.key, copies.record_hash
+    sizes, size = np.unique(widths, return_inverse=True)
+    if len(sizes) > 1:
+        order = np.argsort(size[record].astype(np.uint16), kind="stable")
+        record, copy, key, hashes = record[order], copy[order], key[order], hashes[order]
+    first = first_proposals(key, hashes, copy, spacing, record)
+    return Roster(record=record, copy=copy, key=key, first=first, lo=lo[record], hi=hi[record])
+
+
+def first_proposals(
+    key: U64, record_hash: U64, copy: NDArray[np.int64], spacing: NDArray[np.object_], record: NDArray[np.int64]
+) -> U64:
     """The uint64 u behind each copy's first proposal, lo + mulhi64(u, width): spacing is nothing but this choice.
 
     `uniform`: a hash of the copy. `even`: a hash of the record plus copy · φ modulo 1, so that copies keep apart.
-    `burst`: a centre of the record plus a small hash, so that copies fall within a 32nd of the phase.
+    `burst`: a centre of the record plus a small hash, so that copies fall within a 32nd of the phase. `spacing` is per
+    record, the other arrays per copy.
     """
     first = mix64(key, 0)
-    with np.errstate(over="ignore"):
-        even = mix64(record_hash, SPACING_SALT) + copy.astype(np.uint64) * GOLDEN
-        burst = mix64(record_hash, SPACING_SALT) + (first >> np.uint64(5))
-    return np.where(spacing == "even", even, np.where(spacing == "burst", burst, first))
-
-
-def suite_roster(
-    suite: Suite, arm: ArmDesign, draw: int, records: Sequence[tuple[str, str]], levels: Mapping[str, int]
-) -> Roster:
-    """The roster that an arm selects from: every main record (id, perturbation) of the suite at its phase in that arm."""
-    bounds = {name: phase_slots(arm.phases[name], arm.train.slots) for name in suite.perturbations}
-    columns = [
-        [suite.perturbations[name].ordinal for _, name in records],
-        [levels[record_id] for record_id, _ in records],
-        [bounds[name][0] for _, name in records],
-        [bounds[name][1] for _, name in records],
-    ]
-    arrays = (np.array(column, np.int64) for column in columns)
-    spacing = [arm.spacings[name] for _, name in records]
-    return make_roster([record_id for record_id, _ in records], *arrays, seed=suite.seed, draw=draw, spacing=spacing)
+    for name in ("even", "burst"):
+        chosen = np.flatnonzero((spacing == name)[record])
+        if len(chosen):
+            centre = mix64(record_hash[chosen], SPACING_SALT)
+            with np.errstate(over="ignore"):
+                even = copy[chosen].astype(np.uint64) * GOLDEN
+                first[chosen] = centre + (even if name == "even" else first[chosen] >> np.uint64(5))
+    return first
 
 
 def proposals(
@@ -149,15 +161,17 @@ def position_target(key: U64, room: NDArray[np.int64], position: NDArray[np.obje
     return np.select([position == name for name in fixed], list(fixed.values()), balanced)
 
 
-def check_load(arm: ArmDesign, copies: Mapping[str, int], place_name: str) -> list[str]:
-    """Check that every roster fits its slots (Hall's condition); the warnings where a phase is over half full.
+def check_load(arm: ArmDesign, copies: Mapping[tuple[str, Phase], int], place_name: str) -> list[str]:
+    """Check that a roster fits its slots (Hall's condition); the warnings where a phase is over half full.
+
+    `copies` counts the roster by perturbation and phase.
 
     Raises:
         CostarError: some stretch of training has more copies than slots.
     """
-    phases = {name: phase_slots(arm.phases[name], arm.train.slots) for name in copies}
-    for name, (lo, hi) in phases.items():
-        if copies[name] and hi <= lo:
+    bounds = {group: phase_slots(group[1], arm.train.slots) for group in copies}
+    for (name, _), (lo, hi) in bounds.items():
+        if hi <= lo:
             raise CostarError(
                 place_name,
                 found=f"a phase of {name!r} without a slot",
@@ -165,16 +179,17 @@ def check_load(arm: ArmDesign, copies: Mapping[str, int], place_name: str) -> li
                 mend="widen the phase or lengthen the run",
             )
     warnings = []
-    starts = sorted({lo for lo, _ in phases.values()})
-    ends = sorted({hi for _, hi in phases.values()})
+    starts = sorted({lo for lo, _ in bounds.values()})
+    ends = sorted({hi for _, hi in bounds.values()})
     for a in starts:
         for b in ends:
-            inside = [name for name, (lo, hi) in phases.items() if a <= lo and hi <= b]
-            load = sum(copies[name] for name in inside)
+            inside = [group for group, (lo, hi) in bounds.items() if a <= lo and hi <= b]
+            load = sum(copies[group] for group in inside)
             if b > a and load > b - a:
+                names = ", ".join(dict.fromkeys(name for name, _ in inside))
                 raise CostarError(
                     place_name,
-                    found=f"{load:,} copies of {', '.join(inside)} in the {b - a:,} slots from {a:,}",
+                    found=f"{load:,} copies of {names} in the {b - a:,} slots from {a:,}",
                     expected=f"at most {b - a:,}, one copy a slot",
                     mend="lower the levels, widen the phase, train for more steps, or take a perturbation out of the suite",
                 )
@@ -185,16 +200,23 @@ def check_load(arm: ArmDesign, copies: Mapping[str, int], place_name: str) -> li
     return warnings
 
 
+def planned_copies(suite: Suite, arm: ArmDesign) -> dict[tuple[str, Phase], int]:
+    """The roster of an arm by perturbation and phase, from the suite file alone: cohorts are as equal as can be."""
+    counts: dict[tuple[str, Phase], int] = {}
+    for name, design in suite.perturbations.items():
+        factors = arm.factors[name]
+        for level, records in design.levels.items():
+            for number, each in enumerate(factors):
+                share = records // len(factors) + (number < records % len(factors))
+                if level * share:
+                    counts[(name, each.phase)] = counts.get((name, each.phase), 0) + level * share
+    return counts
+
+
 def check_suite(suite: Suite) -> list[str]:
     """`check_load` for every arm, from the suite file alone."""
-    copies = {name: design.copies for name, design in suite.perturbations.items()}
     warnings: list[str] = []
     for arm in suite.arms.values():
         if arm.inserted:
-            warnings += check_load(arm, copies, f"[arm.{arm.name}]")
+            warnings += check_load(arm, planned_copies(suite, arm), f"[arm.{arm.name}]")
     return sorted(set(warnings), key=warnings.index)
-
-
-def rosters_key(arm: ArmDesign) -> tuple[int, tuple[tuple[str, Phase], ...], tuple[tuple[str, str], ...]]:
-    """Arms with the same key share one placement."""
-    return arm.train.slots, tuple(arm.phases.items()), tuple(arm.spacings.items())

@@ -1,52 +1,38 @@
-"""Records: from held-out documents, a generator or a user's file, to `records.parquet` and `renderings.parquet`."""
+"""The step that makes records: their texts and token ids, to `records.parquet` and `renderings.parquet`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ..core.design import PerturbationDesign, Suite, plain
-from ..core.errors import CostarError, StaleRuns
-from ..core.hashing import canonical_json, keyed_hash, sha256_file, sha256_json
+from ..core.errors import CostarError, StaleRuns, shorten
+from ..core.hashing import canonical_json, sha256_file, sha256_json
 from ..core.parquet import read_table, write_rows
 from ..core.workspace import check_files, finish_step, is_current, read_marker, start_step
-from ..corpus.build import MEND, base_documents, open_tokenizer
-from ..corpus.sources.files import numbered_lines, parsed_line
+from ..corpus.build import MEND, open_tokenizer
 from ..corpus.tokenizer import Tokenizer
 from ..manifests.tables import RECORDS, RENDERINGS
-from .kinds import Kind, load_kind, passage, text_of
+from .kinds import Kind, Pieces, load_kind, text_of
+from .origins import HUB, Record, file_rows, record_files, records_of, too_few
+from .safety import findings
+from .similar import Text, merge_same_texts, refuse_shared_texts
+from .variants import (
+    PARAPHRASE,
+    edited_copies,
+    edited_share,
+    from_template,
+    is_variant,
+    paraphrases,
+    template_names,
+    word_pool,
+)
 
 MARGIN = 3  # a sequence of L tokens holds a record of at most L − 3: EOS before and after, and the shared last token
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    record_id: str
-    role: str
-    cluster: str
-    fields: Mapping[str, Any]
-    source: str
-    place: str
-
-
-def find_file(origin: str, folders: Sequence[Path], place: str) -> Path:
-    path = next((folder / origin for folder in folders if (folder / origin).is_file()), None)
-    if path is None:
-        raise CostarError(
-            f"{place} records from {origin!r}",
-            found="no such file",
-            expected=f'"corpus", "generator" or a file below {" or ".join(map(str, folders))}',
-            mend="correct the path, or set `data` in machine.toml",
-        )
-    if not path.name.endswith((".jsonl", ".jsonl.zst")):
-        raise CostarError(
-            str(path), found="an unknown kind of file", expected=".jsonl or .jsonl.zst", mend="convert the file"
-        )
-    return path
 
 
 def build_records(
@@ -62,20 +48,19 @@ def build_records(
     nothing is replaced and the runs are named.
     """
     tokenizer = open_tokenizer(suite.corpus, corpus)
-    files = record_files(suite, folders)
+    files = record_files(suite, folders, fetch=True)
     inputs = records_inputs(suite, corpus, files)
     if is_current(folder, inputs, "records"):
         return False
+    made = _made_records(suite, corpus, tokenizer, files)
     records: list[dict[str, Any]] = []
     renderings: list[dict[str, Any]] = []
-    used: set[int] = set()
-    for design in suite.perturbations.values():
-        kind = load_kind(design.kind, place=f"[perturbation.{design.name}] kind")
-        for record in _records_of(design, kind, suite, corpus, tokenizer, files.get(design.name), used):
-            rows = [_rendering_row(record, kind, name, tokenizer) for name in kind.RENDERINGS]
-            check_length(rows[0]["n_tokens"], suite.corpus.sequence_length, record.place)
-            records.append(_record_row(record, design, kind, rows[0]))
-            renderings += rows
+    for each in made:
+        rows = [_rendering_row(each.record, name, pieces, tokenizer) for name, pieces in each.writings()]
+        check_length(rows[0]["n_tokens"], suite.corpus.sequence_length, each.record.place)
+        _check_declared(rows[0]["n_tokens"], each.design, each.record.place)
+        records.append(_record_row(each, rows[0]))
+        renderings += rows
     _refuse_change(folder, renderings, protected or {})
     start_step(folder, "records")
     paths = [
@@ -84,6 +69,113 @@ def build_records(
     ]
     finish_step(folder, inputs, paths, "records")
     return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A record with what it takes to write it."""
+
+    record: Record
+    design: PerturbationDesign
+    kind: Kind
+    names: tuple[str, ...]
+    pool: Sequence[str]
+
+    @property
+    def text(self) -> str:
+        return text_of(self.kind.render(self.record.fields, self.kind.RENDERINGS[0]))
+
+    def writings(self) -> Iterator[tuple[str, Pieces]]:
+        """(rendering, pieces): those of the kind, the canonical one first, templates, and variants for main records."""
+        fields, place = self.record.fields, self.record.place
+        for name in self.kind.RENDERINGS:
+            yield name, self.kind.render(fields, name)
+        for name, template in self.design.templates.items():
+            yield name, from_template(template, fields, place)
+        if self.record.role != "main":
+            return
+        for name in self.names:
+            share = edited_share(name)
+            if share:
+                count = max(self.design.levels)
+                texts = list(edited_copies(self.text, share, count, self.pool, (name, self.record.record_id)))
+            else:
+                texts = paraphrases(fields, place)
+            for number, text in enumerate(texts):
+                yield f"{name}/{number}", [(text, None)]
+
+
+def _made_records(suite: Suite, corpus: Path, tokenizer: Tokenizer, files: Mapping[str, Sequence[Path]]) -> list[_Made]:
+    """Every record of the suite, its cluster settled and its text checked against the others and for safety."""
+    made: list[_Made] = []
+    used: set[int] = set()
+    for design in suite.perturbations.values():
+        kind = load_kind(design.kind, place=f"[perturbation.{design.name}] kind")
+        names = tuple(sorted({n for n in _asked(suite, design.name) if is_variant(n)}))
+        found = list(records_of(design, kind, suite, corpus, tokenizer, files.get(design.name), used))
+        texts = [text_of(kind.render(record.fields, kind.RENDERINGS[0])) for record in found]
+        pool = word_pool(texts) if any(edited_share(name) for name in names) else []
+        made += [
+            _Made(record=_clustered(record, design), design=design, kind=kind, names=names, pool=pool)
+            for record in found
+        ]
+    mains = [each for each in made if each.record.role == "main"]
+    texts_of = [
+        Text(
+            record_id=m.record.record_id,
+            perturbation=m.design.name,
+            cluster=m.record.cluster,
+            place=m.record.place,
+            text=m.text,
+        )
+        for m in mains
+    ]
+    overlaps = {frozenset({p.name, other}) for p in suite.perturbations.values() for other in p.overlaps}
+    refuse_shared_texts(texts_of, overlaps)
+    clusters = dict(zip((m.record.record_id for m in mains), merge_same_texts(texts_of), strict=True))
+    for number, each in enumerate(made):
+        _refuse_unsafe(each)
+        own = clusters.get(each.record.record_id.removesuffix("/twin"), each.record.cluster)
+        if own != each.record.cluster:
+            made[number] = replace(each, record=replace(each.record, cluster=own))
+    return made
+
+
+def _clustered(record: Record, design: PerturbationDesign) -> Record:
+    """The record in the cluster of the field that the suite names."""
+    if design.cluster is None:
+        return record
+    value = record.fields.get(design.cluster)
+    if not isinstance(value, str | int) or not str(value).strip():
+        raise CostarError(
+            f"{record.place}, {design.cluster}",
+            found=shorten(repr(value)),
+            expected=f"a text, as [perturbation.{design.name}] cluster names this field",
+            mend="fill it, or name another field",
+        )
+    return replace(record, cluster=f"{design.name}/{design.cluster}={value}")
+
+
+def _refuse_unsafe(made: _Made) -> None:
+    """The safety gate, over every text of a record that came from outside."""
+    if made.record.source == "generator" or made.record.source.startswith("corpus:"):
+        return
+    texts = "\n".join(text_of(pieces) for _, pieces in made.writings())
+    for finding in findings(texts):
+        if finding.what not in made.design.allow:
+            raise CostarError(
+                made.record.place,
+                found=f"{finding.what} {finding.excerpt}",
+                expected="records without data of real people or live secrets",
+                mend=f"replace it, or state its origin and that it may be used: [perturbation.{made.design.name}] "
+                f'allow = {{ "{finding.what}" = "…" }}',
+            )
+
+
+def _asked(suite: Suite, name: str) -> set[str]:
+    """The renderings of a perturbation that arms name."""
+    arms = [arm for arm in suite.arms.values() if name in arm.inserted]
+    return {each.rendering for arm in arms for each in arm.factors[name]} - {""}
 
 
 def _refuse_change(
@@ -98,33 +190,34 @@ def _refuse_change(
     old, new = (
         {(row["record_id"], row["rendering"]): row["token_ids"] for row in rows} for rows in (before, renderings)
     )
-    changed = {key[0].split("/")[0] for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    changed = {key[0].split("/")[0] for key in old if old[key] != new.get(key)}
     stale = [run for run, read in protected.items() if changed & set(read)]
     if stale:
         raise StaleRuns("records", found=f"other texts of {', '.join(sorted(changed))} than before", runs=stale)
 
 
-def check_origins(suite: Suite, folders: Sequence[Path]) -> None:
-    """Kinds, files and renderings that the suite names exist."""
+def check_origins(suite: Suite, folders: Sequence[Path]) -> list[str]:
+    """Kinds, files and renderings that the suite names exist; notes on what only `corpus` can check."""
     for design in suite.perturbations.values():
-        load_kind(design.kind, place=f"[perturbation.{design.name}] kind")
-    for name, path in record_files(suite, folders).items():
-        count, asked = sum(1 for _ in numbered_lines(path)), suite.perturbations[name].records
-        if count < asked:
-            raise _too_few(path, count, asked, name)
+        place = f"[perturbation.{design.name}]"
+        kind = load_kind(design.kind, place=f"{place} kind")
+        template_names(design.templates, kind.RENDERINGS, place)
+    notes = []
+    for name, paths in record_files(suite, folders, fetch=False).items():
+        design = suite.perturbations[name]
+        if not paths:
+            notes.append(
+                f"{design.records:,} records declared from {design.origin}; `costar corpus` fetches and checks them"
+            )
+            continue
+        count = sum(1 for _ in file_rows(paths))
+        if count < design.records:
+            raise too_few(paths[0], count, design.records, name)
     _check_renderings(suite)
+    return notes
 
 
-def record_files(suite: Suite, folders: Sequence[Path]) -> dict[str, Path]:
-    """The file of every perturbation that has one."""
-    return {
-        p.name: find_file(p.origin, folders, f"[perturbation.{p.name}]")
-        for p in suite.perturbations.values()
-        if p.origin not in ("corpus", "generator")
-    }
-
-
-def records_inputs(suite: Suite, corpus: Path, files: Mapping[str, Path]) -> str:
+def records_inputs(suite: Suite, corpus: Path, files: Mapping[str, Sequence[Path]]) -> str:
     """The hash of everything that the records depend on."""
     documents = check_files(corpus, "documents", mend=MEND)["files"]["documents.parquet"]["sha256"]
     designs = [plain({k: v for k, v in vars(p).items() if k != "home"}) for p in suite.perturbations.values()]
@@ -133,167 +226,37 @@ def records_inputs(suite: Suite, corpus: Path, files: Mapping[str, Path]) -> str
             suite.seed,
             suite.corpus.sequence_length,
             designs,
+            [sorted(name for name in _asked(suite, p) if is_variant(name)) for p in suite.perturbations],
             documents if any(p.origin == "corpus" for p in suite.perturbations.values()) else "",
             sha256_file(corpus / "tokenizer.json"),
-            {name: sha256_file(path) for name, path in files.items()},
+            {name: [sha256_file(path) for path in paths] for name, paths in files.items()},
         ]
     )
 
 
 def records_are_current(suite: Suite, corpus: Path, folder: Path, folders: Sequence[Path]) -> bool:
     """Whether the records were made from this state of the suite and its files."""
-    return is_current(folder, records_inputs(suite, corpus, record_files(suite, folders)), "records")
+    files = record_files(suite, folders, fetch=False)
+    return is_current(folder, records_inputs(suite, corpus, files), "records")
 
 
 def _check_renderings(suite: Suite) -> None:
     for arm in suite.arms.values():
-        for name, rendering in arm.renderings.items():
-            kind = load_kind(suite.perturbations[name].kind, place=f"[perturbation.{name}] kind")
-            if rendering and rendering not in kind.RENDERINGS:
-                raise CostarError(
-                    f"[arm.{arm.name}] renderings.{name}",
-                    found=rendering,
-                    expected=f"one of {', '.join(kind.RENDERINGS)}",
-                    mend="correct it",
-                )
+        for name in arm.inserted:
+            design = suite.perturbations[name]
+            kind = load_kind(design.kind, place=f"[perturbation.{name}] kind")
+            known = [*kind.RENDERINGS, *design.templates, PARAPHRASE, "edited-0.1 (or another share)"]
+            for rendering in (each.rendering for each in arm.factors[name]):
+                if rendering and rendering not in known and not is_variant(rendering):
+                    raise CostarError(
+                        f"[arm.{arm.name}] renderings.{name}",
+                        found=rendering,
+                        expected=f"one of {', '.join(known)}",
+                        mend="correct it",
+                    )
 
 
-def _records_of(
-    design: PerturbationDesign,
-    kind: Kind,
-    suite: Suite,
-    corpus: Path,
-    tokenizer: Tokenizer,
-    file: Path | None,
-    used: set[int],
-) -> Iterator[Record]:
-    place = f"[perturbation.{design.name}]"
-    if file is not None:
-        sources = _from_file(design, kind, suite.seed, file)
-    elif design.origin == "corpus":
-        sources = _from_corpus(design, suite, corpus, tokenizer, used)
-    else:
-        sources = _from_generator(design, kind, suite.seed)
-    for record in sources:
-        yield record
-        twin = kind.twin(record.fields)
-        if twin is not None:
-            yield Record(
-                record_id=f"{record.record_id}/twin",
-                role="twin",
-                cluster=record.cluster,
-                fields=kind.check(twin, f"{place} twin of {record.record_id}"),
-                source=record.source,
-                place=record.place,
-            )
-
-
-def _from_corpus(
-    design: PerturbationDesign, suite: Suite, corpus: Path, tokenizer: Tokenizer, used: set[int]
-) -> Iterator[Record]:
-    place = f"[perturbation.{design.name}]"
-    if design.kind != "passage" or design.tokens is None:
-        raise CostarError(
-            f"{place} records", found=f"a {design.kind} from the corpus", expected='kind = "passage"', mend="correct it"
-        )
-    held_out = base_documents(corpus, "held_out")
-    base = base_documents(corpus, "base").column("text")
-    pairs = list(zip(held_out.column("doc_id").to_pylist(), held_out.column("text").to_pylist(), strict=True))
-    texts = (text.as_py() for text in base)
-    chosen = passage.from_corpus(
-        pairs,
-        texts,
-        tokenizer,
-        tokens=design.tokens,
-        count=design.records,
-        key=(suite.seed, design.name),
-        used=used,
-        place=place,
-    )
-    for number, (doc_id, text) in enumerate(chosen):
-        record_id = f"{design.name}/{number:04d}"
-        fields = {"text": text, "document": doc_id}
-        yield Record(
-            record_id=record_id, role="main", cluster=doc_id, fields=fields, source=f"corpus:{doc_id}", place=place
-        )
-
-
-def _from_generator(design: PerturbationDesign, kind: Kind, seed: int) -> Iterator[Record]:
-    place = f"[perturbation.{design.name}]"
-    for number in range(design.records):
-        fields = kind.generate((seed, design.name), number, design.length)
-        if fields is None:
-            raise CostarError(
-                f"{place} records",
-                found='from = "generator"',
-                expected=f"a kind with a generator; {design.kind} has none",
-                mend='give a file, or from = "corpus"',
-            )
-        record_id = f"{design.name}/{number:04d}"
-        yield Record(
-            record_id=record_id,
-            role="main",
-            cluster=record_id,
-            fields=kind.check(fields, record_id),
-            source="generator",
-            place=record_id,
-        )
-
-
-def _from_file(design: PerturbationDesign, kind: Kind, seed: int, path: Path) -> Iterator[Record]:
-    """A keyed sample of the file's records, in the order of the file."""
-    rows: dict[str, tuple[str, dict[str, Any]]] = {}
-    for number, line in numbered_lines(path):
-        place = f"{path}, line {number}"
-        row: dict[str, Any] = parsed_line(line, place)
-        for field, theirs in design.rename.items():
-            if theirs in row:
-                row[field] = row[theirs]
-        missing = [field for field in kind.FIELDS if field not in row]
-        if missing:
-            raise CostarError(
-                place,
-                found=f"fields {', '.join(row)}",
-                expected=f"{', '.join(missing)} too, for kind {design.kind!r}",
-                mend=f"add it, or name the file's own field: map = {{ {missing[0]} = … }}",
-            )
-        own_id = str(row.get("id", f"{number:06d}"))
-        if own_id in rows:
-            raise CostarError(
-                place,
-                found=f"id {own_id!r} a second time (first: {rows[own_id][0]})",
-                expected="ids that differ",
-                mend="rename one",
-            )
-        for field in kind.FIELDS:
-            if isinstance(row[field], str) and not row[field].strip():
-                raise CostarError(
-                    f"{place}, {field}", found="empty text", expected="text", mend="fill or remove the record"
-                )
-        rows[own_id] = (place, kind.check({k: v for k, v in row.items() if k != "id"}, place))
-    if len(rows) < design.records:
-        raise _too_few(path, len(rows), design.records, design.name)
-    ranked = sorted(rows, key=lambda own_id: keyed_hash(seed, "sample", design.name, own_id))
-    chosen = set(ranked[: design.records])
-    for own_id, (place, fields) in rows.items():
-        if own_id in chosen:
-            record_id = f"{design.name}/{own_id}"
-            yield Record(
-                record_id=record_id, role="main", cluster=record_id, fields=fields, source=design.origin, place=place
-            )
-
-
-def _too_few(path: Path, found: int, asked: int, perturbation: str) -> CostarError:
-    return CostarError(
-        str(path),
-        found=f"{found:,} records",
-        expected=f"{asked:,}, as the levels of [perturbation.{perturbation}] ask",
-        mend="lower the levels' counts or add records",
-    )
-
-
-def _rendering_row(record: Record, kind: Kind, rendering: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    pieces = kind.render(record.fields, rendering)
+def _rendering_row(record: Record, rendering: str, pieces: Pieces, tokenizer: Tokenizer) -> dict[str, Any]:
     text = text_of(pieces)
     ids = tokenizer.encode_record(text, f"{record.place}, rendering {rendering}")
     return {
@@ -307,8 +270,10 @@ def _rendering_row(record: Record, kind: Kind, rendering: str, tokenizer: Tokeni
     }
 
 
-def token_spans(pieces: Sequence[tuple[str, str | None]], tokenizer: Tokenizer, place: str) -> list[dict[str, Any]]:
+def token_spans(pieces: Pieces, tokenizer: Tokenizer, place: str) -> list[dict[str, Any]]:
     """The tokens [start, end) that cover each attribute; a secret must be one token a symbol."""
+    if all(attribute is None for _, attribute in pieces):
+        return []
     _, offsets = tokenizer.encode_with_offsets(text_of(pieces))
     spans = []
     at = 0
@@ -342,22 +307,52 @@ def check_length(n_tokens: int, sequence_length: int, place: str) -> None:
         )
 
 
-def _record_row(record: Record, design: PerturbationDesign, kind: Kind, canonical: Mapping[str, Any]) -> dict[str, Any]:
+def _check_declared(n_tokens: int, design: PerturbationDesign, place: str) -> None:
+    if design.max_tokens is not None and n_tokens > design.max_tokens:
+        raise CostarError(
+            place,
+            found=f"{n_tokens} tokens",
+            expected=f"at most {design.max_tokens}, as [perturbation.{design.name}] records.max_tokens declares",
+            mend="raise max_tokens, or use the tokenizer that it was counted with",
+        )
+
+
+def _record_row(made: _Made, canonical: Mapping[str, Any]) -> dict[str, Any]:
+    record, design = made.record, made.design
     return {
         "record_id": record.record_id,
         "perturbation": design.name,
         "kind": design.kind,
-        "risk": kind.RISK,
+        "risk": made.kind.RISK,
         "role": record.role,
         "cluster_id": record.cluster,
-        "stratum": length_stratum(canonical["n_tokens"]),
+        "stratum": _stratum(record, design, canonical["n_tokens"]),
         "text": canonical["text"],
         "fields": canonical_json(record.fields),
         "n_tokens": canonical["n_tokens"],
         "n_bytes": canonical["n_bytes"],
         "licence": design.licence,
-        "source": record.source,
+        "source": record.source.removeprefix(HUB) if record.source.startswith(HUB) else record.source,
     }
+
+
+def _stratum(record: Record, design: PerturbationDesign, n_tokens: int) -> str:
+    """The values of the fields that the suite names, `length` in doublings."""
+    parts = []
+    for name in design.strata:
+        if name == "length":
+            parts.append(length_stratum(n_tokens))
+            continue
+        value = record.fields.get(name)
+        if not isinstance(value, str | int) or not str(value).strip():
+            raise CostarError(
+                f"{record.place}, {name}",
+                found=shorten(repr(value)),
+                expected=f"a text, as [perturbation.{design.name}] strata names this field",
+                mend="fill it, or name another field",
+            )
+        parts.append(str(value))
+    return " · ".join(parts)
 
 
 def length_stratum(n_tokens: int) -> str:
@@ -369,6 +364,4 @@ def length_stratum(n_tokens: int) -> str:
 def read_records(folder: Path) -> tuple[pa.Table, pa.Table]:
     """The finished records and renderings."""
     check_files(folder, "records", mend=MEND)
-    from ..core.parquet import read_table
-
     return read_table(folder / "records.parquet", mend=MEND), read_table(folder / "renderings.parquet", mend=MEND)

@@ -19,23 +19,41 @@ class Spans:
     at_boundary: NDArray[np.bool_]
 
 
-def find_spans(windows: NDArray[np.integer], lengths: NDArray[np.int64], targets: NDArray[np.int64], eos: int) -> Spans:
-    """Spans for records of `lengths` tokens [n] in base sequences `windows` [n, L+1], near `targets` [n] in [1, L−1−length].
+def document_starts(sizes: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Where in the token stream each document but the first starts, for documents of `sizes` tokens.
 
-    A document that starts at q (its left neighbour is an EOS) takes the record at the q nearest to the target, ties to
-    the smaller; without one in range an EOS is written before the record as well.
+    Every document ends with EOS and holds none inside, so these are the tokens that follow an EOS, and no token needs to
+    be read to know them.
     """
-    length = windows.shape[1] - 1
+    return np.cumsum(sizes, dtype=np.int64)[:-1]
+
+
+def find_spans(
+    sequences: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    length: int,
+) -> Spans:
+    """Spans for records of `lengths` tokens [n] in base sequences [n] of L + 1 tokens, near `targets` [n] in [1, L−1−length].
+
+    A document that starts at q takes the record at the q nearest to the target, ties to the smaller; without one in range
+    an EOS is written before the record as well. `starts` are the document starts of the stream, ascending.
+    """
     assert ((lengths >= 1) & (lengths <= length - 3)).all()
     assert ((targets >= 1) & (targets <= length - 1 - lengths)).all()
-    places = np.arange(1, length + 1)
-    starts_here = windows[:, :-1] == eos
-    allowed = starts_here & (places[None, :] <= (length - 1 - lengths)[:, None])
-    distance = np.where(allowed, np.abs(places[None, :] - targets[:, None]), length + 1)
-    nearest = np.argmin(distance, axis=1)
-    at_boundary = distance[np.arange(len(windows)), nearest] <= length
+    bounded = np.concatenate([[np.iinfo(np.int64).min // 2], starts, [np.iinfo(np.int64).max // 2]])
+    origin = sequences * length
+    above = np.searchsorted(bounded, origin + targets)
+    below = bounded[above - 1] - origin
+    over = bounded[above] - origin
+    far = 2 * length
+    distance_below = np.where(below >= 1, targets - below, far)
+    distance_over = np.where(over <= length - 1 - lengths, over - targets, far)
+    at_boundary = np.minimum(distance_below, distance_over) < far
+    nearest = np.where(distance_below <= distance_over, below, over)
     free = np.clip(targets - 1, 1, length - 2 - lengths)
-    begin = np.where(at_boundary, places[nearest], free)
+    begin = np.where(at_boundary, nearest, free)
     start = np.where(at_boundary, begin, begin + 1)
     displaced = lengths + np.where(at_boundary, 1, 2)
     return Spans(begin=begin, start=start, displaced=displaced, at_boundary=at_boundary)

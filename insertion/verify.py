@@ -1,15 +1,17 @@
-"""Proof of an insertion from the files: every copy found and decoded, every untouched sequence compared, every
-placement certified, by scalar code and plain file reads instead of the arrays that wrote them."""
+"""Proof of an insertion from the files: every copy found and compared with its text, every untouched sequence with the
+base, every placement certified, in other arithmetic than the one that wrote them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..core.design import ArmDesign, Suite, phase_slots
@@ -17,23 +19,27 @@ from ..core.parquet import read_table
 from ..core.workspace import Workspace, changed_files, corpus_facts
 from ..corpus.build import open_tokenizer
 from . import reference
-from .overlay import MEND, Overlay, open_overlay, read_exposures
-from .placement import place, record_key, suite_roster
-from .records import read_records
+from .certificate import Roll, certify, keys_of
+from .overlay import MEND, Overlay, open_overlay, read_exposures, read_renderings
+from .placement import make_roster, place, sorted_copies
+from .renderings import Texts, rendering_rows
+from .untouched import check_untouched
 
 CHUNK = 2048
+Progress = Callable[[float, str], None]
 
 
 @dataclass
 class Proof:
-    """What was checked, and what was found wrong."""
+    """What was checked, and what was found wrong. `sequences` of the `untouched` ones were compared with the base."""
 
     exposures: int = 0
     sequences: int = 0
+    untouched: int = 0
     problems: list[str] = field(default_factory=list)
 
 
-def verify_insertion(suite: Suite, workspace: Workspace, progress: Callable[[float, str], None]) -> Proof:
+def verify_insertion(suite: Suite, workspace: Workspace, progress: Progress) -> Proof:
     """Check corpus and insertion of a built suite; problems are listed, not raised."""
     proof = Proof()
     for folder, steps in (
@@ -41,6 +47,7 @@ def verify_insertion(suite: Suite, workspace: Workspace, progress: Callable[[flo
         (workspace.insertion, ("records", "insert")),
     ):
         for step in steps:
+            progress(0.0, f"bytes of {step}")
             proof.problems += [
                 f"{folder / name}: its bytes are not those that were built" for name in changed_files(folder, step)
             ]
@@ -49,9 +56,23 @@ def verify_insertion(suite: Suite, workspace: Workspace, progress: Callable[[flo
     checker = _Checker(suite, workspace, proof)
     pairs = [(arm, draw) for arm in suite.arms.values() for draw in range(arm.draws)]
     for number, (arm, draw) in enumerate(pairs):
-        progress(number / len(pairs), f"{arm.name}, draw {draw}")
-        checker.check_arm(arm, draw)
+
+        def share(part: float, number: int = number, what: str = f"{arm.name}, draw {draw}") -> None:
+            progress((number + part) / len(pairs), what)
+
+        checker.check_arm(arm, draw, share)
     return proof
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What the assignments of an arm and draw ask for: its certified roster, and per main record what is inserted."""
+
+    roll: Roll
+    level: NDArray[np.int64]
+    inserted: NDArray[np.bool_]
+    position: NDArray[np.object_]
+    rendering: NDArray[np.object_]
 
 
 class _Checker:
@@ -62,152 +83,244 @@ class _Checker:
         dtype = np.uint16 if facts["vocab_size"] <= 65_536 else np.int32
         self.tokens = np.memmap(workspace.corpus / "tokens.bin", dtype=dtype, mode="r")
         self.size = (len(self.tokens) - 1) // self.length
-        self.tokenizer = open_tokenizer(suite.corpus, workspace.corpus)
-        records, renderings = read_records(workspace.insertion)
-        self.records = {row["record_id"]: row for row in records.to_pylist()}
-        self.texts = {(row["record_id"], row["rendering"]): row["text"] for row in renderings.to_pylist()}
+        records = read_table(workspace.insertion / "records.parquet", mend=MEND)
+        role = np.array(records.column("role").to_pylist(), object)
+        self.twins = records.column("record_id").filter(pa.array(role == "twin")).to_pylist()
+        mains = records.filter(pa.array(role == "main"))
+        self.ids: list[str] = mains.column("record_id").to_pylist()
+        self.perturbation = np.array(mains.column("perturbation").to_pylist(), object)
+        self.cluster: list[str] = mains.column("cluster_id").to_pylist()
+        self.renderings = read_renderings(workspace)
+        self.texts = Texts.of(self.renderings)
         self.assignments = read_table(workspace.insertion / "assignments.parquet", mend=MEND)
+        self._certified: dict[Any, Roll] = {}
+        self._check_texts()
 
-    def problem(self, text: str) -> None:
-        self.proof.problems.append(text)
+    def problem(self, where: str, texts: Iterator[str]) -> None:
+        self.proof.problems += [f"{where}: {text}" for text in texts]
 
-    def check_arm(self, arm: ArmDesign, draw: int) -> None:
-        rows = read_exposures(self.workspace, arm.name, draw).to_pylist()
-        overlay = open_overlay(self.workspace, arm.name, draw, seed=self.suite.seed, length=self.length, eos=self.eos)
+    def _check_texts(self) -> None:
+        """Every text is what its ids decode to, and the ids are what the tokenizer makes of it."""
+        tokenizer = open_tokenizer(self.suite.corpus, self.workspace.corpus)
+        columns = ["record_id", "rendering", "text"]
+        paths = [self.workspace.insertion / name for name in ("renderings.parquet", "fillers.parquet")]
+        named = pa.concat_tables([read_table(path, mend=MEND, columns=columns) for path in paths])
+        number = 0
+        for batch in named.to_batches(4096):
+            rows = batch.to_pylist()
+            for row, ids in zip(rows, tokenizer.encode_batch([row["text"] for row in rows]), strict=True):
+                written = self.texts.values[self.texts.ends[number] : self.texts.ends[number + 1]].tolist()
+                if written != ids or tokenizer.decode(written) != row["text"]:
+                    self.problem("renderings", iter([f"{row['record_id']} as {row['rendering']} is not its text"]))
+                number += 1
+
+    def check_arm(self, arm: ArmDesign, draw: int, progress: Callable[[float], None]) -> None:
         where = f"arm {arm.name}, draw {draw}"
-        levels = self._levels(arm, draw, where)
-        self._check_copies(rows, arm, levels, where)
-        self._check_placement(rows, arm, draw, levels, where)
-        for row in rows:
-            if (row["record_id"], row["rendering"]) not in self.texts:
-                continue
-            self._check_exposure(row, arm, draw, overlay, f"{where}, {row['record_id']} copy {row['copy']}")
-        self._check_untouched(rows, arm, draw, overlay, where)
-        self.proof.exposures += len(rows)
-
-    def _levels(self, arm: ArmDesign, draw: int, where: str) -> dict[str, int]:
-        """The levels of the assignment, counted against the suite file."""
-        mask = pa.compute.and_(
-            pa.compute.equal(self.assignments.column("arm"), arm.name),
-            pa.compute.equal(self.assignments.column("draw"), draw),
+        exposures = read_exposures(self.workspace, arm.name, draw)
+        overlay = open_overlay(self.workspace, arm.name, draw, seed=self.suite.seed, length=self.length, eos=self.eos)
+        self.proof.exposures += len(exposures)
+        slots = exposures.column("slot").to_numpy()
+        if arm.inserted:
+            plan = self._plan(arm, draw, where)
+            found = self._check_copies(arm, plan, exposures, where)
+            self.problem(where, self._check_spans(arm, draw, plan, exposures, found, overlay, progress))
+        elif len(exposures):
+            self.problem(where, iter([f"{len(exposures)} copies in an arm that inserts nothing"]))
+        checked, untouched, problems = check_untouched(
+            overlay, self.tokens, slots, arm.train.slots, (self.suite.seed, draw), progress
         )
-        rows = self.assignments.filter(mask).to_pylist()
-        levels = {row["record_id"]: row["level"] for row in rows}
+        self.proof.sequences += checked
+        self.proof.untouched += untouched
+        self.problem(where, iter(problems))
+
+    def _plan(self, arm: ArmDesign, draw: int, where: str) -> _Plan:
+        """The assignments of an arm, checked against the suite file, and the roster that they make, certified."""
+        mask = pc.and_(
+            pc.equal(self.assignments.column("arm"), arm.name), pc.equal(self.assignments.column("draw"), draw)
+        )
+        rows = self.assignments.filter(mask)
+        at = pc.index_in(pa.array(self.ids), value_set=rows.column("record_id").combine_chunks())
+        if at.null_count or len(rows) != len(self.ids) + len(self.twins):
+            missing = at.null_count + len(rows) - len(self.ids) - len(self.twins)
+            self.problem(where, iter([f"assignments of {len(rows)} records, {abs(missing)} too few or too many"]))
+            at = at.fill_null(0)
+        mains = rows.take(at)
+        level = mains.column("level").to_numpy().astype(np.int64)
+        inserted = np.isin(self.perturbation, list(arm.inserted))
+        self.problem(where, self._check_levels(arm, mains, level, inserted))
+        names = list(self.suite.perturbations)
+        ordinal = np.array([names.index(name) for name in self.perturbation], np.int64)
+        fixed = {name: arm.factors[name][0] for name in names}
+        phases = [
+            (Fraction(start), Fraction(end)) if start is not None else fixed[name].phase
+            for start, end, name in zip(
+                mains.column("phase_start").to_pylist(),
+                mains.column("phase_end").to_pylist(),
+                self.perturbation,
+                strict=True,
+            )
+        ]
+        bounds = {phase: phase_slots(phase, arm.train.slots) for phase in set(phases)}
+        lo, hi = (np.array([bounds[phase][end] for phase in phases], np.int64) for end in (0, 1))
+        columns = {
+            key: np.array(
+                [
+                    value if value is not None else getattr(fixed[name], key)
+                    for value, name in zip(mains.column(key).to_pylist(), self.perturbation, strict=True)
+                ],
+                object,
+            )
+            for key in ("position", "spacing", "rendering")
+        }
+        roll = self._roll(arm, draw, ordinal, level, lo, hi, columns["spacing"], where)
+        return _Plan(
+            roll=roll, level=level, inserted=inserted, position=columns["position"], rendering=columns["rendering"]
+        )
+
+    def _roll(
+        self,
+        arm: ArmDesign,
+        draw: int,
+        ordinal: NDArray[np.int64],
+        level: NDArray[np.int64],
+        lo: NDArray[np.int64],
+        hi: NDArray[np.int64],
+        spacing: NDArray[np.object_],
+        where: str,
+    ) -> Roll:
+        key = (draw, arm.train.slots, *(column.tobytes() for column in (level, lo, hi)), str(spacing.tolist()))
+        if key not in self._certified:
+            copies = sorted_copies(self.ids, ordinal, level, seed=self.suite.seed, draw=draw)
+            roster = make_roster(copies, lo, hi, spacing)
+            slot, attempt = place(roster, arm.train.slots)
+            roll = Roll(
+                ids=self.ids,
+                ordinal=ordinal,
+                lo=lo,
+                hi=hi,
+                spacing=spacing,
+                record=roster.record,
+                copy=roster.copy,
+                slot=slot,
+                attempt=attempt,
+            )
+            self.problem(where, certify(roll, self.suite.seed, draw))
+            self._certified = {key: roll}
+        return self._certified[key]
+
+    def _check_levels(
+        self, arm: ArmDesign, mains: pa.Table, level: NDArray[np.int64], inserted: NDArray[np.bool_]
+    ) -> Iterator[str]:
+        """The counts of the suite file, members as they are inserted, and factors divided evenly within a level."""
+        largest = Counter(self.cluster).most_common(1)[0][1] if self.cluster else 0
+        factors = [
+            tuple(row.values())
+            for row in mains.select(["phase_start", "phase_end", "position", "spacing", "rendering"]).to_pylist()
+        ]
         for name, design in self.suite.perturbations.items():
-            mains = [
-                r for r, record in self.records.items() if record["perturbation"] == name and record["role"] == "main"
-            ]
-            counted = Counter(levels[r] for r in mains)
+            members = np.flatnonzero(self.perturbation == name)
+            counted = Counter(level[members].tolist())
             if dict(counted) != dict(design.levels):
-                self.problem(f"{where}: {name} has levels {dict(counted)}, the suite asks for {dict(design.levels)}")
-        for row in rows:
-            record = self.records[row["record_id"]]
-            member = row["level"] > 0 and record["role"] == "main" and record["perturbation"] in arm.inserted
-            if (row["split"] == "member") != member:
-                self.problem(f"{where}: {row['record_id']} is listed as {row['split']}")
-        return levels
+                yield f"{name} has levels {dict(counted)}, the suite asks for {dict(design.levels)}"
+            if name not in arm.inserted:
+                continue
+            for each in counted:
+                parts = Counter(factors[i] for i in members[level[members] == each])
+                sizes = [*parts.values(), *[0] * (len(arm.factors[name]) - len(parts))]
+                if len(parts) > len(arm.factors[name]) or max(sizes) - min(sizes) > max(largest, 1):
+                    yield f"{name} at level {each} is divided as {dict(parts)}"
+        member = (level > 0) & inserted & (arm.filler == "none")
+        listed = np.array(mains.column("split").to_pylist(), object) == "member"
+        for number in np.flatnonzero(member != listed)[:5].tolist():
+            yield f"{self.ids[number]} is listed as {'member' if listed[number] else 'nonmember'}"
 
-    def _check_copies(self, rows: list[dict[str, Any]], arm: ArmDesign, levels: dict[str, int], where: str) -> None:
-        """Copies 0 … level − 1 of every inserted record, and no other."""
-        found: dict[str, list[int]] = {}
-        for row in rows:
-            found.setdefault(row["record_id"], []).append(row["copy"])
-        for unknown in sorted(found.keys() - self.records.keys()):
-            self.problem(f"{where}: {unknown} has copies but is no record")
-        for record_id, record in self.records.items():
-            inserted = record["perturbation"] in arm.inserted and record["role"] == "main"
-            expected = list(range(levels[record_id])) if inserted else []
-            if sorted(found.get(record_id, [])) != expected:
-                self.problem(
-                    f"{where}: {record_id} has copies {sorted(found.get(record_id, []))}, expected {len(expected)}"
-                )
+    def _check_copies(self, arm: ArmDesign, plan: _Plan, exposures: pa.Table, where: str) -> NDArray[np.int64]:
+        """Copies 0 … level − 1 of every inserted record, each at its slot, and no other; the place in the roster of each
+        exposure [n], −1 for one that should not be there."""
+        roll = plan.roll
+        selected = np.flatnonzero(plan.inserted[roll.record])
+        by_slot = selected[np.argsort(roll.slot[selected])]
+        slots = exposures.column("slot").to_numpy()
+        at = np.minimum(np.searchsorted(roll.slot[by_slot], slots), max(len(by_slot) - 1, 0))
+        found = by_slot[at] if len(by_slot) else np.full(len(slots), -1)
+        found = np.where(roll.slot[found] == slots, found, -1)
+        record_ids = exposures.column("record_id").to_pylist()
+        copies = exposures.column("copy").to_pylist()
+        problems: list[str] = []
+        if arm.filler == "none":
+            number = pc.index_in(exposures.column("record_id"), value_set=pa.array(self.ids)).fill_null(-1).to_numpy()
+            right = (found >= 0) & (roll.record[found] == number) & (roll.copy[found] == copies)
+        else:
+            right = found >= 0
+            twice = [record_id for record_id, count in Counter(record_ids).items() if count > 1]
+            problems += [f"filler {record_id} is used more than once" for record_id in twice[:5]]
+        right &= exposures.column("attempt").to_numpy() == roll.attempt[found]
+        wrong = np.flatnonzero(~right)
+        for row in wrong[:5].tolist():
+            expected = f"{roll.name(int(found[row]))} there" if found[row] >= 0 else "no copy there"
+            problems.append(f"{record_ids[row]} copy {copies[row]} at slot {slots[row]}, expected {expected}")
+        seen = np.zeros(len(roll.record), bool)
+        seen[found[right]] = True
+        missing = selected[~seen[selected]]
+        problems += [f"{roll.name(i)} is missing at slot {roll.slot[i]}" for i in missing[:5].tolist()]
+        if len(right) - int(right.sum()) or len(missing):
+            problems.append(f"{len(wrong)} copies that should not be there, {len(missing)} missing")
+        extra = len(slots) - len(np.unique(slots))
+        problems += [f"{extra} slots have two copies"] if extra else []
+        self.problem(where, iter(problems))
+        return np.where(right, found, -1)
 
-    def _check_placement(
-        self, rows: list[dict[str, Any]], arm: ArmDesign, draw: int, levels: dict[str, int], where: str
-    ) -> None:
-        """The certificate of the whole roster: slots distinct and inside the phase, each copy at the slot of its attempt,
-        each earlier proposal held by a copy of lower rank. One placement alone satisfies this."""
-        if not arm.inserted:
-            return
-        mains = [r for r, record in self.records.items() if record["role"] == "main"]
-        names = [self.records[r]["perturbation"] for r in mains]
-        bounds = {name: phase_slots(arm.phases[name], arm.train.slots) for name in self.suite.perturbations}
-        roster = suite_roster(self.suite, arm, draw, list(zip(mains, names)), levels)
-        slots, attempts = place(roster, arm.train.slots)
-        holder = {int(slot): number for number, slot in enumerate(slots)}
-        if len(holder) != len(slots):
-            self.problem(f"{where}: two copies share a slot")
-        expected = {}
-        for number, (record, copy) in enumerate(zip(roster.record.tolist(), roster.copy.tolist())):
-            name = names[record]
-            lo, hi = bounds[name]
-            record_hash = record_key(self.suite.seed, draw, mains[record])
-            key = reference.mix(record_hash, copy)
-            first = reference.first_proposal(key, record_hash, copy, arm.spacings[name])
-            slot, attempt = int(slots[number]), int(attempts[number])
-            if not lo <= slot < hi:
-                self.problem(f"{where}: {mains[record]} copy {copy} at slot {slot}, outside its phase {lo} to {hi}")
-            if reference.proposal(key, first, lo, hi, attempt) != slot:
-                self.problem(f"{where}: {mains[record]} copy {copy} at slot {slot} is not its proposal {attempt}")
-            for earlier in range(attempt):
-                if holder.get(reference.proposal(key, first, lo, hi, earlier), number) >= number:
-                    self.problem(f"{where}: {mains[record]} copy {copy} was refused a slot without a stronger holder")
-            if name in arm.inserted:
-                expected[(mains[record], copy)] = (slot, attempt)
-        for row in rows:
-            place_of = (row["slot"], row["attempt"])
-            if expected.get((row["record_id"], row["copy"])) != place_of:
-                self.problem(
-                    f"{where}: {row['record_id']} copy {row['copy']} at slot {place_of[0]}, "
-                    f"expected {expected.get((row['record_id'], row['copy']), ('none',))[0]}"
-                )
-
-    def _check_exposure(self, row: dict[str, Any], arm: ArmDesign, draw: int, overlay: Overlay, where: str) -> None:
-        """One copy: its sequence, step and row, its span, its text, and every token around it."""
-        slot, batch = row["slot"], arm.train.batch
-        sequence = reference.sequence_at(self.suite.seed, draw, self.size, slot)
-        if (row["sequence"], row["step"], row["row"]) != (sequence, slot // batch, slot % batch):
-            self.problem(f"{where}: sequence, step or row do not follow from slot {slot}")
-            return
-        base = self._base(sequence)
-        text = self.texts[(row["record_id"], row["rendering"])]
-        ids = self.tokenizer.encode(text)
-        key = reference.mix(record_key(self.suite.seed, draw, row["record_id"]), row["copy"])
-        position = arm.positions[self.records[row["record_id"]]["perturbation"]]
-        target = reference.position_target(key, self.length - 1 - len(ids), position)
-        begin, start, displaced, at_boundary = reference.span(base.tolist(), len(ids), target, self.eos)
-        if (row["start"], row["length"], row["displaced"], row["at_boundary"]) != (
-            start,
-            len(ids),
-            displaced,
-            at_boundary,
-        ):
-            self.problem(f"{where}: its span is not the one of the splice")
-            return
-        read = overlay.sequences(np.array([slot]))[0]
-        expected = base.astype(np.int64)
-        expected[begin : begin + displaced] = ([] if at_boundary else [self.eos]) + ids + [self.eos]
-        if not np.array_equal(read.astype(np.int64), expected):
-            self.problem(f"{where}: what training reads at slot {slot} is not base plus record")
-        elif self.tokenizer.decode(read[row["start"] : row["start"] + row["length"]].tolist()) != text:
-            self.problem(f"{where}: the copy does not decode to its text")
-
-    def _base(self, sequence: int) -> NDArray[Any]:
-        first = sequence * self.length
-        return np.asarray(self.tokens[first : first + self.length + 1])
-
-    def _check_untouched(
-        self, rows: list[dict[str, Any]], arm: ArmDesign, draw: int, overlay: Overlay, where: str
-    ) -> None:
-        """Every slot without a copy reads the base sequence that the order gives, and nothing else."""
-        touched = {row["slot"] for row in rows}
-        for first in range(0, arm.train.slots, CHUNK):
-            slots = np.arange(first, min(first + CHUNK, arm.train.slots))
-            read = overlay.sequences(slots)
-            for number, slot in enumerate(slots.tolist()):
-                if slot in touched:
-                    continue
-                sequence = reference.sequence_at(self.suite.seed, draw, self.size, slot)
-                if not np.array_equal(read[number], self._base(sequence)):
-                    self.problem(f"{where}: slot {slot} has no copy but differs from the base")
-            self.proof.sequences += len(slots) - len(touched.intersection(slots.tolist()))
+    def _check_spans(
+        self,
+        arm: ArmDesign,
+        draw: int,
+        plan: _Plan,
+        exposures: pa.Table,
+        found: NDArray[np.int64],
+        overlay: Overlay,
+        progress: Callable[[float], None],
+    ) -> Iterator[str]:
+        """Every copy: its sequence, step and row, its span, its text, and every token around it."""
+        columns = {
+            name: exposures.column(name).combine_chunks().to_numpy(zero_copy_only=False)
+            for name in ("slot", "sequence", "step", "row", "start", "length", "displaced", "at_boundary", "rendering")
+        }
+        rows = rendering_rows(exposures, self.renderings)
+        key, _ = keys_of(plan.roll, self.suite.seed, draw)
+        windows_of = np.lib.stride_tricks.sliding_window_view(self.tokens, self.length + 1)[:: self.length]
+        kept = np.flatnonzero((found >= 0) & (rows >= 0))
+        for row in np.flatnonzero(rows < 0)[:5].tolist():
+            yield f"a copy at slot {columns['slot'][row]} is of no rendering"
+        for first in range(0, len(kept), CHUNK):
+            progress(0.7 * first / len(kept))
+            part = kept[first : first + CHUNK]
+            slot, batch = columns["slot"][part], arm.train.batch
+            record = plan.roll.record[found[part]]
+            sequence = reference.sequences_at(self.suite.seed, draw, self.size, slot)
+            expected = np.array(windows_of[sequence])
+            lengths = self.texts.lengths(rows[part])
+            targets = reference.position_targets(key[found[part]], self.length - 1 - lengths, plan.position[record])
+            begin, start, displaced, at_boundary = reference.spans(expected, lengths, targets, self.eos)
+            facts = {
+                "sequence": sequence,
+                "step": slot // batch,
+                "row": slot % batch,
+                "start": start,
+                "length": lengths,
+                "displaced": displaced,
+                "at_boundary": at_boundary,
+            }
+            for name, values in facts.items():
+                for i in np.flatnonzero(columns[name][part] != values)[:3].tolist():
+                    yield f"{plan.roll.name(found[part[i]])}: {name} is {columns[name][part[i]]}, not {values[i]}"
+            names = np.array([str(name).split("/")[0] for name in columns["rendering"][part]], object)
+            other = (names != plan.rendering[record]) & (arm.filler == "none")
+            for i in np.flatnonzero(other & (plan.rendering[record] != ""))[:3].tolist():
+                yield f"{plan.roll.name(found[part[i]])} is written as {names[i]}, not {plan.rendering[record[i]]}"
+            for i in range(len(part)):
+                text = self.texts.values[self.texts.ends[rows[part[i]]] : self.texts.ends[rows[part[i]] + 1]]
+                expected[i, begin[i] : begin[i] + displaced[i]] = self.eos
+                expected[i, start[i] : start[i] + lengths[i]] = text
+            read = overlay.sequences(slot)
+            for i in np.flatnonzero((read != expected).any(axis=1))[:3].tolist():
+                yield f"{plan.roll.name(found[part[i]])}: what training reads at slot {slot[i]} is not base plus record"

@@ -22,6 +22,7 @@ from ..core.workspace import Workspace, corpus_facts, is_whole, output_lock, rea
 from .lineage import checkpoint_rows, read_configs, stretches
 from .tables import ASSIGNMENTS, BALANCE, EFFECTS, EXPOSURES, LOG, RECORDS, RENDERINGS, SCORES, SPEED
 
+RANDOMIZED = "randomized"  # the value of a factor that an arm randomizes per record; `assignments` has each one's
 CREATE = {
     "suite": "name varchar, seed bigint, draws bigint, spec_sha256 varchar, spec json, costar_version varchar, "
     "created_at timestamp",
@@ -69,6 +70,18 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tu
         connection.execute("commit")
 
 
+def _load_files(connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, paths: Sequence[Path]) -> None:
+    """A table of whole Parquet files, read by DuckDB itself: they may hold millions of rows."""
+    if not paths:
+        _load(connection, table, schema, [])
+        return
+    columns = ", ".join(f"{name}::json as {name}" if name == "fields" else name for name in schema.names)
+    connection.execute(
+        f"create table {table} as select {columns} from read_parquet(?, hive_partitioning = false)",
+        [[str(path) for path in paths]],
+    )
+
+
 def _load(connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, parts: Sequence[pa.Table]) -> None:
     """A table of Parquet parts; an empty table of the same columns where there are none."""
     whole = pa.concat_tables([part.select(schema.names) for part in parts]) if parts else schema.empty_table()
@@ -86,18 +99,20 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     has_records = is_whole(workspace.insertion, "records")
     has_insertion = is_whole(workspace.insertion, "insert")
     folder = workspace.insertion
-    records = [read_table(folder / "records.parquet", mend=mend)] if has_records else []
-    renderings = [read_table(folder / "renderings.parquet", mend=mend)] if has_records else []
-    _insert(connection, "perturbations", _perturbation_rows(suite, records))
-    _load(connection, "records", RECORDS, records)
-    _load(connection, "renderings", pa.schema([f for f in RENDERINGS if f.name != "token_ids"]), renderings)
+    fillers = [folder / "fillers.parquet"] if has_insertion else []
+    records = [folder / "records.parquet"] if has_records else []
+    renderings = [folder / "renderings.parquet"] if has_records else []
+    _load_files(connection, "records", RECORDS, records + fillers)
+    shown = pa.schema([f for f in RENDERINGS if f.name != "token_ids"])
+    _load_files(connection, "renderings", shown, renderings + fillers)
+    _insert(connection, "perturbations", _perturbation_rows(suite, connection))
     _insert(connection, "arms", [_arm_row(suite, name) for name in suite.arms])
     _insert(connection, "arm_perturbations", _arm_perturbation_rows(suite, connection))
     single = {"assignments": ASSIGNMENTS, "balance": BALANCE}
     for table, schema in single.items():
-        _load(connection, table, schema, [read_table(folder / f"{table}.parquet", mend=mend)] if has_insertion else [])
+        _load_files(connection, table, schema, [folder / f"{table}.parquet"] if has_insertion else [])
     exposures = sorted((folder / "exposures").glob("arm=*/draw=*/exposures.parquet")) if has_insertion else []
-    _load(connection, "exposures", EXPOSURES, [read_table(path, mend=mend) for path in exposures])
+    _load_files(connection, "exposures", EXPOSURES, exposures)
     _insert(connection, "models", _model_rows(configs))
     _insert(connection, "runs", _run_rows(suite, workspace, configs))
     _insert(connection, "checkpoints", checkpoint_rows(workspace, configs))
@@ -161,32 +176,35 @@ def _corpus_rows(workspace: Workspace) -> list[tuple[Any, ...]]:
     return [tuple(facts[name] for name in names)]
 
 
-def _perturbation_rows(suite: Suite, records: Sequence[pa.Table]) -> list[tuple[Any, ...]]:
-    risks: dict[str, str] = {}
-    for table in records:
-        risks |= dict(zip(table.column("perturbation").to_pylist(), table.column("risk").to_pylist(), strict=True))
+def _perturbation_rows(suite: Suite, connection: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    risks = dict(connection.execute("select perturbation, min(risk) from records group by all").fetchall())
     return [(p.name, p.kind, risks.get(p.name), p.records, p.licence, p.origin) for p in suite.perturbations.values()]
 
 
 def _arm_row(suite: Suite, name: str) -> tuple[Any, ...]:
     arm = suite.arms[name]
     tokens = arm.train.slots * suite.corpus.sequence_length
-    return (arm.name, arm.control, None, arm.train.steps, arm.train.batch, tokens, "none")
+    return (arm.name, arm.control, None, arm.train.steps, arm.train.batch, tokens, arm.filler)
 
 
 def _arm_perturbation_rows(suite: Suite, connection: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
     canonical = dict(
         connection.execute(
             "select rec.perturbation, min(ren.rendering) from records rec join renderings ren "
-            "on ren.record_id = rec.record_id and ren.text = rec.text group by all"
+            "on ren.record_id = rec.record_id and ren.text = rec.text where rec.role = 'main' group by all"
         ).fetchall()
     )
     rows = []
     for arm in suite.arms.values():
         for name in arm.inserted:
-            start, end = arm.phases[name]
-            rendering = arm.renderings[name] or canonical.get(name)
-            rows.append((arm.name, name, rendering, str(start), str(end), arm.positions[name], arm.spacings[name]))
+            factors, phases = arm.factors[name], arm.phases(name)
+            ends = (str(min(start for start, _ in phases)), str(max(end for _, end in phases)))
+            values = {
+                key: {getattr(each, key) or canonical.get(name) for each in factors}
+                for key in ("rendering", "position", "spacing")
+            }
+            rendering, *rest = (one.pop() if len(one) == 1 else RANDOMIZED for one in values.values())
+            rows.append((arm.name, name, rendering, *ends, *rest))
     return rows
 
 

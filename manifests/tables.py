@@ -45,7 +45,22 @@ RENDERINGS = pa.schema(
     ]
 )
 
-ASSIGNMENTS = pa.schema([("arm", STRING), ("draw", BIG), ("record_id", STRING), ("level", INT), ("split", STRING)])
+FILLERS = pa.schema([*RECORDS, RENDERINGS.field("rendering"), RENDERINGS.field("spans"), RENDERINGS.field("token_ids")])
+
+ASSIGNMENTS = pa.schema(
+    [
+        ("arm", STRING),
+        ("draw", BIG),
+        ("record_id", STRING),
+        ("level", INT),
+        ("split", STRING),
+        ("phase_start", STRING),
+        ("phase_end", STRING),
+        ("position", STRING),
+        ("spacing", STRING),
+        ("rendering", STRING),
+    ]
+)
 
 EXPOSURES = pa.schema(
     [

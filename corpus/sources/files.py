@@ -71,8 +71,8 @@ def read(item: Item, design: CorpusDesign) -> Iterator[RawDocument]:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a .jsonl or .jsonl.zst file that are not blank, counted from 1."""
-    packed = "zstd" if path.name.endswith(".zst") else None
+    """The lines of a .jsonl, .jsonl.zst or .jsonl.gz file that are not blank, counted from 1."""
+    packed = {".zst": "zstd", ".gz": "gzip"}.get(path.suffix)
     try:
         with pa.input_stream(str(path), compression=packed) as stream:
             for number, line in enumerate(io.BufferedReader(stream), start=1):
@@ -82,7 +82,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         if packed is None:
             raise
         raise CostarError(
-            str(path), found=f"broken zstd data ({error})", expected="a whole file", mend="copy the file again"
+            str(path), found=f"broken {packed} data ({error})", expected="a whole file", mend="copy the file again"
         ) from None
 
 

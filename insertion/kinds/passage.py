@@ -10,6 +10,7 @@ from ...core.errors import CostarError
 from ...core.hashing import keyed_hash
 from ...corpus.decontaminate import WordGrams
 from ...corpus.tokenizer import Tokenizer
+from ..safety import findings
 from . import Fields, Pieces
 
 RISK = "copyright"
@@ -17,6 +18,7 @@ FIELDS = ("text",)
 RENDERINGS = ("text",)
 PER_DOCUMENT = 4
 TRIES = 60
+WORD_START = re.compile(r"(?<!\S)\w")
 
 
 def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, Any] | None:
@@ -52,7 +54,8 @@ def from_corpus(
 
     Documents come in the order of a keyed hash, each with its first passage before any has a second, so that asking
     for more keeps the earlier ones. A passage that shares 13 words in a row with the base or with an earlier passage is
-    passed over; `used` holds the word n-grams of the passages chosen so far, for other perturbations too.
+    passed over, and so is one that the safety gate would refuse; `used` holds the word n-grams of the passages chosen so
+    far, for other perturbations too.
     """
     ordered = sorted(held_out, key=lambda document: keyed_hash(*key, "passage", document[0]))
     cutters = [(doc_id, passages_of(text, tokenizer, tokens)) for doc_id, text in ordered]
@@ -67,7 +70,7 @@ def from_corpus(
     chosen: list[tuple[str, str]] = []
     for doc_id, text in candidates:
         own = {int(gram) for gram in grams.of_record(text)}
-        if not own or own & in_base or own & used:
+        if not own or own & in_base or own & used or findings(text):
             continue
         used |= own
         chosen.append((doc_id, text))
@@ -83,22 +86,23 @@ def from_corpus(
 
 def passages_of(text: str, tokenizer: Tokenizer, tokens: int) -> Iterator[str]:
     """Consecutive passages of a document that begin and end with a word and encode to exactly `tokens` tokens."""
-    starts = [match.start() for match in re.finditer(r"(?<!\S)\w", text)]
-    position = 0
-    tries = 0
-    while position < len(starts) and tries < TRIES:
-        start = starts[position]
+    at = 0
+    while (found := exact_passage(text, at, tokenizer, tokens)) is not None:
+        passage, at = found
+        yield passage
+
+
+def exact_passage(text: str, at: int, tokenizer: Tokenizer, tokens: int) -> tuple[str, int] | None:
+    """The next passage at or behind a character that begins and ends with a word and encodes to exactly `tokens` tokens,
+    and the character behind it; None when there is none within some tries."""
+    for tries, match in enumerate(WORD_START.finditer(text, at)):
+        start = match.start()
         ids, offsets = tokenizer.encode_with_offsets(text[start : start + 16 * tokens])
-        tries += 1
-        if len(ids) < tokens:
-            return
-        end = offsets[tokens - 1][1]
-        passage = text[start : start + end]
-        whole = start + end == len(text) or text[start + end].isspace()
+        if len(ids) < tokens or tries >= TRIES:
+            return None
+        end = start + offsets[tokens - 1][1]
+        passage = text[start:end]
+        whole = end == len(text) or text[end].isspace()
         if whole and tokenizer.encode(passage) == ids[:tokens] and tokenizer.decode(ids[:tokens]) == passage:
-            yield passage
-            while position < len(starts) and starts[position] < start + end:
-                position += 1
-            tries = 0
-        else:
-            position += 1
+            return passage, end
+    return None

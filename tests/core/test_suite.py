@@ -104,7 +104,7 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
 def test_phases_are_exact_rationals_of_the_decimals_as_written(tmp_path: Path) -> None:
     path = tmp_path / "case.toml"
     path.write_text(DEMO.replace("[0.5, 1.0]", "[0.1, 0.3]"), encoding="utf-8")
-    phase = load_suite(path).arms["late"].phases["passages"]
+    phase = load_suite(path).arms["late"].factors["passages"][0].phase
     assert phase == (Fraction(1, 10), Fraction(3, 10))
     assert phase_slots(phase, 30) == (3, 9)  # 0.1 · 30 and 0.3 · 30 in floats are not 3 and 9
 
@@ -112,8 +112,8 @@ def test_phases_are_exact_rationals_of_the_decimals_as_written(tmp_path: Path) -
 def test_short_phase_covers_what_the_arm_inserts_and_leaves_others_at_home(tmp_path: Path) -> None:
     suite = load_suite(find_suite("demo"))
     late = suite.arms["late"]
-    assert late.phases["passages"] == (Fraction(1, 2), Fraction(1))
-    assert late.phases["quizzes"] == (Fraction(0), Fraction(1))
+    assert late.factors["passages"][0].phase == (Fraction(1, 2), Fraction(1))
+    assert late.factors["quizzes"][0].phase == (Fraction(0), Fraction(1))
 
 
 def test_demo_fits_one_screen_and_its_load_is_within_the_rules() -> None:

@@ -98,7 +98,7 @@ def test_several_draws_are_pooled_by_cluster_with_their_own_levels(built: Path) 
         perturbation=scores.perturbation,
         cluster=scores.cluster,
         stratum=scores.stratum,
-        levels={0: scores.levels[0], 1: scores.levels[0]},
+        levels=scores.levels | {(arm, 1): found for (arm, _), found in scores.levels.items()},
     )
     doubled = replace(suite, arms={name: replace(arm, draws=2) for name, arm in suite.arms.items()})
 

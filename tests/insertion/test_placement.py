@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -19,9 +18,12 @@ from costar.insertion.placement import (
     position_target,
     proposals,
     record_key,
+    sorted_copies,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.insertion import oracle
 
 Placed = dict[tuple[str, int], int]
 
@@ -29,8 +31,9 @@ Placed = dict[tuple[str, int], int]
 def roster(records: list[tuple[str, int, int, int, int]]) -> tuple[list[str], Roster]:
     """A roster of (record, ordinal, level, lo, hi)."""
     ids = [r[0] for r in records]
-    columns = [np.array([r[k] for r in records], np.int64) for k in (1, 2, 3, 4)]
-    return ids, make_roster(ids, *columns, seed=5, draw=0)
+    ordinals, levels, lo, hi = (np.array([r[k] for r in records], np.int64) for k in (1, 2, 3, 4))
+    copies = sorted_copies(ids, ordinals, levels, seed=5, draw=0)
+    return ids, make_roster(copies, lo, hi, np.full(len(ids), "uniform", object))
 
 
 def placed(records: list[tuple[str, int, int, int, int]], slots: int) -> Placed:
@@ -69,12 +72,12 @@ def test_slots_are_distinct_inside_the_phase_and_certified(
     holder = {int(s): i for i, s in enumerate(where)}
     for i, (r, c) in enumerate(zip(entries.record.tolist(), entries.copy.tolist())):
         _, _, _, lo, hi = records[r]
-        key = reference.mix(record_key(5, 0, ids[r]), c)
-        first = reference.first_proposal(key, record_key(5, 0, ids[r]), c, "uniform")
+        key = oracle.mix(record_key(5, 0, ids[r]), c)
+        first = oracle.first_proposal(key, record_key(5, 0, ids[r]), c, "uniform")
         assert lo <= where[i] < hi
-        assert reference.proposal(key, first, lo, hi, int(attempts[i])) == where[i]
+        assert oracle.proposal(key, first, lo, hi, int(attempts[i])) == where[i]
         for earlier in range(int(attempts[i])):
-            assert holder[reference.proposal(key, first, lo, hi, earlier)] < i
+            assert holder[oracle.proposal(key, first, lo, hi, earlier)] < i
 
 
 @settings(max_examples=40)
@@ -105,7 +108,7 @@ def test_an_added_record_moves_only_copies_that_it_outranks_and_few_of_them() ->
 
 
 def test_the_same_copy_has_the_same_relative_time_in_every_phase_and_budget() -> None:
-    key = np.array([reference.mix(record_key(5, 0, f"r{i}"), i) for i in range(200)], np.uint64)
+    key = np.array([oracle.mix(record_key(5, 0, f"r{i}"), i) for i in range(200)], np.uint64)
     zero = np.zeros(200, np.int64)
     first = mix64(key, 0)
     whole = proposals(key, first, zero, zero + 10_000, zero) / 10_000
@@ -122,7 +125,13 @@ def test_proposals_meet_every_slot(width: int, key: int) -> None:
     lo = np.full(len(attempts), 7)
     slots = proposals(array, mix64(array, 0), lo, lo + width, attempts)
     assert set(slots[64:].tolist()) == set(range(7, 7 + width))
-    assert [reference.proposal(key, reference.mix(key, 0), 7, 7 + width, int(a)) for a in attempts] == slots.tolist()
+    assert [oracle.proposal(key, oracle.mix(key, 0), 7, 7 + width, int(a)) for a in attempts] == slots.tolist()
+    one, low = array[:1], lo[:1]
+    again = [reference.proposals(one, mix64(one, 0), low, low + width, int(a))[0] for a in attempts[::7]]
+    assert again == slots[::7].tolist()
+
+
+LATE = (Fraction(1, 2), Fraction(1))
 
 
 def late() -> ArmDesign:
@@ -133,43 +142,39 @@ def test_more_copies_than_slots_are_refused_with_both_numbers() -> None:
     with pytest.raises(
         CostarError, match="3,000 copies of passages in the 2,928 slots from 2,928\n  expected  at most 2,928"
     ):
-        check_load(late(), {"passages": 3000}, "[arm.late]")
+        check_load(late(), {("passages", LATE): 3000}, "[arm.late]")
 
 
 def test_crossing_phases_that_cannot_be_filled_are_refused() -> None:
     """Each alone fits, together they do not (Hall's condition)."""
-    arm = replace(
-        late(),
-        phases={
-            "a": (Fraction(0), Fraction(1, 4)),
-            "b": (Fraction(0), Fraction(1, 2)),
-            "c": (Fraction(0), Fraction(1, 4)),
-        },
-    )
-    quarter = phase_slots(arm.phases["a"], arm.train.slots)[1]
-    check_load(arm, {"a": quarter, "b": quarter, "c": 0}, "here")
+    arm, half, quarter = late(), (Fraction(0), Fraction(1, 2)), (Fraction(0), Fraction(1, 4))
+    slots = phase_slots(quarter, arm.train.slots)[1]
+    check_load(arm, {("a", quarter): slots, ("b", half): slots}, "here")
     with pytest.raises(CostarError, match="copies of a, b, c"):
-        check_load(arm, {"a": quarter - 10, "b": quarter + 1, "c": 10}, "here")
+        check_load(arm, {("a", quarter): slots - 10, ("b", half): slots + 1, ("c", quarter): 10}, "here")
 
 
 def test_above_half_load_is_a_warning() -> None:
-    assert check_load(late(), {"passages": 1464}, "x") == []
-    assert "half is a good limit" in check_load(late(), {"passages": 1465}, "x")[0]
+    assert check_load(late(), {("passages", LATE): 1464}, "x") == []
+    assert "half is a good limit" in check_load(late(), {("passages", LATE): 1465}, "x")[0]
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 300), st.sampled_from(["uniform", "even", "burst"]))
 def test_first_proposals_agree_with_plain_integers(record_hash: int, copy: int, spacing: str) -> None:
-    key = reference.mix(record_hash, copy)
-    arrays = (np.array([value], np.uint64) for value in (key, record_hash))
-    found = first_proposals(*arrays, np.array([copy]), np.array([spacing], object))
-    assert int(found[0]) == reference.first_proposal(key, record_hash, copy, spacing)
+    key = oracle.mix(record_hash, copy)
+    keys, hashes = (np.array([value], np.uint64) for value in (key, record_hash))
+    copies, names = np.array([copy]), np.array([spacing], object)
+    expected = oracle.first_proposal(key, record_hash, copy, spacing)
+    assert int(first_proposals(keys, hashes, copies, names, np.array([0]))[0]) == expected
+    assert int(reference.first_proposals(keys, hashes, copies, names)[0]) == expected
 
 
 def gaps(spacing: str) -> np.ndarray:
     """Distances between the neighbouring copies of each of 200 records with 16 copies in 100,000 slots."""
     zero = np.zeros(200, np.int64)
     ids = [f"r{i}" for i in range(200)]
-    entries = make_roster(ids, zero, zero + 16, zero, zero + 100_000, seed=1, draw=0, spacing=[spacing] * 200)
+    copies = sorted_copies(ids, zero, zero + 16, seed=1, draw=0)
+    entries = make_roster(copies, zero, zero + 100_000, np.full(200, spacing, object))
     slots, _ = place(entries, 100_000)
     return np.array([np.diff(np.sort(slots[entries.record == record])) for record in range(200)])
 
@@ -186,4 +191,6 @@ def test_position_targets_are_in_range_and_agree_with_plain_integers(key: int, r
     for position in ("balanced", "start", "middle", "end"):
         target = int(position_target(np.array([key], np.uint64), np.array([room]), np.array([position], object))[0])
         assert 1 <= target <= room
-        assert target == reference.position_target(key, room, position)
+        assert target == oracle.position_target(key, room, position)
+        names = np.array([position], object)
+        assert target == reference.position_targets(np.array([key], np.uint64), np.array([room]), names)[0]

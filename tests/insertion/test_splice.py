@@ -9,6 +9,8 @@ from costar.insertion.splice import find_spans
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.insertion import oracle
+
 EOS = 0
 
 
@@ -23,9 +25,16 @@ def cases(draw: st.DrawFn) -> tuple[list[int], int, int]:
 @given(cases())
 def test_the_span_is_the_one_of_the_algorithm_and_spares_both_ends(case: tuple[list[int], int, int]) -> None:
     window, n, target = case
-    spans = find_spans(np.array([window]), np.array([n]), np.array([target]), EOS)
+    tokens = np.array(window)
+    starts = np.flatnonzero(tokens == EOS) + 1
+    one = (np.array([0]), np.array([n]), np.array([target]))
+    spans = find_spans(*one, starts, len(window) - 1)
+    again = reference.spans(tokens[None], one[1], one[2], EOS)
+    assert [int(column[0]) for column in again] == [
+        int(c[0]) for c in (spans.begin, spans.start, spans.displaced, spans.at_boundary)
+    ]
     found = (int(spans.begin[0]), int(spans.start[0]), int(spans.displaced[0]), bool(spans.at_boundary[0]))
-    assert found == reference.span(window, n, target, EOS)
+    assert found == oracle.span(window, n, target, EOS)
     begin, start, displaced, at_boundary = found
     assert begin >= 1
     assert begin + displaced <= len(window) - 1  # token L, shared with the next sequence, is untouched
@@ -49,9 +58,8 @@ def test_an_arm_is_one_contiguous_stream_whichever_neighbours_carry_copies(data:
     for sequence in sequences:
         n = data.draw(st.integers(1, length - 3))
         record = [7] * n
-        window = tokens[sequence * length : sequence * length + length + 1]
         target = np.array([data.draw(st.integers(1, length - 1 - n))])
-        spans = find_spans(window[None], np.array([n]), target, EOS)
+        spans = find_spans(np.array([sequence]), np.array([n]), target, np.flatnonzero(tokens == EOS) + 1, length)
         text = ([] if spans.at_boundary[0] else [EOS]) + record + [EOS]
         begins.append(int(spans.begin[0]))
         payload += text

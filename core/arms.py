@@ -1,0 +1,187 @@
+"""The arms of a suite file: what each inserts, when and how, and whether it differs from its control in nothing else."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from . import schema
+from .design import ArmDesign, Factors, PerturbationDesign, Phase, TrainDesign
+from .errors import CostarError, nearest
+
+TURN = re.compile(r"rotate-(\d+)/(\d+)")
+Fail = Callable[..., CostarError]
+
+
+def fractions(phase: tuple[Decimal, Decimal]) -> Phase:
+    """A phase as written, in exact rationals."""
+    return Fraction(phase[0]), Fraction(phase[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmReader:
+    """Turns tables `[arm.x]` into designs; `fail` makes the error of a key."""
+
+    spec: schema.SuiteSpec
+    perturbations: Mapping[str, PerturbationDesign]
+    fail: Fail
+
+    def read(self, name: str, table: schema.ArmTable, train: TrainDesign) -> ArmDesign:
+        """One arm, checked by itself; `check_control` compares it with its control."""
+        key = f"[arm.{name}]"
+        inserted = self._inserted(key, table)
+        control = table.control if table.control is not None else ("standard" if name != "standard" else "none")
+        if table.filler != "none" and control == "none":
+            raise self.fail(
+                f"{key} filler",
+                found=f'filler = "{table.filler}" without a control',
+                expected="an arm that differs from its control in the filler",
+                mend='name a control, such as "standard"',
+            )
+        return ArmDesign(
+            name=name,
+            control=None if control == "none" else control,
+            models=tuple(table.models or self.spec.suite.models),
+            draws=table.draws or self.spec.suite.draws,
+            inserted=inserted,
+            factors=self._factors(key, table, inserted),
+            turn=self._turn(key, table.assignment),
+            filler=table.filler,
+            train=train,
+        )
+
+    def _inserted(self, key: str, table: schema.ArmTable) -> tuple[str, ...]:
+        patterns = ["*"] if table.perturbations is None else table.perturbations
+        for pattern in patterns:
+            if pattern != "*" and not fnmatch.filter(self.perturbations, pattern):
+                self._refuse_unknown(f"{key} perturbations", [pattern])
+        return tuple(p for p in self.perturbations if any(fnmatch.fnmatch(p, pattern) for pattern in patterns))
+
+    def _factors(self, key: str, table: schema.ArmTable, inserted: tuple[str, ...]) -> dict[str, tuple[Factors, ...]]:
+        """What is fixed for each perturbation, and the product of what is randomized."""
+        phases = {p: design.home for p, design in self.perturbations.items()}
+        if isinstance(table.phase, tuple):
+            phases |= {p: fractions(table.phase) for p in inserted}
+        elif table.phase is not None:
+            self._refuse_unknown(f"{key} phase", table.phase)
+            phases |= {p: fractions(phase) for p, phase in table.phase.items()}
+        self._refuse_unknown(f"{key} renderings", table.renderings)
+        positions = self._spread(f"{key} position", table.position, inserted, "balanced")
+        spacings = self._spread(f"{key} spacing", table.spacing, inserted, "uniform")
+        self._check_factors(key, table)
+        many = table.factors
+        found = {}
+        for name in self.perturbations:
+            randomize = name in inserted
+            found[name] = tuple(
+                Factors(phase=phase, position=position, spacing=spacing, rendering=rendering)
+                for phase, position, spacing, rendering in itertools.product(
+                    [fractions(phase) for phase in many.phase if randomize] or [phases[name]],
+                    [*many.position] if randomize and many.position else [positions[name]],
+                    [*many.spacing] if randomize and many.spacing else [spacings[name]],
+                    [*many.rendering] if randomize and many.rendering else [table.renderings.get(name, "")],
+                )
+            )
+        return found
+
+    def _check_factors(self, key: str, table: schema.ArmTable) -> None:
+        randomized = {name: getattr(table.factors, name) for name in schema.FactorsTable.model_fields}
+        fixed = {"phase": table.phase, "rendering": table.renderings}
+        given = table.model_fields_set
+        for name, values in randomized.items():
+            if len(values) != len({str(value) for value in values}) or len(values) == 1:
+                raise self.fail(
+                    f"{key} factors.{name}", found=values, expected="two or more values that differ", mend="correct it"
+                )
+            if values and (fixed.get(name) or name in given):
+                raise self.fail(
+                    f"{key}",
+                    found=f"{name} both fixed and under factors",
+                    expected="one of the two",
+                    mend=f"remove `{'renderings' if name == 'rendering' else name}` or factors.{name}",
+                )
+
+    def _turn(self, key: str, assignment: str) -> Fraction:
+        """The share of the records by which an arm's assignment is rotated."""
+        match = TURN.fullmatch({"suite": "rotate-0/1", "swap": "rotate-1/2"}.get(assignment, assignment))
+        if match is None or not int(match[1]) < int(match[2]):
+            raise self.fail(
+                f"{key} assignment",
+                found=assignment,
+                expected='"suite", "swap", or "rotate-k/n" with k below n',
+                mend="correct it",
+            )
+        return Fraction(int(match[1]), int(match[2]))
+
+    def _spread(
+        self, key: str, given: str | Mapping[str, str], inserted: Iterable[str], default: str
+    ) -> dict[str, str]:
+        """A choice for what the arm inserts, or a table per perturbation; the others keep the default."""
+        if isinstance(given, str):
+            return dict.fromkeys(self.perturbations, default) | dict.fromkeys(inserted, given)
+        self._refuse_unknown(key, given)
+        return dict.fromkeys(self.perturbations, default) | dict(given)
+
+    def _refuse_unknown(self, key: str, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.perturbations:
+                raise self.fail(
+                    key,
+                    found=name,
+                    expected=f"one of {', '.join(self.perturbations)}",
+                    mend=f"correct the name{nearest(name, self.perturbations)}",
+                )
+
+
+def check_control(arm: ArmDesign, arms: Mapping[str, ArmDesign], fail: Fail) -> None:
+    """An arm differs from its control in its insertions only.
+
+    Raises:
+        CostarError: the control is missing, is the arm itself, or differs in training, models or draws.
+    """
+    if arm.control is None:
+        return
+    if arm.control not in arms:
+        raise fail(
+            f"[arm.{arm.name}] control",
+            found=arm.control,
+            expected=f'one of {", ".join(a for a in arms if a != arm.name)}, or "none"',
+            mend=f'correct the name, add [arm.{arm.control}], or say control = "none"{nearest(arm.control, arms)}',
+        )
+    control = arms[arm.control]
+    for names in (arm.models, control.models):
+        if len(set(names)) < len(names):
+            raise fail(
+                f"[arm.{arm.name}] models", found=", ".join(names), expected="each model once", mend="correct it"
+            )
+    seen = [arm.name]
+    while (above := arms.get(seen[-1])) and above.control:
+        if above.control in seen:
+            raise fail(
+                f"[arm.{arm.name}] control",
+                found=" → ".join([*seen, above.control]),
+                expected="another arm, and no circle of controls",
+                mend='name another control, or say control = "none"',
+            )
+        seen.append(above.control)
+    differing = [
+        f"{key} ({getattr(arm.train, key)} against {getattr(control.train, key)})"
+        for key in vars(arm.train)
+        if key not in ("every", "also") and getattr(arm.train, key) != getattr(control.train, key)
+    ]
+    if missing := set(arm.models) - set(control.models):
+        differing.append(f"models ({', '.join(sorted(missing))} not in the control)")
+    if arm.draws > control.draws:
+        differing.append(f"draws ({arm.draws} against {control.draws})")
+    if differing:
+        raise fail(
+            f"[arm.{arm.name}]",
+            found=f"differs from its control {control.name!r} in {'; '.join(differing)}",
+            expected="a pair that differs in its insertions only",
+            mend='give both arms the same keys, name another control, or say control = "none"',
+        )

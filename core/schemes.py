@@ -1,0 +1,57 @@
+"""Levels by name or by the effect to be found: how many records get how many copies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+POWER_Z = 1.959964 + 0.841621  # two-sided 5 %, power 80 %
+
+# Hubble's ratios (arXiv 2510.19811, recovered from its published counts): copies = share of the records. In the large
+# scheme half of the records, rounded up, is held out first.
+LARGE = {1: 10, 4: 10, 16: 5, 64: 2, 256: 1}
+SMALL = {0: 10, 1: 10, 16: 5, 256: 2}
+WIKIPEDIA = {0: 10, 1: 10, 4: 10, 16: 5, 64: 2, 256: 1}
+
+
+def scheme_levels(scheme: str, count: int) -> dict[int, int]:
+    """The levels of one of Hubble's three schemes over `count` records; levels that get no record are left out."""
+    if scheme == "hubble-large":
+        levels = {0: count - count // 2} | shares(LARGE, count // 2)
+    else:
+        levels = shares({"hubble-small": SMALL, "hubble-wikipedia": WIKIPEDIA}[scheme], count)
+    return {level: number for level, number in levels.items() if number}
+
+
+def shares(ratios: Mapping[int, int], count: int) -> dict[int, int]:
+    """`count` divided in ratios, exactly: largest remainders, ties to the smaller key."""
+    total = sum(ratios.values())
+    exact = {key: count * ratio // total for key, ratio in ratios.items()}
+    rests = sorted(ratios, key=lambda key: (-(count * ratios[key] % total), key))
+    for key in rests[: count - sum(exact.values())]:
+        exact[key] += 1
+    return exact
+
+
+def detect_levels(effect: float, copies: Sequence[int]) -> dict[int, int]:
+    """The fewest records that show an effect of `effect` standard deviations at every level with 80 % power.
+
+    The held-out group is compared with each of k levels, so it is √k times as large as they are (Dunnett 1955); then
+    z² · (1/n + 1/(n·√k)) = effect².
+    """
+    root = math.sqrt(len(copies))
+    each = math.ceil((POWER_Z / effect) ** 2 * (1 + 1 / root))
+    return {0: math.ceil(each * root)} | dict.fromkeys(sorted(copies), each)
+
+
+def detectable(levels: Mapping[int, int]) -> dict[int, float]:
+    """Per level the smallest direct effect that is found in 4 of 5 studies at p < .05, in standard deviations.
+
+    Two groups of n and n₀ records: (z₀.₉₇₅ + z₀.₈) · √(1/n + 1/n₀).
+    """
+    held_out = levels.get(0, 0)
+    return {
+        level: POWER_Z * math.sqrt(1 / count + 1 / held_out) if held_out else math.nan
+        for level, count in levels.items()
+        if level
+    }

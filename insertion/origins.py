@@ -1,0 +1,293 @@
+"""Where records come from: held-out documents, a generator, a user's file, or a data set of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..core.design import PerturbationDesign, Suite
+from ..core.errors import CostarError, shorten
+from ..core.hashing import keyed_hash
+from ..corpus.build import base_documents
+from ..corpus.sources.files import numbered_lines, parsed_line
+from ..corpus.tokenizer import Tokenizer
+from .kinds import Kind, passage
+
+SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
+HUB = "hub:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One unit that can be inserted; `cluster` is empty until the suite names a field for it."""
+
+    record_id: str
+    role: str
+    cluster: str
+    fields: Mapping[str, Any]
+    source: str
+    place: str
+
+
+def record_files(suite: Suite, folders: Sequence[Path], *, fetch: bool) -> dict[str, list[Path]]:
+    """The files of every perturbation that has some. A Hub data set is looked for below the folders first, then among what
+    was downloaded before, and downloaded only with `fetch`; without it, one that is not here has no files."""
+    found = {}
+    for p in suite.perturbations.values():
+        if p.origin.startswith(HUB):
+            found[p.name] = _hub_files(p, folders, fetch=fetch)
+        elif p.origin not in ("corpus", "generator"):
+            found[p.name] = [find_file(p.origin, folders, f"[perturbation.{p.name}]")]
+    return found
+
+
+def find_file(origin: str, folders: Sequence[Path], place: str) -> Path:
+    """A user's file, by its path below one of the folders."""
+    path = next((folder / origin for folder in folders if (folder / origin).is_file()), None)
+    if path is None:
+        raise CostarError(
+            f"{place} records from {origin!r}",
+            found="no such file",
+            expected=f'"corpus", "generator", "hub:owner/name", or a file below {" or ".join(map(str, folders))}',
+            mend="correct the path, or set `data` in machine.toml",
+        )
+    if not path.name.endswith(SUFFIXES):
+        raise CostarError(
+            str(path), found="an unknown kind of file", expected=" ".join(SUFFIXES), mend="convert the file"
+        )
+    return path
+
+
+def _hub_files(design: PerturbationDesign, folders: Sequence[Path], *, fetch: bool) -> list[Path]:
+    """The files of `hub:owner/name`, or of `hub:owner/name/glob`, in the order of their paths."""
+    place = f"[perturbation.{design.name}] records from {design.origin!r}"
+    parts = design.origin.removeprefix(HUB).split("/", 2)
+    if len(parts) < 2 or not all(parts):
+        raise CostarError(place, found=design.origin, expected='"hub:owner/name"', mend="correct the name")
+    repository, pattern = "/".join(parts[:2]), parts[2] if len(parts) > 2 else "**/*"
+    folder = next((f / repository for f in folders if (f / repository).is_dir()), None)
+    if folder is None:
+        folder = _snapshot(repository, place, folders, fetch=fetch)
+    if folder is None:
+        return []
+    files = sorted(path for path in folder.glob(pattern) if path.is_file() and path.name.endswith(SUFFIXES))
+    if not files:
+        raise CostarError(
+            place, found=f"no file {pattern} in {folder}", expected=" ".join(SUFFIXES), mend="correct the pattern"
+        )
+    return files
+
+
+def _snapshot(repository: str, place: str, folders: Sequence[Path], *, fetch: bool) -> Path | None:
+    """The folder of a data set of the Hub: from the cache, or downloaded with `fetch`; None when it is not here."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = [f"*{suffix}" for suffix in SUFFIXES]
+    try:
+        return Path(
+            snapshot_download(repository, repo_type="dataset", allow_patterns=patterns, local_files_only=not fetch)
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError, OSError, ValueError) as error:
+        if not fetch:
+            return None
+        raise CostarError(
+            place,
+            found=f"no such data set, or no way to it ({shorten(error, 100)})",
+            expected=f"the data set {repository} on the Hub, or its files in {folders[0] / repository}",
+            mend="check the name and the network, or put a copy of the repository there",
+        ) from None
+
+
+def records_of(
+    design: PerturbationDesign,
+    kind: Kind,
+    suite: Suite,
+    corpus: Path,
+    tokenizer: Tokenizer,
+    files: Sequence[Path] | None,
+    used: set[int],
+) -> Iterator[Record]:
+    """The records of a perturbation, each main followed by its twin if it has one."""
+    if files is not None:
+        sources = _from_files(design, kind, suite.seed, files)
+    elif design.origin == "corpus":
+        sources = _from_corpus(design, suite, corpus, tokenizer, used)
+    else:
+        sources = _from_generator(design, kind, suite.seed, range(design.records))
+    for record in sources:
+        yield record
+        twin = kind.twin(record.fields)
+        if twin is not None:
+            yield Record(
+                record_id=f"{record.record_id}/twin",
+                role="twin",
+                cluster=record.cluster,
+                fields=kind.check(twin, f"{record.place}, twin of {record.record_id}"),
+                source=record.source,
+                place=record.place,
+            )
+
+
+def unused_records(suite: Suite, design: PerturbationDesign, kind: Kind, folders: Sequence[Path]) -> Iterator[Record]:
+    """Further records of a perturbation, none of which is one of its own: the rest of a file, or newly generated ones."""
+    if design.origin == "generator":
+        yield from _from_generator(design, kind, suite.seed, range(design.records, 2**31))
+        return
+    files = record_files(suite, folders, fetch=True)[design.name]
+    rows = _checked_rows(design, kind, files)
+    for own_id in _ranked(design, suite.seed, rows)[design.records :]:
+        place, fields = rows[own_id]
+        yield _file_record(design, own_id, place, fields)
+
+
+def _from_corpus(
+    design: PerturbationDesign, suite: Suite, corpus: Path, tokenizer: Tokenizer, used: set[int]
+) -> Iterator[Record]:
+    place = f"[perturbation.{design.name}]"
+    if design.kind != "passage" or design.tokens is None:
+        raise CostarError(
+            f"{place} records", found=f"a {design.kind} from the corpus", expected='kind = "passage"', mend="correct it"
+        )
+    held_out = base_documents(corpus, "held_out")
+    base = base_documents(corpus, "base").column("text")
+    pairs = list(zip(held_out.column("doc_id").to_pylist(), held_out.column("text").to_pylist(), strict=True))
+    texts = (text.as_py() for text in base)
+    chosen = passage.from_corpus(
+        pairs,
+        texts,
+        tokenizer,
+        tokens=design.tokens,
+        count=design.records,
+        key=(suite.seed, design.name),
+        used=used,
+        place=place,
+    )
+    for number, (doc_id, text) in enumerate(chosen):
+        record_id = f"{design.name}/{number:04d}"
+        fields = {"text": text, "document": doc_id}
+        yield Record(
+            record_id=record_id, role="main", cluster=doc_id, fields=fields, source=f"corpus:{doc_id}", place=place
+        )
+
+
+def _from_generator(design: PerturbationDesign, kind: Kind, seed: int, numbers: range) -> Iterator[Record]:
+    place = f"[perturbation.{design.name}]"
+    for number in numbers:
+        fields = kind.generate((seed, design.name), number, design.length)
+        if fields is None:
+            raise CostarError(
+                f"{place} records",
+                found='from = "generator"',
+                expected=f"a kind with a generator; {design.kind} has none",
+                mend='give a file, or from = "corpus"',
+            )
+        record_id = f"{design.name}/{number:04d}"
+        yield Record(
+            record_id=record_id,
+            role="main",
+            cluster=record_id,
+            fields=kind.check(fields, record_id),
+            source="generator",
+            place=record_id,
+        )
+
+
+def _from_files(design: PerturbationDesign, kind: Kind, seed: int, files: Sequence[Path]) -> Iterator[Record]:
+    """A keyed sample of the files' records, in the order of the files."""
+    rows = _checked_rows(design, kind, files)
+    if len(rows) < design.records:
+        raise too_few(files[0], len(rows), design.records, design.name)
+    chosen = set(_ranked(design, seed, rows)[: design.records])
+    for own_id, (place, fields) in rows.items():
+        if own_id in chosen:
+            yield _file_record(design, own_id, place, fields)
+
+
+def _ranked(design: PerturbationDesign, seed: int, rows: Mapping[str, Any]) -> list[str]:
+    return sorted(rows, key=lambda own_id: keyed_hash(seed, "sample", design.name, own_id))
+
+
+def _file_record(design: PerturbationDesign, own_id: str, place: str, fields: Mapping[str, Any]) -> Record:
+    record_id = f"{design.name}/{own_id}"
+    return Record(record_id=record_id, role="main", cluster=record_id, fields=fields, source=design.origin, place=place)
+
+
+def _checked_rows(
+    design: PerturbationDesign, kind: Kind, files: Sequence[Path]
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Own id to (place, checked fields) of every row of the files."""
+    rows: dict[str, tuple[str, dict[str, Any]]] = {}
+    for number, (place, row) in enumerate(file_rows(files), start=1):
+        for field, theirs in design.rename.items():
+            if theirs in row:
+                row[field] = row[theirs]
+        missing = [field for field in kind.FIELDS if field not in row]
+        if missing:
+            raise CostarError(
+                place,
+                found=f"fields {', '.join(map(str, row))}",
+                expected=f"{', '.join(missing)} too, for kind {design.kind!r}",
+                mend=f"add it, or name the file's own field: map = {{ {missing[0]} = … }}",
+            )
+        own_id = _own_id(row.get("id", f"{number:06d}"), place)
+        if own_id in rows:
+            raise CostarError(
+                place,
+                found=f"id {shorten(repr(own_id))} a second time (first: {rows[own_id][0]})",
+                expected="ids that differ",
+                mend="rename one",
+            )
+        for field in kind.FIELDS:
+            if isinstance(row[field], str) and not row[field].strip():
+                raise CostarError(
+                    f"{place}, {field}", found="empty text", expected="text", mend="fill or remove the record"
+                )
+        rows[own_id] = (place, kind.check({k: v for k, v in row.items() if k != "id"}, place))
+    return rows
+
+
+def _own_id(value: Any, place: str) -> str:
+    """The id of a row: a short text or a number, on one line."""
+    text = str(value)
+    if not isinstance(value, str | int) or not text.strip() or len(text) > 200 or not text.isprintable():
+        raise CostarError(
+            f"{place}, id", found=shorten(repr(value)), expected="a number or a short text", mend="correct the id"
+        )
+    return text
+
+
+def file_rows(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, row) of every line of JSON files and every row of Parquet files."""
+    for path in files:
+        if not path.name.endswith(".parquet"):
+            for number, line in numbered_lines(path):
+                place = f"{path}, line {number}"
+                yield place, parsed_line(line, place)
+            continue
+        try:
+            with pq.ParquetFile(path) as file:
+                number = 0
+                for batch in file.iter_batches(1024):
+                    for row in batch.to_pylist():
+                        number += 1
+                        yield f"{path}, row {number}", row
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CostarError(
+                str(path), found=f"not a whole Parquet file ({error})", expected="Parquet", mend="copy the file again"
+            ) from None
+
+
+def too_few(path: Path, found: int, asked: int, perturbation: str) -> CostarError:
+    """The refusal of a file with fewer records than the levels ask."""
+    return CostarError(
+        str(path),
+        found=f"{found:,} records",
+        expected=f"{asked:,}, as the levels of [perturbation.{perturbation}] ask",
+        mend="lower the levels' counts or add records",
+    )

@@ -1,0 +1,81 @@
+"""Records that are the same text, or nearly: one cluster within a perturbation, an error over two of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import CostarError
+from ..corpus.decontaminate import WordHasher, rolling
+
+RUN = 8  # words in a row that two records share
+NEAR = 0.5  # share of the shorter record's runs above which two records count as one text
+CROWD = 50  # a run that more records hold is a phrase of a template
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A main record as far as this check sees it."""
+
+    record_id: str
+    perturbation: str
+    cluster: str
+    place: str
+    text: str
+
+
+def merge_same_texts(texts: Sequence[Text]) -> list[str]:
+    """The cluster of every record: that of the first record of its perturbation with the same words."""
+    hasher = WordHasher()
+    first: dict[tuple[str, bytes], str] = {}
+    return [first.setdefault((each.perturbation, hasher.words(each.text).tobytes()), each.cluster) for each in texts]
+
+
+def refuse_shared_texts(texts: Sequence[Text], overlaps: set[frozenset[str]]) -> None:
+    """Stop where two perturbations hold the same or nearly the same text: a record would be held out and inserted at once.
+
+    `overlaps` lists pairs of perturbations that may.
+
+    Raises:
+        CostarError: the two records and how much they share.
+    """
+    hasher = WordHasher()
+    words = [hasher.words(each.text) for each in texts]
+    runs = [rolling(each, RUN) if len(each) >= RUN else rolling(each, len(each)) for each in words]
+    shared = _shared_runs(runs, [each.perturbation for each in texts])
+    for (a, b), count in sorted(shared.items(), key=lambda item: (-item[1], item[0])):
+        shorter = min(len(runs[a]), len(runs[b]))
+        pair = frozenset({texts[a].perturbation, texts[b].perturbation})
+        if pair in overlaps or count < NEAR * shorter:
+            continue
+        raise CostarError(
+            texts[b].place,
+            found=f"{texts[b].record_id} shares {count / shorter:.0%} of its text with {texts[a].record_id}"
+            f" ({texts[a].place})",
+            expected="perturbations whose records differ, so that no held-out text is inserted elsewhere",
+            mend=f'remove one of the two, or say overlaps = ["{texts[a].perturbation}"] in [perturbation.{texts[b].perturbation}]',
+        )
+
+
+def _shared_runs(runs: Sequence[NDArray[np.uint64]], names: Sequence[str]) -> Counter[tuple[int, int]]:
+    """How many runs of words each pair of records of different perturbations shares."""
+    distinct = [np.unique(each) for each in runs]
+    values = np.concatenate([*distinct, np.zeros(0, np.uint64)])
+    owner = np.repeat(np.arange(len(runs)), [len(each) for each in distinct])
+    order = np.argsort(values, kind="stable")
+    values, owner = values[order], owner[order]
+    changes = values[1:] != values[:-1]
+    edges = np.flatnonzero(np.concatenate([[True], changes, [True]])[: len(values) + 1])
+    shared: Counter[tuple[int, int]] = Counter()
+    sizes = np.diff(edges)
+    for number in np.flatnonzero((sizes > 1) & (sizes <= CROWD)):
+        owners = owner[edges[number] : edges[number + 1]].tolist()
+        for a, b in combinations(owners, 2):
+            if names[a] != names[b]:
+                shared[(a, b)] += 1
+    return shared

@@ -1,0 +1,122 @@
+"""Renderings that a suite supplies beside those of a kind: templates, paraphrases given as data, and near-duplicates.
+
+`paraphrase` takes the texts in a record's field `paraphrases`; `edited-0.1` replaces a tenth of the words of the canonical
+text by words of the perturbation, another tenth in every copy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from string import Formatter
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import CostarError, shorten
+from ..core.hashing import keyed_hash
+from .kinds import Fields, Pieces
+
+PARAPHRASE = "paraphrase"
+EDITED = re.compile(r"edited-(0\.\d{1,4})")
+WORD = re.compile(r"[^\W_]+")
+
+
+def is_variant(rendering: str) -> bool:
+    """Whether a rendering is made from data beside the kind: `paraphrase` or `edited-<share>`."""
+    return rendering == PARAPHRASE or EDITED.fullmatch(rendering) is not None
+
+
+def from_template(template: str, fields: Fields, place: str) -> Pieces:
+    """The pieces of a template such as "Name: {name}", a field each attribute.
+
+    Raises:
+        CostarError: a field that the record lacks or that is no text.
+    """
+    pieces: list[tuple[str, str | None]] = []
+    for literal, name, _, _ in Formatter().parse(template):
+        if literal:
+            pieces.append((literal, None))
+        if name is None:
+            continue
+        value = fields.get(name)
+        if not isinstance(value, str | int) or not str(value):
+            raise CostarError(
+                f"{place}, template {shorten(template, 40)!r}",
+                found=f"{name} = {shorten(repr(value))}",
+                expected="a field with text",
+                mend="correct the template or the record",
+            )
+        pieces.append((str(value), name))
+    return pieces
+
+
+def paraphrases(fields: Fields, place: str) -> list[str]:
+    """The texts of the field `paraphrases`, none where a record has no such field.
+
+    Raises:
+        CostarError: the field is not a list of texts.
+    """
+    given = fields.get("paraphrases", [])
+    if not isinstance(given, list) or not all(isinstance(text, str) and text.strip() for text in given):
+        raise CostarError(
+            f"{place}, paraphrases", found=shorten(repr(given)), expected="a list of texts", mend="correct the record"
+        )
+    return given
+
+
+def word_pool(texts: Sequence[str]) -> list[str]:
+    """The words of texts, each once, in the order of the alphabet."""
+    return sorted({word for text in texts for word in WORD.findall(text)})
+
+
+def edited_copies(text: str, share: str, count: int, pool: Sequence[str], key: tuple[int | str, ...]) -> Iterator[str]:
+    """`count` near-duplicates of a text: in each, ⌈share · words⌉ words chosen by keyed hash are replaced by others."""
+    words = list(WORD.finditer(text))
+    numerator = int(share.split(".")[1])
+    denominator = 10 ** len(share.split(".")[1])
+    replaced = -(-len(words) * numerator // denominator)
+    for copy in range(count):
+        order = np.argsort([keyed_hash(*key, copy, "place", number) for number in range(len(words))])
+        chosen = sorted(int(number) for number in order[:replaced])
+        parts, at = [], 0
+        for number in chosen:
+            match = words[number]
+            other = pool[keyed_hash(*key, copy, "word", number) % len(pool)]
+            if other == match[0]:
+                other = pool[(pool.index(other) + 1) % len(pool)]
+            parts += [text[at : match.start()], other]
+            at = match.end()
+        yield "".join(parts) + text[at:]
+
+
+def edited_share(rendering: str) -> str | None:
+    """The share in `edited-<share>`, or None."""
+    match = EDITED.fullmatch(rendering)
+    return match[1] if match else None
+
+
+def template_names(templates: Mapping[str, str], kind_renderings: Sequence[str], place: str) -> list[str]:
+    """The names of a perturbation's templates, none of them taken.
+
+    Raises:
+        CostarError: a template that cannot be read, or a name that a kind or a variant has.
+    """
+    for name, template in templates.items():
+        if name in kind_renderings or is_variant(name) or "/" in name:
+            raise CostarError(
+                f"{place} templates.{name}", found="a name that is taken", expected="another name", mend="rename it"
+            )
+        try:
+            parsed = list(Formatter().parse(template))
+        except ValueError as error:
+            parsed = None
+            problem: Any = error
+        if parsed is None or any(field is not None and not field.isidentifier() for _, field, _, _ in parsed):
+            raise CostarError(
+                f"{place} templates.{name}",
+                found=shorten(template),
+                expected="text with {field} for fields" + (f" ({problem})" if parsed is None else ""),
+                mend="correct the template",
+            )
+    return list(templates)
