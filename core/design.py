@@ -49,6 +49,7 @@ class PerturbationDesign:
     length: int | None
     max_tokens: int | None
     rename: Mapping[str, str]
+    where: Mapping[str, Any]
     levels: Mapping[int, int]
     home: Phase
     licence: str
@@ -213,6 +214,7 @@ class Suite:
                 "length",
                 "max_tokens",
                 "rename",
+                "where",
                 "levels",
                 "strata",
                 "cluster",

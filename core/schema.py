@@ -125,6 +125,7 @@ class RecordsTable(Table):
     count: Count | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     map: dict[str, str] = {}
+    where: dict[str, str | int | bool] = {}
 
 
 class PerturbationTable(Table):

@@ -256,6 +256,7 @@ class _Builder:
             length=table.records.length,
             max_tokens=table.records.max_tokens,
             rename=table.records.map,
+            where=table.records.where,
             levels=self._levels(f"[perturbation.{name}]", table),
             home=fractions(table.phase),
             licence=table.licence

@@ -16,7 +16,7 @@ from ..core.hashing import keyed_hash
 from ..corpus.build import base_documents
 from ..corpus.sources.files import numbered_lines, parsed_line
 from ..corpus.tokenizer import Tokenizer
-from .kinds import Kind, passage
+from .kinds import Kind, adapted, passage
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 HUB = "hub:"
@@ -223,10 +223,14 @@ def _checked_rows(
 ) -> dict[str, tuple[str, dict[str, Any]]]:
     """Own id to (place, checked fields) of every row of the files."""
     rows: dict[str, tuple[str, dict[str, Any]]] = {}
-    for number, (place, row) in enumerate(file_rows(files), start=1):
+    for number, (place, given) in enumerate(file_rows(files), start=1):
+        if any(field not in given or given[field] != value for field, value in design.where.items()):
+            continue
+        row = dict(given)
         for field, theirs in design.rename.items():
             if theirs in row:
                 row[field] = row[theirs]
+        row = adapted(kind, row)
         missing = [field for field in kind.FIELDS if field not in row]
         if missing:
             raise CostarError(

@@ -56,7 +56,7 @@ def build_records(
     records: list[dict[str, Any]] = []
     renderings: list[dict[str, Any]] = []
     for each in made:
-        rows = [_rendering_row(each.record, name, pieces, tokenizer) for name, pieces in each.writings()]
+        rows = [rendering_row(each.record, name, pieces, tokenizer) for name, pieces in each.writings()]
         check_length(rows[0]["n_tokens"], suite.corpus.sequence_length, each.record.place)
         _check_declared(rows[0]["n_tokens"], each.design, each.record.place)
         records.append(_record_row(each, rows[0]))
@@ -210,7 +210,7 @@ def check_origins(suite: Suite, folders: Sequence[Path]) -> list[str]:
                 f"{design.records:,} records declared from {design.origin}; `costar corpus` fetches and checks them"
             )
             continue
-        count = sum(1 for _ in file_rows(paths))
+        count = sum(1 for _ in file_rows(paths)) if not design.where else design.records
         if count < design.records:
             raise too_few(paths[0], count, design.records, name)
     _check_renderings(suite)
@@ -256,7 +256,8 @@ def _check_renderings(suite: Suite) -> None:
                     )
 
 
-def _rendering_row(record: Record, rendering: str, pieces: Pieces, tokenizer: Tokenizer) -> dict[str, Any]:
+def rendering_row(record: Record, rendering: str, pieces: Pieces, tokenizer: Tokenizer) -> dict[str, Any]:
+    """A row of `renderings`: the text of a record written in one way, its ids and the spans of its attributes."""
     text = text_of(pieces)
     ids = tokenizer.encode_record(text, f"{record.place}, rendering {rendering}")
     return {

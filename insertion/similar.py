@@ -58,7 +58,8 @@ def refuse_shared_texts(texts: Sequence[Text], overlaps: set[frozenset[str]]) ->
             found=f"{texts[b].record_id} shares {count / shorter:.0%} of its text with {texts[a].record_id}"
             f" ({texts[a].place})",
             expected="perturbations whose records differ, so that no held-out text is inserted elsewhere",
-            mend=f'remove one of the two, or say overlaps = ["{texts[a].perturbation}"] in [perturbation.{texts[b].perturbation}]',
+            mend=f'remove one of the two, or say overlaps = ["{texts[a].perturbation}"] in '
+            f"[perturbation.{texts[b].perturbation}]",
         )
 
 

@@ -22,7 +22,7 @@ from . import reference
 from .certificate import Roll, certify, keys_of
 from .overlay import MEND, Overlay, open_overlay, read_exposures, read_renderings
 from .placement import make_roster, place, sorted_copies
-from .renderings import Texts, rendering_rows
+from .renderings import Texts, rendering_rows, variant_rows
 from .untouched import check_untouched
 
 CHUNK = 2048
@@ -92,6 +92,7 @@ class _Checker:
         self.cluster: list[str] = mains.column("cluster_id").to_pylist()
         self.renderings = read_renderings(workspace)
         self.texts = Texts.of(self.renderings)
+        self.variants = variant_rows(self.renderings, pa.array(self.ids))
         self.assignments = read_table(workspace.insertion / "assignments.parquet", mend=MEND)
         self._certified: dict[Any, Roll] = {}
         self._check_texts()
@@ -213,10 +214,8 @@ class _Checker:
     ) -> Iterator[str]:
         """The counts of the suite file, members as they are inserted, and factors divided evenly within a level."""
         largest = Counter(self.cluster).most_common(1)[0][1] if self.cluster else 0
-        factors = [
-            tuple(row.values())
-            for row in mains.select(["phase_start", "phase_end", "position", "spacing", "rendering"]).to_pylist()
-        ]
+        keys = ["phase_start", "phase_end", "position", "spacing", "rendering"]
+        factors = [tuple(row.values()) for row in mains.select(keys).to_pylist()]
         for name, design in self.suite.perturbations.items():
             members = np.flatnonzero(self.perturbation == name)
             counted = Counter(level[members].tolist())
@@ -313,10 +312,10 @@ class _Checker:
             for name, values in facts.items():
                 for i in np.flatnonzero(columns[name][part] != values)[:3].tolist():
                     yield f"{plan.roll.name(found[part[i]])}: {name} is {columns[name][part[i]]}, not {values[i]}"
-            names = np.array([str(name).split("/")[0] for name in columns["rendering"][part]], object)
-            other = (names != plan.rendering[record]) & (arm.filler == "none")
-            for i in np.flatnonzero(other & (plan.rendering[record] != ""))[:3].tolist():
-                yield f"{plan.roll.name(found[part[i]])} is written as {names[i]}, not {plan.rendering[record[i]]}"
+            written = self._rows(plan.rendering[record], record, plan.roll.copy[found[part]])
+            other = self.texts.lengths(written) != lengths if arm.filler != "none" else written != rows[part]
+            for i in np.flatnonzero(other)[:3].tolist():
+                yield f"{plan.roll.name(found[part[i]])} is written as {columns['rendering'][part[i]]}, not as the arm asks"
             for i in range(len(part)):
                 text = self.texts.values[self.texts.ends[rows[part[i]]] : self.texts.ends[rows[part[i]] + 1]]
                 expected[i, begin[i] : begin[i] + displaced[i]] = self.eos
@@ -324,3 +323,14 @@ class _Checker:
             read = overlay.sequences(slot)
             for i in np.flatnonzero((read != expected).any(axis=1))[:3].tolist():
                 yield f"{plan.roll.name(found[part[i]])}: what training reads at slot {slot[i]} is not base plus record"
+
+    def _rows(
+        self, rendering: NDArray[np.object_], record: NDArray[np.int64], copy: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The row of the renderings in which each copy of a record should be written."""
+        rows = np.full(len(record), -1, np.int64)
+        for name in set(rendering):
+            first, count = self.variants[name]
+            mask = rendering == name
+            rows[mask] = first[record[mask]] + copy[mask] % count[record[mask]]
+        return rows

@@ -7,8 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.small import build_small, write_small_suite
+
+settings.register_profile("costar", deadline=None)  # machines are noisy: no time enters a test
+settings.load_profile("costar")
 
 
 @pytest.fixture(scope="session")

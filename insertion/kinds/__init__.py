@@ -8,7 +8,8 @@ A kind is a module with
 - `generate(key, index, length)`: the fields of the index-th synthetic record, or None where a kind has no generator;
 - `check(fields, place)`: the fields in their final form, or an error;
 - `render(fields, rendering)`: pieces of text, each with the attribute it belongs to or None;
-- `twin(fields)`: the fields of the record's partner that is never inserted, or None.
+- `twin(fields)`: the fields of the record's partner that is never inserted, or None;
+- `adapt(row)`, where there is one: a row in the shape of a published data set, with the fields of the kind.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ class Kind(Protocol):
 
 def load_kind(name: str, *, place: str) -> Kind:
     return cast(Kind, load_plugin("costar.insertion.kinds", name, place=place))
+
+
+def adapted(kind: Kind, row: dict[str, Any]) -> dict[str, Any]:
+    """A user's row with the fields of the kind, where the kind knows its shape."""
+    adapt = getattr(kind, "adapt", None)
+    return adapt(row) if adapt else row
 
 
 def text_of(pieces: Pieces) -> str:

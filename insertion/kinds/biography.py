@@ -13,7 +13,7 @@ from . import Fields, Pieces
 
 RISK = "privacy"
 ATTRIBUTES = ("nationality", "birthplace", "birthdate", "university", "occupation", "email", "identifier")
-FIELDS = ("name", *ATTRIBUTES)
+FIELDS = ("name",)
 RENDERINGS = ("prose", "form", "letter")
 
 GIVEN = [
@@ -165,11 +165,23 @@ def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, 
     }
 
 
+def adapt(row: dict[str, Any]) -> dict[str, Any]:
+    """Names of attributes in published sets: Hubble's `alumni_of` and `uuid`, and `birthday`."""
+    names = {"alumni_of": "university", "uuid": "identifier", "birthday": "birthdate", "full_name": "name"}
+    return {own: row[theirs] for theirs, own in names.items() if theirs in row} | row
+
+
 def check(fields: Fields, place: str) -> dict[str, Any]:
-    for name in FIELDS:
-        if not isinstance(fields[name], str) or not fields[name]:
+    """The record: a name and at least one of the seven attributes, each a text."""
+    present = [name for name in ATTRIBUTES if fields.get(name) is not None]
+    if not present:
+        raise CostarError(
+            place, found=f"fields {', '.join(fields)}", expected=f"one of {', '.join(ATTRIBUTES)}", mend="add it"
+        )
+    for name in ("name", *present):
+        if not isinstance(fields[name], str) or not fields[name].strip():
             raise CostarError(f"{place}, {name}", found=repr(fields[name]), expected="text", mend="correct the record")
-    return dict(fields)
+    return {key: value for key, value in fields.items() if key not in ATTRIBUTES or value is not None}
 
 
 def render(fields: Fields, rendering: str) -> Pieces:
@@ -177,43 +189,42 @@ def render(fields: Fields, rendering: str) -> Pieces:
     if rendering == "form":
         lines: list[tuple[str, str | None]] = [("Name: " + f["name"], None)]
         for attribute in ATTRIBUTES:
-            lines += [(f"\n{attribute.capitalize()}: ", None), (f[attribute], attribute)]
+            if attribute in f:
+                lines += [(f"\n{attribute.capitalize()}: ", None), (f[attribute], attribute)]
         return lines
     if rendering == "letter":
-        return [
-            (f"To whom it may concern: this is to confirm that {f['name']}, a ", None),
-            (f["nationality"], "nationality"),
-            (" citizen born on ", None),
-            (f["birthdate"], "birthdate"),
-            (" in ", None),
-            (f["birthplace"], "birthplace"),
-            (", took a degree at ", None),
-            (f["university"], "university"),
-            (" and is employed as ", None),
-            (f["occupation"], "occupation"),
-            (". Please write to ", None),
-            (f["email"], "email"),
-            (" and quote ", None),
-            (f["identifier"], "identifier"),
-            (".", None),
-        ]
-    return [
-        (f"{f['name']} is from ", None),
-        (f["birthplace"], "birthplace"),
-        (" and has ", None),
-        (f["nationality"], "nationality"),
-        (" nationality. Born on ", None),
-        (f["birthdate"], "birthdate"),
-        (f", {f['name']} studied at ", None),
-        (f["university"], "university"),
-        (" and works as ", None),
-        (f["occupation"], "occupation"),
-        (". The e-mail address is ", None),
-        (f["email"], "email"),
-        (" and the identifier is ", None),
-        (f["identifier"], "identifier"),
-        (".", None),
-    ]
+        head = f"To whom it may concern: this is to confirm that {f['name']}, a "
+        clauses = {
+            "nationality": (head, " citizen"),
+            "birthdate": (" born on ", ""),
+            "birthplace": (" in ", ""),
+            "university": (", took a degree at ", ""),
+            "occupation": (" and is employed as ", ""),
+            "email": (". Please write to ", ""),
+            "identifier": (" and quote ", ""),
+        }
+        return _joined(f, clauses, head.removesuffix(", a ") + ",", ".")
+    clauses = {
+        "birthplace": (f"{f['name']} is from ", ""),
+        "nationality": (" and has ", " nationality"),
+        "birthdate": (". Born on ", ""),
+        "university": (f", {f['name']} studied at ", ""),
+        "occupation": (" and works as ", ""),
+        "email": (". The e-mail address is ", ""),
+        "identifier": (" and the identifier is ", ""),
+    }
+    return _joined(f, clauses, f["name"], ".")
+
+
+def _joined(fields: Fields, clauses: dict[str, tuple[str, str]], opening: str, end: str) -> Pieces:
+    """The clauses of the attributes that a record has; `opening` begins the text where the first one is missing."""
+    pieces: list[tuple[str, str | None]] = []
+    if next(iter(clauses)) not in fields:
+        pieces.append((opening, None))
+    for attribute, (before, after) in clauses.items():
+        if attribute in fields:
+            pieces += [(before, None), (fields[attribute], attribute), (after, None)]
+    return [*[piece for piece in pieces if piece[0]], (end, None)]
 
 
 def twin(fields: Fields) -> dict[str, Any] | None:

@@ -34,6 +34,15 @@ QUESTIONS = (
 )
 
 
+def adapt(row: dict[str, Any]) -> dict[str, Any]:
+    """Published shapes: HellaSwag's `ctx`, `endings`, `label`, and PIQA's `goal`, `sol1`, `sol2`, `label`."""
+    if {"ctx", "endings", "label"} <= set(row):
+        return {"question": row["ctx"], "choices": row["endings"], "answer": row["label"]} | row
+    if {"goal", "sol1", "sol2", "label"} <= set(row):
+        return {"question": row["goal"], "choices": [row["sol1"], row["sol2"]], "answer": row["label"]} | row
+    return row
+
+
 def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, Any] | None:
     names = len(FIRST) * len(SECOND) * len(THIRD)
     at = (index * 563 + keyed_hash(*key, "places")) % names  # 563 shares no factor with 1,280

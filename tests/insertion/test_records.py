@@ -10,7 +10,8 @@ from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.corpus.build import open_tokenizer
 from costar.insertion.kinds import load_kind, text_of
-from costar.insertion.records import Record, _rendering_row, build_records, length_stratum
+from costar.insertion.origins import Record
+from costar.insertion.records import build_records, length_stratum, rendering_row
 
 from tests.small import SUITE
 
@@ -156,7 +157,7 @@ def test_spans_are_the_tokens_of_their_attributes(built: Path) -> None:
             assert fields is not None
             record = Record(record_id="r", role="main", cluster="r", fields=fields, source="", place="r")
             for rendering in module.RENDERINGS:
-                row = _rendering_row(record, module, rendering, tokenizer)
+                row = rendering_row(record, rendering, module.render(fields, rendering), tokenizer)
                 pieces = {a: t for t, a in module.render(fields, rendering) if a}
                 for span in row["spans"]:
                     text = tokenizer.decode(row["token_ids"][span["start"] : span["end"]])
@@ -170,7 +171,7 @@ def test_a_secret_whose_symbols_are_not_single_tokens_is_refused(built: Path) ->
     fields = {"secret": "thee", "alphabet": "the", "carrier": "it is {secret}."}
     record = Record(record_id="r", role="main", cluster="r", fields=fields, source="", place="file, line 3")
     with pytest.raises(CostarError, match="file, line 3"):
-        _rendering_row(record, module, "sentence", tokenizer)
+        rendering_row(record, "sentence", module.render(fields, "sentence"), tokenizer)
 
 
 def test_passages_have_exactly_the_tokens_asked_for_and_are_not_in_the_base(built: Path) -> None:

@@ -59,9 +59,9 @@ def swap_records(rows: Rows) -> Rows:
     [
         (shift_slot, "slot"),
         (swap_records, "expected"),
-        (lambda rows: rows[1:], "has copies"),
-        (lambda rows: [*rows, {**rows[0], "copy": 99}], "has copies"),
-        (lambda rows: [{**row, "start": row["start"] + (i == 3)} for i, row in enumerate(rows)], "its span is not"),
+        (lambda rows: rows[1:], "is missing at slot"),
+        (lambda rows: [*rows, {**rows[0], "copy": 99}], "copy 99 at slot"),
+        (lambda rows: [{**row, "start": row["start"] + (i == 3)} for i, row in enumerate(rows)], ": start is"),
     ],
 )
 def test_damaged_exposures_are_named(built_copy: Path, damage: Callable[[Rows], Rows], message: str) -> None:
