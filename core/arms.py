@@ -77,14 +77,14 @@ class ArmReader:
         many = table.factors
         found = {}
         for name in self.perturbations:
-            randomize = name in inserted
+            randomize, default = name in inserted, self.perturbations[name].rendering
             found[name] = tuple(
                 Factors(phase=phase, position=position, spacing=spacing, rendering=rendering)
                 for phase, position, spacing, rendering in itertools.product(
                     [fractions(phase) for phase in many.phase if randomize] or [phases[name]],
                     [*many.position] if randomize and many.position else [positions[name]],
                     [*many.spacing] if randomize and many.spacing else [spacings[name]],
-                    [*many.rendering] if randomize and many.rendering else [table.renderings.get(name, "")],
+                    [*many.rendering] if randomize and many.rendering else [table.renderings.get(name, default)],
                 )
             )
         return found

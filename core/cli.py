@@ -20,7 +20,7 @@ from .design import RunName
 from .errors import CostarError, StaleRuns
 from .pool import Job, WorkerFailed, run_jobs
 from .session import Session, open_session
-from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, read_marker, write_text
+from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, write_text
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Suites of paired language models."
@@ -69,7 +69,9 @@ def _corpus(session: Session) -> None:
             build_records(design, place.corpus, place.insertion, session.folders, texts),
         ]
         records = place.insertion / "records.parquet"
-        done.append(build.build_store(design, place.corpus, records, processes, protected_tokens(place)))
+        done.append(
+            build.build_store(design, place.corpus, records, processes, protected_tokens(place), session.folders)
+        )
     facts = corpus_facts(place)
     text = (
         f"{facts['documents']:,} documents → {token_text(facts['tokens'])} tokens, vocabulary {facts['vocab_size']:,}"
@@ -136,9 +138,13 @@ def _manifest(session: Session) -> None:
 def verify(
     suite: SuiteArgument = "demo",
     replay: Annotated[int, typer.Option("--replay", help="retrain this many steps of every run and compare")] = 0,
+    digests: Annotated[str | None, typer.Option("--digests", help="prove only what another trainer recorded")] = None,
 ) -> None:
     """Prove the invariants from the files."""
     session = open_session(suite)
+    if digests is not None:
+        _verify_digests(session, digests)
+        return
     (session.workspace.root / VERIFIED).unlink(missing_ok=True)
     _verify_insertion(session)
     _verify_runs(session, replay)
@@ -169,6 +175,25 @@ def _verify_runs(session: Session, replay: int = 0) -> None:
     text = f"{proof.runs} runs, {proof.checkpoints} checkpoints: hashes and read digests agree{repeated}"
     stage_line("verify", text, time.monotonic() - started)
     write_text(session.workspace.root / VERIFIED, text + "\n")
+
+
+def _verify_digests(session: Session, path: str) -> None:
+    from ..insertion.build import require_insertion
+    from ..train.digest_proof import verify_digests
+
+    started = time.monotonic()
+    require_insertion(session.suite, session.workspace)
+    with console.progress("verify") as update:
+        proof = verify_digests(session.suite, session.workspace, path, update)
+    if proof.problems:
+        raise CostarError(
+            "verify",
+            found="\n".join(f"  · {problem}" for problem in proof.problems).strip(),
+            expected="what the plan says, step by step",
+            mend="feed the rows of costar.torch_dataset in order and whole, and train again (docs/any-trainer.md)",
+        )
+    text = f"arm {proof.arm}, draw {proof.draw}: {proof.agreed:,} of {proof.planned:,} planned steps read what the plan says"
+    stage_line("verify", text, time.monotonic() - started)
 
 
 def _refute(problems: list[str]) -> None:
@@ -349,41 +374,13 @@ def sql(
 @app.command()
 def status(suite: SuiteArgument = "demo") -> None:
     """What is done, stale, missing."""
+    from ..train.state import current_stages, stale_keys, under_way
     from .status import status_rows
 
     session = open_session(suite)
-    console.table(
-        ("what", "state", "detail"), status_rows(session, _stale_keys(session), _current(session), _watched(session))
-    )
-
-
-def _stale_keys(session: Session) -> dict[str, tuple[str, ...]]:
-    from ..train.stale import stale_runs
-
-    return {each.run: each.keys for each in stale_runs(session.suite, session.workspace)}
-
-
-def _watched(session: Session) -> dict[str, str]:
-    """How far unfinished runs are, from the end of their logs."""
-    from ..train.launch import last_log_row
-
-    rows = {
-        path.parent.name: last_log_row(session.workspace, path.parent.name)
-        for path in session.workspace.runs.glob("*/log")
-    }
-    return {run: f" · at step {row['step'] + 1:.0f}, loss {row['loss']:.2f}" for run, row in rows.items() if row}
-
-
-def _current(session: Session) -> dict[str, bool]:
-    """Whether corpus and insertion were built from the suite as it is."""
-    from ..insertion.build import insertion_is_current
-    from ..insertion.records import records_are_current
-
-    place = session.workspace
-    steps = {"corpus": (place.corpus, "tokens"), "insertion": (place.insertion, "insert")}
-    built = {what: read_marker(*step) is not None for what, step in steps.items()}
-    records = built["corpus"] and records_are_current(session.suite, place.corpus, place.insertion, session.folders)
-    return {"corpus": records, "insertion": built["insertion"] and insertion_is_current(session.suite, place)}
+    current = current_stages(session.suite, session.workspace, session.folders)
+    rows = status_rows(session, stale_keys(session.suite, session.workspace), current, under_way(session.workspace))
+    console.table(("what", "state", "detail"), rows)
 
 
 @app.command(name="all")
@@ -459,12 +456,12 @@ def _archiving(session: Session, archive: bool, work: Callable[[Session], None])
 
 def _check(session: Session) -> list[str]:
     """Everything about a suite that can be checked without data; the warnings."""
-    from ..corpus.documents import load_source
+    from ..corpus.build import check_source
     from ..eval.probes import check_probes
     from ..insertion.placement import check_suite
     from ..insertion.records import check_origins
 
-    load_source(session.suite.corpus.source)
+    check_source(session.suite)
     check_probes(session.suite)
     notes = check_origins(session.suite, session.folders)
     return notes + check_suite(session.suite)

@@ -37,8 +37,9 @@ class PerturbationDesign:
     """`ordinal` is the place in the suite file; `levels` maps copies to the number of main records.
 
     `strata` are fields of a record within which levels are randomized ("length": its tokens in doublings), `cluster` the
-    field whose equal values get one level together. `templates` are further renderings. `overlaps` names perturbations that
-    may hold the same texts, `allow` what the safety gate would refuse, each with a statement of origin.
+    field whose equal values get one level together. `rendering` is what arms insert that name no other, `templates` are
+    further ones. `overlaps` names perturbations that may hold the same texts, `allow` what the safety gate would refuse,
+    each with a statement of origin.
     """
 
     name: str
@@ -55,6 +56,7 @@ class PerturbationDesign:
     licence: str
     strata: tuple[str, ...]
     cluster: str | None
+    rendering: str
     templates: Mapping[str, str]
     overlaps: tuple[str, ...]
     allow: Mapping[str, str]

@@ -136,6 +136,7 @@ class PerturbationTable(Table):
     licence: str | None = None
     strata: list[str] = ["length"]
     cluster: str | None = None
+    rendering: str = ""
     templates: dict[str, Annotated[str, Field(min_length=1)]] = {}
     overlaps: list[str] = []
     allow: dict[str, Annotated[str, Field(min_length=10)]] = {}

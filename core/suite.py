@@ -263,6 +263,7 @@ class _Builder:
             or {"generator": "CC0-1.0", "corpus": "as the source document"}.get(table.records.origin, "not stated"),
             strata=tuple(table.strata),
             cluster=table.cluster,
+            rendering=table.rendering,
             templates=table.templates,
             overlaps=tuple(table.overlaps),
             allow=table.allow,

@@ -19,7 +19,7 @@ from ..core import console
 from ..core.design import CorpusDesign, Suite, plain
 from ..core.errors import CostarError, StaleRuns
 from ..core.hashing import sha256_file, sha256_json
-from ..core.parquet import read_table
+from ..core.parquet import read_table, write_table
 from ..core.workspace import (
     check_files,
     finish_step,
@@ -30,9 +30,11 @@ from ..core.workspace import (
     work_folder,
     write_json,
 )
+from ..manifests.tables import DOCUMENTS
 from .decontaminate import WordGrams
 from .documents import TASKS, QuietExecutor, load_source, write_documents
 from .store import TokenStore, token_dtype, write_bin, write_idx
+from .stored import link_store
 from .tokenizer import Tokenizer, train_bpe
 
 MEND = "run `costar corpus`"
@@ -67,13 +69,34 @@ def build_documents(
     path, facts_path = folder / "documents.parquet", folder / "source.json"
     with work_folder(folder) as work:
         (work / "parts").mkdir()
-        made = write_documents(work / "new.parquet", design, suite.seed, items, work / "parts", workers)
+        if is_stored(design):
+            made = write_table(work / "new.parquet", DOCUMENTS.empty_table())
+        else:
+            made = write_documents(work / "new.parquet", design, suite.seed, items, work / "parts", workers)
         _refuse_other(made, path, "documents", protected)
         start_step(folder, "documents")
         os.replace(made, path)
     write_json(facts_path, facts)
     finish_step(folder, inputs, [path, facts_path], "documents")
     return True
+
+
+def is_stored(design: CorpusDesign) -> bool:
+    """Whether the source is a token store that another tool built."""
+    return bool(getattr(load_source(design.source), "STORED", False))
+
+
+def check_source(suite: Suite) -> None:
+    """The source exists, and the suite asks nothing of it that it cannot give."""
+    wanting = [p.name for p in suite.perturbations.values() if p.origin == "corpus"]
+    wanting += [f"filler of {arm.name}" for arm in suite.arms.values() if arm.filler == "base"]
+    if is_stored(suite.corpus) and (wanting or suite.corpus.tokenizer_file is None):
+        raise CostarError(
+            f"[corpus] source {suite.corpus.source!r}",
+            found=f"held-out text for {', '.join(wanting)}" if wanting else "no tokenizer file",
+            expected="records from elsewhere, and the tokenizer that the store was made with",
+            mend="take records from files, the Hub or a generator, and give tokenizer = { file = … }",
+        )
 
 
 def _texts(folder: Path, use: str) -> Iterator[str]:
@@ -192,7 +215,14 @@ def _batches(items: Iterable[Document], size: int) -> Iterator[list[Document]]:
         yield batch
 
 
-def build_store(suite: Suite, folder: Path, records: Path, workers: int, protected: Sequence[tuple[str, str]]) -> bool:
+def build_store(
+    suite: Suite,
+    folder: Path,
+    records: Path,
+    workers: int,
+    protected: Sequence[tuple[str, str]],
+    folders: Sequence[Path] = (),
+) -> bool:
     """Make `tokens.bin`, `tokens.idx` and `corpus.json`; False when they were current.
 
     `records` is `insertion/records.parquet`: its texts must not stand in the base. `protected` lists trained runs with
@@ -211,6 +241,8 @@ def build_store(suite: Suite, folder: Path, records: Path, workers: int, protect
     inputs = sha256_json([documents, sha256_file(folder / "tokenizer.json"), sorted(others), design.sequence_length])
     if is_current(folder, inputs, "tokens"):
         return False
+    if is_stored(design):
+        return _take_store(suite, folder, tokenizer, inputs, protected, folders)
     with work_folder(folder) as work:
         (work / "parts").mkdir()
         pipeline = [
@@ -239,6 +271,27 @@ def build_store(suite: Suite, folder: Path, records: Path, workers: int, protect
         )
     write_json(folder / "corpus.json", facts)
     finish_step(folder, inputs, [bin_path, idx_path, folder / "corpus.json"], "tokens")
+    return True
+
+
+def _take_store(
+    suite: Suite,
+    folder: Path,
+    tokenizer: Tokenizer,
+    inputs: str,
+    protected: Sequence[tuple[str, str]],
+    folders: Sequence[Path],
+) -> bool:
+    """Link a given store instead of building one."""
+    items = load_source(suite.corpus.source).items(suite.corpus, folders)
+    _refuse_change(sha256_file(Path(items[0].path)), protected)
+    start_step(folder, "tokens")
+    with console.progress("corpus") as update:
+        paths = link_store(items, folder, tokenizer, update)
+    console.say("corpus     the store is taken as it is: no document was searched for records")
+    sizes = TokenStore.open(folder).sizes
+    write_json(folder / "corpus.json", _facts(suite, folder, tokenizer, len(sizes), sha256_file(paths[0]), []))
+    finish_step(folder, inputs, [*paths, folder / "corpus.json"], "tokens")
     return True
 
 

@@ -202,19 +202,23 @@ def check_origins(suite: Suite, folders: Sequence[Path]) -> list[str]:
         place = f"[perturbation.{design.name}]"
         kind = load_kind(design.kind, place=f"{place} kind")
         template_names(design.templates, kind.RENDERINGS, place)
-    notes = []
+    declared: list[PerturbationDesign] = []
     for name, paths in record_files(suite, folders, fetch=False).items():
         design = suite.perturbations[name]
         if not paths:
-            notes.append(
-                f"{design.records:,} records declared from {design.origin}; `costar corpus` fetches and checks them"
-            )
+            declared.append(design)
             continue
         count = sum(1 for _ in file_rows(paths)) if not design.where else design.records
         if count < design.records:
             raise too_few(paths[0], count, design.records, name)
     _check_renderings(suite)
-    return notes
+    if not declared:
+        return []
+    total, names = sum(design.records for design in declared), [design.origin for design in declared]
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return [
+        f"{total:,} records are declared, not read: {', '.join(names[:2])}{more}; `costar corpus` fetches and checks them"
+    ]
 
 
 def records_inputs(suite: Suite, corpus: Path, files: Mapping[str, Sequence[Path]]) -> str:

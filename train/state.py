@@ -1,0 +1,33 @@
+"""What of a suite is current, stale or under way: what `status` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..core.design import Suite
+from ..core.workspace import Workspace, read_marker
+from ..insertion.build import insertion_is_current
+from ..insertion.records import records_are_current
+from .launch import last_log_row
+from .stale import stale_runs
+
+
+def stale_keys(suite: Suite, workspace: Workspace) -> dict[str, tuple[str, ...]]:
+    """The changed keys of every run that an edit of the suite touches."""
+    return {each.run: each.keys for each in stale_runs(suite, workspace)}
+
+
+def under_way(workspace: Workspace) -> dict[str, str]:
+    """How far runs are, from the end of their logs."""
+    names = [path.parent.name for path in workspace.runs.glob("*/log")]
+    rows = {name: last_log_row(workspace, name) for name in names}
+    return {run: f" · at step {row['step'] + 1:.0f}, loss {row['loss']:.2f}" for run, row in rows.items() if row}
+
+
+def current_stages(suite: Suite, workspace: Workspace, folders: Sequence[Path]) -> dict[str, bool]:
+    """Whether corpus and insertion were built from the suite as it is."""
+    steps = {"corpus": (workspace.corpus, "tokens"), "insertion": (workspace.insertion, "insert")}
+    built = {what: read_marker(*step) is not None for what, step in steps.items()}
+    records = built["corpus"] and records_are_current(suite, workspace.corpus, workspace.insertion, folders)
+    return {"corpus": records, "insertion": built["insertion"] and insertion_is_current(suite, workspace)}
