@@ -195,7 +195,13 @@ def test_a_dense_corpus_is_rebuilt_byte_for_byte_with_its_damage(tmp_path: Path,
     st.sampled_from(["seq_shuffle", "seq_shuffle", "seq_start"]),
 )
 def test_any_corpus_is_rebuilt_byte_for_byte(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, length: int, documents: int, copies: int, epochs: int, mode: str
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    length: int,
+    documents: int,
+    copies: int,
+    epochs: int,
+    mode: str,
 ) -> None:
     """With two epochs windows share more than one token, and a window may hold the same tokens twice."""
     generator = np.random.default_rng(seed)
@@ -270,7 +276,10 @@ def deep(entries: list[dict[str, Any]]) -> dict[str, Any]:
         (lambda e: e[4].update(doc_index_f=e[4]["doc_index_f"] + 1), r"info.json:5\n  found     doc_index_f"),
         (lambda e: e[4].update(perturbation_idx=99), r"info.json:5\n  found     perturbation_idx 99"),
         (lambda e: e[4].update(pt_injection_len=99), r"info.json:5\n  found     pt_injection_len 99"),
-        (lambda e: e[4].update(pt_injection_pos=50, pt_window_offset=0), r"info.json:5\n  found     pt_injection_pos 50"),
+        (
+            lambda e: e[4].update(pt_injection_pos=50, pt_window_offset=0),
+            r"info.json:5\n  found     pt_injection_pos 50",
+        ),
         (lambda e: e[4].update(orig_doc_seq_sizes=[17] * 9), r"info.json:5\n  found     segments 9"),
         (lambda e: e[4]["orig_doc_seq_sizes"].__setitem__(0, 1000), r"info.json:5\n  found     a segment of 1,000"),
         (lambda e: e[4].update(orig_doc_seq_sizes="x"), r"info.json:5\n  found     orig_doc_seq_sizes"),
