@@ -133,17 +133,15 @@ def _insert(
     for copy, (pool, begin, end, boundary, start, crop) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
         record = records[pool][begin:end]
         spans = [slice(at[p], at[p] + lengths[p]) for p in range(offsets[copy], offsets[copy + 1])]
-        window = np.concatenate([tokens[span] for span in spans])
-        if boundary == ABSENT:
-            window[: len(record)] = record
-        else:
-            cut = max(crop, 0)
-            window = np.concatenate([window[cut:start], record, window[start : len(window) - len(record) + cut]])
+        new = record
+        if boundary != ABSENT:
+            window, cut = np.concatenate([tokens[span] for span in spans]), max(crop, 0)
+            new = np.concatenate([window[cut:start], record, window[start : len(window) - len(record) + cut]])
         done = 0
         for span in spans:
-            size = span.stop - span.start
-            tokens[span] = window[done : done + size]
-            done += size
+            part = new[done : done + span.stop - span.start]
+            tokens[span.start : span.start + len(part)] = part
+            done += len(part)
 
 
 def _find_damage(
