@@ -21,7 +21,7 @@ from ..core.workspace import replacing
 from .order import Order
 from .overlay import Edits
 
-CHUNK = 1 << 25
+CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +89,17 @@ def _scatter(out: NDArray[Any], edits: EditList, begin: int, first: int, last: i
 def materialize(base: NDArray[Any], edits: EditList, path: Path, *, chunk: int = CHUNK) -> str:
     """Write the edited stream to `path`, whole or not at all; its sha256.
 
-    The room is reserved first, so that a full disk shows at once. Memory stays at about two chunks of `chunk` tokens,
-    whatever the size of the base.
+    The room is reserved first, so that a full disk shows at once. Memory stays at one chunk of `chunk` tokens and the
+    edits that fall into it, whatever the size of the base.
     """
     state, size = hashlib.sha256(), len(base) * base.dtype.itemsize
-    ends = edits.ends
+    ends, buffer = edits.ends, np.empty(min(chunk, len(base)), base.dtype)
     with replacing(path) as temporary, temporary.open("wb") as out:
         if size:
             os.posix_fallocate(out.fileno(), 0, size)
         for begin in range(0, len(base), chunk):
-            block = np.array(base[begin : begin + chunk])
+            block = buffer[: min(chunk, len(base) - begin)]
+            block[:] = base[begin : begin + len(block)]
             first = int(np.searchsorted(ends, begin, side="right"))
             last = int(np.searchsorted(edits.begins, begin + len(block), side="left"))
             _scatter(block, edits, begin, first, last)
