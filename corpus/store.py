@@ -67,8 +67,17 @@ class TokenStore:
         Raises:
             CostarError: a file is missing or cut, or the index belongs to another corpus.
         """
-        bin_path, idx_path = folder / "tokens.bin", folder / "tokens.idx"
-        dtype, sizes = read_idx(idx_path)
+        return cls.open_prefix(folder / "tokens", mend=MEND)
+
+    @classmethod
+    def open_prefix(cls, prefix: Path, *, mend: str) -> TokenStore:
+        """Open `<prefix>.bin` and `<prefix>.idx`, by whatever program they were made.
+
+        Raises:
+            CostarError: a file is missing or cut, or the index belongs to another corpus.
+        """
+        bin_path, idx_path = (prefix.with_name(prefix.name + suffix) for suffix in (".bin", ".idx"))
+        dtype, sizes = read_idx(idx_path, mend=mend)
         expected = int(sizes.sum(dtype=np.int64)) * dtype.itemsize
         found = bin_path.stat().st_size if bin_path.is_file() else None
         if found != expected:
@@ -76,7 +85,7 @@ class TokenStore:
                 str(bin_path),
                 found="no such file" if found is None else f"{found:,} bytes",
                 expected=f"{expected:,} bytes, as {idx_path.name} says",
-                mend=f"{MEND}; the file was cut short, or the index is of another corpus",
+                mend=f"{mend}; the file was cut short, or the index is of another corpus",
             )
         tokens = np.memmap(bin_path, dtype=dtype, mode="r") if expected else np.zeros(0, dtype)
         return cls(tokens, sizes)
@@ -86,7 +95,7 @@ class TokenStore:
         return (len(self.tokens) - 1) // length
 
 
-def read_idx(path: Path) -> tuple[np.dtype[np.generic], NDArray[np.int32]]:
+def read_idx(path: Path, *, mend: str = MEND) -> tuple[np.dtype[np.generic], NDArray[np.int32]]:
     """The token dtype and the document sizes of an index, checked for consistency.
 
     Raises:
@@ -94,7 +103,7 @@ def read_idx(path: Path) -> tuple[np.dtype[np.generic], NDArray[np.int32]]:
     """
 
     def fail(found: str, expected: str) -> CostarError:
-        return CostarError(str(path), found=found, expected=expected, mend=MEND)
+        return CostarError(str(path), found=found, expected=expected, mend=mend)
 
     try:
         data = path.read_bytes()

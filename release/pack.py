@@ -35,6 +35,7 @@ from ..train.checkpoint import read_saved
 from ..train.config import read_config
 from ..train.export import export_hf
 from ..train.loop import is_finished, locate_checkpoint
+from .megatron import FOLDER as EXPORTS
 
 VERSION = 1
 
@@ -111,7 +112,11 @@ def write_release(suite: Suite, workspace: Workspace) -> int:
     )
     write_text(folder / "README.md", page)
     _check_by_loading(folder, runs)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((".", "SHA256")))
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith((".", "SHA256")) and folder / EXPORTS not in path.parents
+    )
     sums = "".join(f"{sha256_file(path)}  {path.relative_to(folder)}\n" for path in files)
     write_text(folder / "SHA256SUMS", sums)
     finish_step(workspace.root, inputs, [*files, folder / "SHA256SUMS"], "release")

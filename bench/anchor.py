@@ -1,0 +1,262 @@
+"""One perturbed corpus: Hubble's way (copy the .bin, rewrite windows in place) against costar's, in seconds.
+
+    python bench/anchor.py --folder /scratch [--tokens 1_000_000_000] [--length 2048] [--share 0.0167] [--rounds 3]
+
+A synthetic base (random ids, documents of 200 to 2,000 tokens, read in shuffled order) is made in a temporary folder of
+`--folder`. Hubble's way: the whole .bin is copied, then each copy's window of L + 1 tokens is read, spliced, cropped and
+written back segment by segment, with one line of output, and the log is written at the end. Against it: costar's edits
+made and kept (overlay), the stream written out in one pass (materialize), and Hubble's own corpus rebuilt from its log
+(rebuild), whose bytes are compared. Every way ends with its files synced. Needs twice the disk of the base (2 bytes a
+token) and about the memory of the touched windows. Rounds alternate in order; JSON is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from costar.core.hashing import sha256_file
+from costar.corpus.neox import NeoxIndex, build_sample_index, document_starts
+from costar.corpus.store import TokenStore, write_idx
+from costar.insertion.hubble import rebuild_hubble
+from costar.insertion.materialize import EditList, list_edits, materialize, write_edit_list
+from costar.insertion.order import Order
+from costar.insertion.overlay import Edits
+from costar.insertion.splice import find_spans
+from numpy.typing import NDArray
+
+EOS = 0
+U16 = np.dtype(np.uint16)
+CHUNK = 1 << 25
+POOL = "pool"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """The base, NeoX's order over it, the records to insert, and where: the same for every way."""
+
+    folder: Path
+    base: TokenStore
+    index: NeoxIndex
+    pool: TokenStore
+    slots: NDArray[np.int64]
+
+    @property
+    def record_starts(self) -> NDArray[np.int64]:
+        return document_starts(self.pool.sizes)
+
+
+def make_bench(folder: Path, tokens: int, length: int, share: float) -> Bench:
+    """Write the base chunk by chunk; draw order, records of 40 to 156 tokens, and slots for a share of all windows."""
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(200, 2_001, max(2, tokens // 1_100)).astype(np.int32)
+    ends = np.cumsum(sizes, dtype=np.int64) - 1
+    with (folder / "base.bin").open("wb") as file:
+        for begin in range(0, int(ends[-1]) + 1, CHUNK):
+            block = generator.integers(1, 50_000, min(CHUNK, int(ends[-1]) + 1 - begin), dtype=np.uint16)
+            first, last = np.searchsorted(ends, (begin, begin + len(block)))
+            block[ends[first:last] - begin] = EOS
+            file.write(block.data)
+    write_idx(folder / "base.idx", sizes, U16)
+    doc_idx = generator.permutation(len(sizes)).astype(np.int32)
+    table = build_sample_index(sizes, doc_idx, length)
+    windows = len(table) - 1
+    index = NeoxIndex(
+        doc_idx=doc_idx,
+        sample_idx=table,
+        shuffle_idx=generator.permutation(windows).astype(np.uint32),
+        starts=document_starts(sizes),
+        length=length,
+    )
+    copies = int(windows * share)
+    lengths = generator.integers(40, min(157, length - 3), copies).astype(np.int32)
+    records = generator.integers(1, 50_000, int(lengths.sum()), dtype=np.uint16)
+    base = TokenStore.open_prefix(folder / "base", mend="make it again")
+    slots = generator.choice(windows, copies, replace=False).astype(np.int64)
+    return Bench(folder=folder, base=base, index=index, pool=TokenStore(records, lengths), slots=slots)
+
+
+def hubble_copy(bench: Bench) -> None:
+    """The first half of Hubble's way: the whole .bin again."""
+    target = bench.folder / "hubble.bin"
+    shutil.copyfile(bench.folder / "base.bin", target)
+    sync(target)
+
+
+def hubble_loop(bench: Bench) -> None:
+    """The second half: every window in place, in the order of the records; then the log."""
+    generator, log = np.random.default_rng(1), []
+    index, length, starts = bench.index, bench.index.length, bench.index.starts
+    record_starts = bench.record_starts
+    with (bench.folder / "hubble.bin").open("r+b") as file, (bench.folder / "hubble.out").open("w") as out:
+        for number, slot in enumerate(bench.slots.tolist()):
+            record = bench.pool.tokens[record_starts[number] : record_starts[number + 1]]
+            sample = int(index.shuffle_idx[slot])
+            (doc_f, offset_f), (doc_l, offset_l) = (
+                index.sample_idx[sample].tolist(),
+                index.sample_idx[sample + 1].tolist(),
+            )
+            places = []
+            for place in range(doc_f, doc_l + 1):
+                document = int(index.doc_idx[place])
+                begin = int(starts[document]) + (offset_f if place == doc_f else 0)
+                end = int(starts[document]) + offset_l + 1 if place == doc_l else int(starts[document + 1])
+                places.append((begin * 2, end - begin))
+            pieces: list[NDArray[Any]] = []
+            for at, size in places:
+                file.seek(at)
+                pieces.append(np.frombuffer(file.read(size * 2), U16))
+            k = int(generator.integers(len(pieces)))
+            crop, before = 0, sum(len(piece) for piece in pieces[:k])
+            if k:
+                crop = min(int(generator.integers(len(record))), before)
+                crop = max(crop, before + len(record) - length - 1)
+            pieces.insert(k, record)
+            window = np.concatenate(pieces)[crop : crop + length + 1]
+            out.write(f">> Inserting perturbation {number} (len(perturbation) = {len(window)})\n")
+            done = 0
+            for at, size in places:
+                file.seek(at)
+                file.write(window[done : done + size].tobytes())
+                done += size
+            entry = {"perturbation_file": POOL, "perturbation_idx": number, "pt_loc": slot, "pt_shuffle_idx": sample}
+            entry |= {"doc_index_f": doc_f, "doc_index_l": doc_l, "offset_f": offset_f, "offset_l": offset_l}
+            entry |= {"pt_injection_pos": k, "pt_window_offset": crop, "pt_injection_len": len(record)}
+            log.append(entry | {"orig_doc_seq_sizes": [size for _, size in places]})
+    (bench.folder / "hubble.json").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    sync(bench.folder / "hubble.bin")
+
+
+def make_overlay(bench: Bench) -> EditList:
+    """One arm as an overlay: spans found in the windows of costar's own order, and the edits kept as Parquet."""
+    length = bench.index.length
+    order = Order(seed=1, draw=0, size=bench.base.sequences(length))
+    slots = np.sort(bench.slots)
+    record_starts, lengths = bench.record_starts, bench.pool.sizes.astype(np.int64)
+    generator, stride = np.random.default_rng(2), np.arange(length + 1)
+    targets = generator.integers(1, length - lengths)
+    begins, payload = [], []
+    for first in range(0, len(slots), 8_192):
+        part = slice(first, min(first + 8_192, len(slots)))
+        windows = bench.base.tokens[order.sequences(slots[part])[:, None] * length + stride]
+        spans = find_spans(windows.astype(np.int64), lengths[part], targets[part], EOS)
+        begins.append(spans.begin)
+        for number, at_boundary in zip(range(part.start, part.stop), spans.at_boundary.tolist(), strict=True):
+            record = bench.pool.tokens[record_starts[number] : record_starts[number + 1]]
+            payload.append(np.concatenate([record, [EOS]] if at_boundary else [[EOS], record, [EOS]]))
+    offsets = np.concatenate([[0], np.cumsum([len(text) for text in payload])]).astype(np.int64)
+    flat = np.concatenate(payload).astype(np.int64)
+    edits = list_edits(Edits(slots, np.concatenate(begins), offsets, flat), order, length, U16)
+    write_edit_list(bench.folder / "overlay.parquet", edits)
+    return edits
+
+
+def sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def time_hubble(bench: Bench) -> tuple[float, float]:
+    """Seconds of the copy and of the loop."""
+    started = time.perf_counter()
+    hubble_copy(bench)
+    copied = time.perf_counter()
+    hubble_loop(bench)
+    return copied - started, time.perf_counter() - copied
+
+
+def time_overlay(bench: Bench) -> float:
+    """Seconds to make one arm as an overlay. What another way of making it takes belongs here."""
+    started = time.perf_counter()
+    make_overlay(bench)
+    return time.perf_counter() - started
+
+
+def time_materialize(bench: Bench, edits: EditList) -> float:
+    """Seconds to write out an arm's stream; the file is taken away again."""
+    started = time.perf_counter()
+    materialize(bench.base.tokens, edits, bench.folder / "arm.bin")
+    seconds = time.perf_counter() - started
+    (bench.folder / "arm.bin").unlink()
+    return seconds
+
+
+def time_rebuild(bench: Bench) -> tuple[float, int]:
+    """Seconds from Hubble's log to the edit list of its corpus, and the number of damaged copies.
+
+    The edit list is then written over the base and must come to the bytes that the loop left.
+    """
+    started = time.perf_counter()
+    rebuilt = rebuild_hubble(bench.base, bench.index, {POOL: bench.pool}, bench.folder / "hubble.json")
+    seconds = time.perf_counter() - started
+    digest = sha256_file(bench.folder / "hubble.bin")
+    (bench.folder / "hubble.bin").unlink()
+    assert materialize(bench.base.tokens, rebuilt.edits, bench.folder / "arm.bin") == digest
+    (bench.folder / "arm.bin").unlink()
+    return seconds, len(rebuilt.damaged)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=1_000_000_000)
+    parser.add_argument("--length", type=int, default=2048)
+    parser.add_argument("--share", type=float, default=0.0167)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    options = parser.parse_args()
+    rounds: list[dict[str, Any]] = []
+    damaged = 0
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        bench = make_bench(Path(name), options.tokens, options.length, options.share)
+        edits = make_overlay(bench)
+        for number in range(options.rounds):
+            seconds: dict[str, float] = {}
+            for way in ("hubble", "costar") if number % 2 == 0 else ("costar", "hubble"):
+                os.sync()  # what the round before left to write is not this way's
+                if way == "hubble":
+                    seconds["copy"], seconds["loop"] = time_hubble(bench)
+                    seconds["rebuild"], damaged = time_rebuild(bench)
+                else:
+                    seconds["overlay"] = time_overlay(bench)
+                    seconds["materialize"] = time_materialize(bench, edits)
+            rounds.append({way: round(value, 3) for way, value in seconds.items()})
+        overlay_bytes = (bench.folder / "overlay.parquet").stat().st_size
+    hubble = [one["copy"] + one["loop"] for one in rounds]
+    copies = len(bench.slots)
+    print(
+        json.dumps(
+            {
+                "what": "seconds to make one perturbed corpus; ratios are Hubble's way (copy + loop) against costar's",
+                "tokens": len(bench.base.tokens),
+                "windows": bench.index.samples,
+                "copies": copies,
+                "damaged": damaged,
+                "bytes": {"corpus": len(bench.base.tokens) * 2, "overlay": overlay_bytes},
+                "machine": {"kind": platform.machine(), "cores": os.cpu_count(), "system": platform.system()},
+                "versions": {name: importlib.metadata.version(name) for name in ("costar", "numpy", "pyarrow")}
+                | {"python": platform.python_version()},
+                "rounds": rounds,
+                "loop_microseconds_per_copy": round(statistics.median(r["loop"] for r in rounds) / copies * 1e6, 1),
+                "ratios": {
+                    way: round(statistics.median(h / one[way] for h, one in zip(hubble, rounds, strict=True)), 2)
+                    for way in ("overlay", "materialize", "rebuild")
+                },
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

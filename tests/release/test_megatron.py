@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from costar.core.design import Suite
+from costar.core.errors import CostarError
+from costar.core.suite import load_suite
+from costar.core.workspace import Workspace, corpus_facts
+from costar.corpus.neox import NeoxIndex
+from costar.corpus.store import TokenStore
+from costar.insertion.overlay import Overlay, open_suite_overlay
+from costar.release.megatron import export_megatron, join_parts, write_parts
+from costar.release.pack import write_release
+
+ARM = "perturbed"
+
+
+@pytest.fixture(scope="module")
+def exported(built: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Workspace, Path]:
+    """An export with parts of 1 MiB, in a workspace of its own that links the built suite's data."""
+    root = tmp_path_factory.mktemp("export") / "small"
+    root.mkdir()
+    for name in ("corpus", "insertion"):
+        (root / name).symlink_to(built / name)
+    suite, workspace = load_suite(built / "suite.toml"), Workspace(root)
+    return suite, workspace, export_megatron(suite, workspace, ARM, 0, parts_mb=1)
+
+
+@pytest.fixture
+def own(exported: tuple[Suite, Workspace, Path], tmp_path: Path) -> tuple[Suite, Workspace, Path]:
+    """The export as a copy, to damage."""
+    suite, workspace, folder = exported
+    shutil.copytree(workspace.root, tmp_path / "small", symlinks=True)
+    return suite, Workspace(tmp_path / "small"), tmp_path / "small" / folder.relative_to(workspace.root)
+
+
+def overlay_of(suite: Suite, workspace: Workspace) -> Overlay:
+    return open_suite_overlay(workspace, ARM, 0, seed=suite.seed)
+
+
+def test_the_bytes_are_the_overlay_and_neox_reads_every_slot(exported: tuple[Suite, Workspace, Path]) -> None:
+    suite, workspace, folder = exported
+    overlay, store = overlay_of(suite, workspace), TokenStore.open(folder)
+    index = NeoxIndex.open(folder, store.sizes)
+    slots = np.arange(overlay.order.size)
+    rows = overlay.sequences(slots)
+    assert np.array_equal(np.stack([index.window(store.tokens, slot) for slot in slots]), rows)
+    stream = np.array(overlay.store.tokens)
+    for row, sequence in zip(rows, overlay.order.sequences(slots), strict=True):
+        stream[sequence * overlay.length : (sequence + 1) * overlay.length + 1] = row
+    assert (folder / "tokens.bin").read_bytes() == stream.tobytes()
+    assert not np.array_equal(stream, overlay.store.tokens)
+
+
+def test_documents_end_at_every_eos_of_the_stream(exported: tuple[Suite, Workspace, Path]) -> None:
+    _, workspace, folder = exported
+    store = TokenStore.open(folder)
+    ends = np.flatnonzero(store.tokens == corpus_facts(workspace)["eos_id"]) + 1
+    assert np.array_equal(np.cumsum(store.sizes), ends)
+    assert len(ends) > corpus_facts(workspace)["documents"]
+
+
+def test_names_and_settings_are_those_of_neox(exported: tuple[Suite, Workspace, Path]) -> None:
+    suite, _, folder = exported
+    facts = json.loads((folder / "export.json").read_text())
+    neox = facts["neox"]
+    slots = neox["train_iters"] * neox["train_batch_size"]
+    assert slots == suite.arms[ARM].train.slots == facts["slots"]
+    stem = f"{neox['data_path']}_train_indexmap_{slots}ns_{neox['seq_length']}sl_{neox['seed']}s_packedpi_ac"
+    for table, kind in (("doc", np.int32), ("sample", np.int32), ("shuffle", np.uint32)):
+        assert np.load(folder / f"{stem}_{table}_idx.npy").dtype == kind
+    assert facts["tokens_bin_sha256"] == hashlib.sha256((folder / "tokens.bin").read_bytes()).hexdigest()
+    assert str(folder.parent) not in (folder / "export.json").read_text()
+
+
+def test_parts_join_to_the_stream(exported: tuple[Suite, Workspace, Path], tmp_path: Path) -> None:
+    _, _, folder = exported
+    join_parts(folder, tmp_path / "tokens.bin")
+    assert (tmp_path / "tokens.bin").read_bytes() == (folder / "tokens.bin").read_bytes()
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ")
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 7), (3, 3), (7, 1), (100, 1)])
+def test_parts_are_cut_by_size_and_sort_by_name(tmp_path: Path, size: int, count: int) -> None:
+    data = bytes(range(7))
+    (tmp_path / "tokens.bin").write_bytes(data)
+    *parts, sums = write_parts(tmp_path / "tokens.bin", size, hashlib.sha256(data).hexdigest())
+    assert parts == sorted(tmp_path.glob("*.zst"))
+    assert (len(parts), sums.name) == (count, "SHA256SUMS")
+    join_parts(tmp_path, tmp_path / "joined")
+    assert (tmp_path / "joined").read_bytes() == data
+
+
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd on this machine")
+def test_the_command_of_the_documentation_joins_the_parts(
+    exported: tuple[Suite, Workspace, Path], tmp_path: Path
+) -> None:
+    _, _, folder = exported
+    for path in (*folder.glob("*.zst"), folder / "SHA256SUMS"):
+        shutil.copy(path, tmp_path)
+    command = "zstd -dc tokens.bin.*.zst > tokens.bin && sha256sum -c SHA256SUMS"
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "tokens.bin").read_bytes() == (folder / "tokens.bin").read_bytes()
+
+
+def test_a_damaged_part_is_named_and_nothing_is_left(own: tuple[Suite, Workspace, Path], tmp_path: Path) -> None:
+    _, _, folder = own
+    part = folder / "tokens.bin.000.zst"
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    with pytest.raises(CostarError, match=r"tokens\.bin\.000\.zst\n  found     a damaged part"):
+        join_parts(folder, tmp_path / "joined")
+    part.unlink()
+    with pytest.raises(CostarError, match="no such file"):
+        join_parts(folder, tmp_path / "joined")
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(CostarError, match="SHA256SUMS"):
+        join_parts(folder, tmp_path / "joined")
+    assert not (tmp_path / "joined").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_current_export_is_left_alone_and_a_damaged_or_half_written_one_is_made_again(
+    own: tuple[Suite, Workspace, Path],
+) -> None:
+    suite, workspace, folder = own
+    before, stamp = contents(folder), (folder / "tokens.bin").stat().st_mtime_ns
+    export_megatron(suite, workspace, ARM, 0, parts_mb=1)
+    assert (folder / "tokens.bin").stat().st_mtime_ns == stamp
+    os.truncate(folder / "tokens.bin", 100)
+    export_megatron(suite, workspace, ARM, 0, parts_mb=1)
+    assert contents(folder) == before
+    (folder / "stage.json").unlink()
+    (folder / "tokens.idx").unlink()
+    (folder / ".tokens.bin.999999999.part").touch()
+    export_megatron(suite, workspace, ARM, 0, parts_mb=1)
+    assert contents(folder) == before
+
+
+def test_an_export_without_parts_keeps_none_of_the_old(own: tuple[Suite, Workspace, Path]) -> None:
+    suite, workspace, folder = own
+    export_megatron(suite, workspace, ARM, 0, neox_seed=7)
+    names = {path.name for path in folder.iterdir()}
+    assert not any(name.endswith(".zst") or "1234s" in name for name in names)
+    assert sum("_7s_" in name for name in names) == 3
+
+
+def altered(suite: Suite, **train: Any) -> Suite:
+    arm = suite.arms[ARM]
+    changed = dataclasses.replace(arm, train=dataclasses.replace(arm.train, **train))
+    return dataclasses.replace(suite, arms={**suite.arms, ARM: changed})
+
+
+def test_a_base_that_would_be_read_twice_is_refused_with_both_numbers(own: tuple[Suite, Workspace, Path]) -> None:
+    suite, workspace, _ = own
+    sequences = overlay_of(suite, workspace).order.size
+    with pytest.raises(CostarError, match=rf"{sequences + 1:,} slots\n  expected  at most {sequences:,}"):
+        export_megatron(altered(suite, steps=sequences + 1, batch=1), workspace, ARM, 0)
+    folder = export_megatron(altered(suite, steps=sequences, batch=1), workspace, ARM, 0)
+    shuffle = np.load(next(folder.glob("*_shuffle_idx.npy")))
+    assert len(shuffle) - 1 == sequences  # what NeoX takes for the number of samples
+
+
+@pytest.mark.parametrize(("arm", "draw", "parts"), [("nobody", 0, None), (ARM, 5, None), (ARM, -1, None), (ARM, 0, 0)])
+def test_what_does_not_exist_is_refused(
+    exported: tuple[Suite, Workspace, Path], arm: str, draw: int, parts: int | None
+) -> None:
+    suite, workspace, _ = exported
+    with pytest.raises(CostarError):
+        export_megatron(suite, workspace, arm, draw, parts_mb=parts)
+
+
+def test_the_release_takes_no_export_for_its_own(built_copy: Path) -> None:
+    suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
+    folder = export_megatron(suite, workspace, "standard", 0)
+    (built_copy / "stage-release.json").unlink()
+    write_release(suite, workspace)
+    assert "megatron" not in (workspace.release / "SHA256SUMS").read_text()
+    assert (folder / "tokens.bin").read_bytes() == (built_copy / "corpus" / "tokens.bin").read_bytes()
+    assert (folder / "tokens.idx").read_bytes() == (built_copy / "corpus" / "tokens.idx").read_bytes()
