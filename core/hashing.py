@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,20 @@ def keyed_hash(*parts: int | str) -> int:
         state.update(f"{type(part).__name__[0]}{len(data)}:".encode())
         state.update(data)
     return int.from_bytes(state.digest(), "little")
+
+
+def keyed_hashes(parts: Sequence[int | str], names: Iterable[str]) -> list[int]:
+    """`keyed_hash(*parts, name)` of every name, several times as fast as one by one."""
+    shared = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        data = str(part).encode()
+        shared.update(f"{type(part).__name__[0]}{len(data)}:".encode() + data)
+    found = []
+    for name in names:
+        state, data = shared.copy(), name.encode()
+        state.update(b"s%d:%b" % (len(data), data))
+        found.append(int.from_bytes(state.digest(), "little"))
+    return found
 
 
 def keyed_seed(*parts: int | str) -> int:

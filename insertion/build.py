@@ -28,6 +28,7 @@ from .records import check_length, read_records
 from .renderings import Texts, base_name, variant_rows
 from .splice import document_starts, find_spans
 
+CHUNK = 1 << 20
 Progress = Callable[[float, str], None]
 
 
@@ -194,17 +195,34 @@ class Planner:
         inserted = [self.suite.perturbations[name].ordinal for name in arm.inserted]
         chosen = np.flatnonzero(np.isin(self.assigner.ordinal, inserted)[roster.record])
         chosen = chosen[np.argsort(slots[chosen])]
+        how = {name: self.assigner.factor(arm, draw, name) for name in ("position", "rendering")}
+        parts = [
+            self._spliced(arm, draw, how, roster, slots, attempts, chosen[first : first + CHUNK])
+            for first in range(0, len(chosen), CHUNK)
+        ]
+        return pa.concat_tables(parts) if parts else EXPOSURES.empty_table()
+
+    def _spliced(
+        self,
+        arm: ArmDesign,
+        draw: int,
+        how: Mapping[str, NDArray[np.object_]],
+        roster: Roster,
+        slots: NDArray[np.int64],
+        attempts: NDArray[np.int64],
+        chosen: NDArray[np.int64],
+    ) -> pa.Table:
+        """The exposures of some copies of a roster."""
         record, slot = roster.record[chosen], slots[chosen]
-        rows = self._rendering_rows(arm, draw, record, roster.copy[chosen])
+        rows = self._rendering_rows(arm, how["rendering"], record, roster.copy[chosen])
         lengths = self.texts.lengths(rows)
         length = self.suite.corpus.sequence_length
-        if len(lengths):
-            longest = int(np.argmax(lengths))
-            where = f"[arm.{arm.name}] {self.assigner.ids[record[longest]]}, rendering {self._rendering[int(rows[longest])]}"
-            check_length(int(lengths[longest]), length, where)
+        longest = int(np.argmax(lengths))
+        written = self._rendering[int(rows[longest])]
+        where = f"[arm.{arm.name}] {self.assigner.ids[record[longest]]}, rendering {written}"
+        check_length(int(lengths[longest]), length, where)
         sequence = Order(seed=self.suite.seed, draw=draw, size=self.size).sequences(slot)
-        position = self.assigner.factor(arm, draw, "position")[record]
-        targets = position_target(roster.key[chosen], length - 1 - lengths, position)
+        targets = position_target(roster.key[chosen], length - 1 - lengths, how["position"][record])
         spans = find_spans(sequence, lengths, targets, self.starts, length)
         batch, count = arm.train.batch, len(chosen)
         columns = {
@@ -226,13 +244,14 @@ class Planner:
         return pa.table({name: pa.array(columns[name]).cast(EXPOSURES.field(name).type) for name in EXPOSURES.names})
 
     def _rendering_rows(
-        self, arm: ArmDesign, draw: int, record: NDArray[np.int64], copy: NDArray[np.int64]
+        self, arm: ArmDesign, names: NDArray[np.object_], record: NDArray[np.int32], copy: NDArray[np.int32]
     ) -> NDArray[np.int64]:
-        """The row of `renderings` in which each copy is written."""
-        names = self.assigner.factor(arm, draw, "rendering")
+        """The row of `renderings` in which each copy is written; `names` are the renderings of main records."""
         rows = np.full(len(record), -1, np.int64)
         for name in sorted(set(names)):
             mask = np.flatnonzero((names == name)[record])
+            if not len(mask):
+                continue
             first, count = self._variants.get(base_name(name), (np.full(len(self._record_ids), -1), None))
             table_rows = self.assigner.rows[record[mask]]
             lacking = np.flatnonzero(first[table_rows] < 0)
@@ -243,7 +262,6 @@ class Planner:
                     expected="a rendering of every inserted record",
                     mend="give the texts in the records, or choose another rendering",
                 )
-            assert count is not None or not len(mask)
-            if count is not None:
-                rows[mask] = first[table_rows] + copy[mask] % count[table_rows]
+            assert count is not None
+            rows[mask] = first[table_rows] + copy[mask] % count[table_rows]
         return rows

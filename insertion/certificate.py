@@ -32,8 +32,8 @@ class Roll:
     lo: NDArray[np.int64]
     hi: NDArray[np.int64]
     spacing: NDArray[np.object_]
-    record: NDArray[np.int64]
-    copy: NDArray[np.int64]
+    record: NDArray[np.int32]
+    copy: NDArray[np.int32]
     slot: NDArray[np.int64]
     attempt: NDArray[np.int64]
 

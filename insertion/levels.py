@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ..core.errors import CostarError
-from ..core.hashing import keyed_hash
+from ..core.hashing import keyed_hashes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def assign_levels(
         strata.setdefault(cluster.stratum, []).append(cluster)
     assigned: dict[str, int] = {}
     for stratum in sorted(strata):
-        members = sorted(strata[stratum], key=lambda cluster: keyed_hash(*key, "level", cluster.name))
+        members = by_hash(strata[stratum], (*key, "level"))
         first = len(members) * turn.numerator // turn.denominator
         members = members[first:] + members[:first]
         quotas = stratum_quotas(remaining, sum(cluster.size for cluster in members))
@@ -71,6 +71,12 @@ def assign_levels(
     return assigned
 
 
+def by_hash(clusters: Sequence[Cluster], key: tuple[int | str, ...]) -> list[Cluster]:
+    """Clusters in the order of their keyed hashes."""
+    hashes = keyed_hashes(key, (cluster.name for cluster in clusters))
+    return [clusters[i] for i in sorted(range(len(clusters)), key=hashes.__getitem__)]
+
+
 def stratum_quotas(remaining: Mapping[int, int], size: int) -> dict[int, int]:
     """The share of a stratum of `size` records in what remains of each level: largest remainders, exact in sum."""
     total = sum(remaining.values())
@@ -86,7 +92,7 @@ def divide_evenly(clusters: Sequence[Cluster], parts: int, key: tuple[int | str,
     total = sum(cluster.size for cluster in clusters)
     room = [total // parts + (number < total % parts) for number in range(parts)]
     assigned: dict[str, int] = {}
-    for cluster in sorted(clusters, key=lambda cluster: keyed_hash(*key, cluster.name)):
+    for cluster in by_hash(clusters, key):
         part = next((n for n in range(parts) if room[n] >= cluster.size), max(range(parts), key=room.__getitem__))
         room[part] -= cluster.size
         assigned[cluster.name] = part

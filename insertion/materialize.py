@@ -1,7 +1,6 @@
 """An edit list over a token stream: sorted, disjoint stretches that are written over the base; read, kept, applied.
 
-It is what an arm of costar, or a corpus perturbed in place, amounts to as one contiguous stream. Applying it copies the
-base once, in chunks, each edited in memory before it is written.
+It is what an arm of costar, or a corpus perturbed in place, amounts to as one contiguous stream.
 """
 
 from __future__ import annotations
@@ -86,26 +85,30 @@ def _scatter(out: NDArray[Any], edits: EditList, begin: int, first: int, last: i
     out[at[low:high]] = edits.tokens[offsets[0] + low : offsets[0] + high]
 
 
-def materialize(base: NDArray[Any], edits: EditList, path: Path, *, chunk: int = CHUNK) -> str:
-    """Write the edited stream to `path`, whole or not at all; its sha256.
+def materialize(base: Path, edits: EditList, path: Path) -> None:
+    """Write the edited stream of a `.bin` file to `path`, whole or not at all.
 
-    The room is reserved first, so that a full disk shows at once. Memory stays at one chunk of `chunk` tokens and the
-    edits that fall into it, whatever the size of the base.
+    The kernel copies the base, then the edits are written over it in the order of the file. The room is reserved first,
+    so that a full disk shows at once.
     """
-    state, size = hashlib.sha256(), len(base) * base.dtype.itemsize
-    ends, buffer = edits.ends, np.empty(min(chunk, len(base)), base.dtype)
-    with replacing(path) as temporary, temporary.open("wb") as out:
+    width = edits.tokens.dtype.itemsize
+    with replacing(path) as temporary, base.open("rb") as source, temporary.open("wb") as out:
+        size = os.fstat(source.fileno()).st_size
+        assert not len(edits.begins) or edits.ends[-1] * width <= size
         if size:
             os.posix_fallocate(out.fileno(), 0, size)
-        for begin in range(0, len(base), chunk):
-            block = buffer[: min(chunk, len(base) - begin)]
-            block[:] = base[begin : begin + len(block)]
-            first = int(np.searchsorted(ends, begin, side="right"))
-            last = int(np.searchsorted(edits.begins, begin + len(block), side="left"))
-            _scatter(block, edits, begin, first, last)
-            state.update(block.data)
-            out.write(block.data)
-    return state.hexdigest()
+        done = 0
+        while done < size:
+            done += os.sendfile(out.fileno(), source.fileno(), done, size - done)
+        write_edits(out.fileno(), edits)
+
+
+def write_edits(target: int, edits: EditList) -> None:
+    """Write edits over the copy of a base in an open file, in its order."""
+    width = edits.tokens.dtype.itemsize
+    data, offsets = np.ascontiguousarray(edits.tokens).view(np.uint8).data, (edits.offsets * width).tolist()
+    for number, begin in enumerate((edits.begins * width).tolist()):
+        os.pwrite(target, data[offsets[number] : offsets[number + 1]], begin)
 
 
 def edited_documents(sizes: NDArray[np.int32], edits: EditList, eos: int) -> NDArray[np.int32]:

@@ -7,7 +7,7 @@ does not depend on the order of the proposals, so an arm is a filter of its rost
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.design import ArmDesign, Phase, Suite, phase_slots
 from ..core.errors import CostarError
-from ..core.hashing import U64, keyed_hash, mix64, mulhi64
+from ..core.hashing import U64, keyed_hash, keyed_hashes, mix64, mulhi64
 
 WALK = 64
 RANK_SALT = 0xFFFF_FFFF_FFFF_FFFF
@@ -33,12 +33,17 @@ class Roster:
     """Copies in the order of their ranks: record number, copy number, key, the uint64 behind the first proposal, and the
     slots [lo, hi) of their phase."""
 
-    record: NDArray[np.int64]
-    copy: NDArray[np.int64]
+    record: NDArray[np.int32]
+    copy: NDArray[np.int32]
     key: U64
     first: U64
-    lo: NDArray[np.int64]
-    hi: NDArray[np.int64]
+    lo: NDArray[np.int32]
+    hi: NDArray[np.int32]
+
+
+def record_keys(seed: int, draw: int, record_ids: Iterable[str]) -> U64:
+    """`record_key` of every record [n]."""
+    return np.array(keyed_hashes((seed, draw, "record"), record_ids), np.uint64)
 
 
 def record_key(seed: int, draw: int, record_id: str) -> int:
@@ -51,8 +56,8 @@ class Copies:
     """Every copy of a suite's records, by the order of their perturbations, then by keyed hash: record number, copy
     number, key, hash of the record. Arms that share an assignment share it."""
 
-    record: NDArray[np.int64]
-    copy: NDArray[np.int64]
+    record: NDArray[np.int32]
+    copy: NDArray[np.int32]
     key: U64
     record_hash: U64
 
@@ -61,11 +66,11 @@ def sorted_copies(
     record_ids: Sequence[str], ordinals: NDArray[np.int64], levels: NDArray[np.int64], *, seed: int, draw: int
 ) -> Copies:
     """The copies of the records given (arrays [records]): ordinal, mix64(key, "rank"), record id, copy."""
-    hashes = np.array([record_key(seed, draw, record_id) for record_id in record_ids], np.uint64)
-    by_id = pc.sort_indices(pa.array(record_ids, pa.string())).to_numpy().astype(np.int64)
+    hashes = record_keys(seed, draw, record_ids)
+    by_id = pc.sort_indices(pa.array(record_ids, pa.string())).to_numpy().astype(np.int32)
     each = levels[by_id]
     record = np.repeat(by_id, each)
-    copy = np.arange(len(record)) - np.repeat(np.cumsum(each) - each, each)
+    copy = (np.arange(len(record)) - np.repeat(np.cumsum(each) - each, each)).astype(np.int32)
     key = mix64(hashes[record], copy.astype(np.uint64))
     order = stable_order(mix64(key, RANK_SALT))
     order = order[np.argsort(ordinals[record[order]].astype(np.uint16), kind="stable")]
@@ -89,11 +94,12 @@ def make_roster(copies: Copies, lo: NDArray[np.int64], hi: NDArray[np.int64], sp
         order = np.argsort(size[record].astype(np.uint16), kind="stable")
         record, copy, key, hashes = record[order], copy[order], key[order], hashes[order]
     first = first_proposals(key, hashes, copy, spacing, record)
-    return Roster(record=record, copy=copy, key=key, first=first, lo=lo[record], hi=hi[record])
+    low, high = (end.astype(np.int32)[record] for end in (lo, hi))  # a run has fewer than 2³¹ slots
+    return Roster(record=record, copy=copy, key=key, first=first, lo=low, hi=high)
 
 
 def first_proposals(
-    key: U64, record_hash: U64, copy: NDArray[np.int64], spacing: NDArray[np.object_], record: NDArray[np.int64]
+    key: U64, record_hash: U64, copy: NDArray[np.int32], spacing: NDArray[np.object_], record: NDArray[np.int32]
 ) -> U64:
     """The uint64 u behind each copy's first proposal, lo + mulhi64(u, width): spacing is nothing but this choice.
 
@@ -113,7 +119,7 @@ def first_proposals(
 
 
 def proposals(
-    key: U64, first: U64, lo: NDArray[np.int64], hi: NDArray[np.int64], attempt: NDArray[np.int64]
+    key: U64, first: U64, lo: NDArray[np.int32], hi: NDArray[np.int32], attempt: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """The slot that each copy proposes at an attempt: hashes first, from the 64th on a walk that meets every slot."""
     width = (hi - lo).astype(np.uint64)
@@ -128,7 +134,8 @@ def proposals(
         # steps · stride stays below 2⁶⁴ as long as a phase has at most 2³² slots
         steps = (attempt[late] - WALK).astype(np.uint64) % w
         slots[late] = (start + steps * stride % w) % w
-    return lo + slots.astype(np.int64)
+    found: NDArray[np.int64] = slots.astype(np.int64) + lo
+    return found
 
 
 def place(roster: Roster, slots: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

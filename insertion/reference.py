@@ -60,7 +60,7 @@ def sequences_at(seed: int, draw: int, size: int, slots: NDArray[np.int64]) -> N
     return out
 
 
-def first_proposals(key: U64, record_hash: U64, copy: NDArray[np.int64], spacing: NDArray[np.object_]) -> U64:
+def first_proposals(key: U64, record_hash: U64, copy: NDArray[np.int32], spacing: NDArray[np.object_]) -> U64:
     """The uint64 behind the first proposal of each copy."""
     uniform, centre = mix(key, 0), mix(record_hash, SPACING_SALT)
     with np.errstate(over="ignore"):

@@ -44,7 +44,10 @@ def find_spans(
     assert ((targets >= 1) & (targets <= length - 1 - lengths)).all()
     bounded = np.concatenate([[np.iinfo(np.int64).min // 2], starts, [np.iinfo(np.int64).max // 2]])
     origin = sequences * length
-    above = np.searchsorted(bounded, origin + targets)
+    wanted = origin + targets
+    order = np.argsort(wanted)  # neighbours in the stream are looked up one after the other: several times as fast
+    above = np.empty(len(wanted), np.int64)
+    above[order] = np.searchsorted(bounded, wanted[order])
     below = bounded[above - 1] - origin
     over = bounded[above] - origin
     far = 2 * length

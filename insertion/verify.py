@@ -325,7 +325,7 @@ class _Checker:
                 yield f"{plan.roll.name(found[part[i]])}: what training reads at slot {slot[i]} is not base plus record"
 
     def _rows(
-        self, rendering: NDArray[np.object_], record: NDArray[np.int64], copy: NDArray[np.int64]
+        self, rendering: NDArray[np.object_], record: NDArray[np.int32], copy: NDArray[np.int32]
     ) -> NDArray[np.int64]:
         """The row of the renderings in which each copy of a record should be written."""
         rows = np.full(len(record), -1, np.int64)

@@ -95,7 +95,8 @@ def export_megatron(
         path.unlink()
     store, bin_path, idx_path = overlay.store, folder / "tokens.bin", folder / "tokens.idx"
     edits = list_edits(overlay.edits, overlay.order, overlay.length, store.tokens.dtype)
-    digest = materialize(store.tokens, edits, bin_path)
+    materialize(workspace.corpus / "tokens.bin", edits, bin_path)
+    digest = sha256_file(bin_path)
     sizes = edited_documents(store.sizes, edits, facts["eos_id"])
     with replacing(idx_path) as temporary:
         write_idx(temporary, sizes, store.tokens.dtype)

@@ -164,7 +164,7 @@ def check_rebuild(world: World, damaged: list[DamagedCopy]) -> PerturbedCorpus:
     before = (world.folder / "base.bin").read_bytes()
     rebuilt = world.rebuild()
     assert list(rebuilt.damaged) == damaged
-    materialize(base.tokens, rebuilt.edits, world.folder / "again.bin", chunk=100)
+    materialize(world.folder / "base.bin", rebuilt.edits, world.folder / "again.bin")
     assert (world.folder / "again.bin").read_bytes() == (world.folder / "perturbed.bin").read_bytes()
     assert (world.folder / "base.bin").read_bytes() == before
     index, final = world.index(), np.fromfile(world.folder / "perturbed.bin", U16)
