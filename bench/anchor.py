@@ -6,7 +6,8 @@ A synthetic base (random ids, documents of 200 to 2,000 tokens, read in shuffled
 `--folder`. Hubble's way: the whole .bin is copied, then each copy's window of L + 1 tokens is read, spliced, cropped and
 written back segment by segment, with one line of output, and the log is written at the end. Against it: costar's edits
 made and kept (overlay), the stream written out in one pass (materialize), and Hubble's own corpus rebuilt from its log
-(rebuild), whose bytes are compared. Every way ends with its files synced. Needs twice the disk of the base (2 bytes a
+(rebuild), whose bytes are compared. Every way ends with its files synced; the edit
+loops alone ("edit loop") are compared before that. Needs twice the disk of the base (2 bytes a
 token) and about the memory of the touched windows. Rounds alternate in order; JSON is printed.
 """
 
@@ -142,7 +143,6 @@ def hubble_loop(bench: Bench) -> None:
             entry |= {"pt_injection_pos": k, "pt_window_offset": crop, "pt_injection_len": len(record)}
             log.append(entry | {"orig_doc_seq_sizes": [size for _, size in places]})
     (bench.folder / "hubble.json").write_text("".join(json.dumps(entry) + "\n" for entry in log))
-    sync(bench.folder / "hubble.bin")
 
 
 SUITE = """
@@ -161,6 +161,8 @@ levels = {{ 1 = {copies} }}
 [arm.standard]
 perturbations = []
 [arm.perturbed]
+[arm.later]
+phase = [0.01, 1.0]
 [train]
 steps = {slots}
 batch = 1
@@ -186,11 +188,18 @@ def pool_tables(bench: Bench) -> tuple[Suite, pa.Table, pa.Table]:
     return load_suite(bench.folder / "anchor.toml"), records, renderings
 
 
-def make_overlay(bench: Bench, suite: Suite, records: pa.Table, renderings: pa.Table) -> None:
-    """One arm as an overlay: its copies placed, spliced and kept as Parquet, as `costar insert` does."""
+def make_planner(bench: Bench, suite: Suite, records: pa.Table, renderings: pa.Table) -> Planner:
+    """What all arms of a suite share: its records with their levels, as Hubble's pools hold every copy already."""
     starts, size = inner_starts(bench.base.sizes), bench.base.sequences(bench.index.length)
     planner = Planner(suite, records, renderings, starts, size)
-    write_table(bench.folder / "exposures.parquet", planner.exposures(suite.arms["perturbed"], 0))
+    planner.assigner.assignment(suite.arms["perturbed"], 0)
+    return planner
+
+
+def make_overlay(bench: Bench, planner: Planner, arm: str) -> None:
+    """One arm as an overlay: its copies placed, spliced and kept as Parquet, as `costar insert` does. A planner remembers
+    the last placement only, so arms that take turns are made anew each time."""
+    write_table(bench.folder / "exposures.parquet", planner.exposures(planner.suite.arms[arm], 0))
     sync(bench.folder / "exposures.parquet")
 
 
@@ -206,19 +215,22 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def time_hubble(bench: Bench) -> tuple[float, float]:
-    """Seconds of the copy and of the loop."""
+def time_hubble(bench: Bench) -> tuple[float, float, float]:
+    """Seconds of the copy, of the loop, and until the loop's writes are on disk."""
     started = time.perf_counter()
     hubble_copy(bench)
     copied = time.perf_counter()
     hubble_loop(bench)
-    return copied - started, time.perf_counter() - copied
+    looped = time.perf_counter()
+    sync(bench.folder / "hubble.bin")
+    return copied - started, looped - copied, time.perf_counter() - looped
 
 
-def time_overlay(bench: Bench, suite: Suite, records: pa.Table, renderings: pa.Table) -> float:
+def time_overlay(bench: Bench, planner: Planner) -> float:
     """Seconds to make one arm as an overlay."""
+    make_overlay(bench, planner, "later")
     started = time.perf_counter()
-    make_overlay(bench, suite, records, renderings)
+    make_overlay(bench, planner, "perturbed")
     return time.perf_counter() - started
 
 
@@ -235,7 +247,6 @@ def time_edits(bench: Bench, edits: EditList) -> float:
     started = time.perf_counter()
     with target.open("rb+") as out:
         write_edits(out.fileno(), edits)
-    sync(target)
     seconds = time.perf_counter() - started
     target.unlink()
     return seconds
@@ -270,22 +281,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         bench = make_bench(Path(name), options.tokens, options.length, options.share)
         suite, records, renderings = pool_tables(bench)
-        make_overlay(bench, suite, records, renderings)
+        planner = make_planner(bench, suite, records, renderings)
+        make_overlay(bench, planner, "perturbed")
         edits = arm_edits(bench, suite, renderings)
         for number in range(options.rounds):
             seconds: dict[str, float] = {}
             for way in ("hubble", "costar") if number % 2 == 0 else ("costar", "hubble"):
                 os.sync()  # what the round before left to write is not this way's
                 if way == "hubble":
-                    seconds["copy"], seconds["loop"] = time_hubble(bench)
+                    seconds["copy"], seconds["loop"], seconds["sync"] = time_hubble(bench)
                     seconds["rebuild"], damaged = time_rebuild(bench)
                 else:
-                    seconds["overlay"] = time_overlay(bench, suite, records, renderings)
+                    seconds["overlay"] = time_overlay(bench, planner)
                     seconds["materialize"] = time_materialize(bench, edits)
                     seconds["edits"] = time_edits(bench, edits)
             rounds.append({way: round(value, 3) for way, value in seconds.items()})
         overlay_bytes = (bench.folder / "exposures.parquet").stat().st_size
-    hubble = [one["copy"] + one["loop"] for one in rounds]
+    hubble = [one["copy"] + one["loop"] + one["sync"] for one in rounds]
     copies = len(bench.slots)
     print(
         json.dumps(
