@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from costar.core.hashing import EMPTY_DIGEST, row_hashes, step_digest
 from costar.corpus.store import TokenStore, write_bin, write_idx
 from costar.insertion.order import Order
 from costar.insertion.overlay import Edits, Overlay
@@ -43,14 +44,17 @@ def make_edits(slots: int, share: float, length: int) -> Edits:
     chosen = np.sort(generator.choice(slots, int(slots * share), replace=False))
     begins = generator.integers(1, length - 101, len(chosen))
     offsets = np.arange(len(chosen) + 1) * 100
-    return Edits(chosen, begins, offsets, np.full(len(chosen) * 100, 7))
+    return Edits(chosen, begins, offsets, np.full(len(chosen) * 100, 7, np.int32))
 
 
-def read(overlay: Overlay, slots: int, batch: int) -> float:
-    """Tokens per second of one pass over the slots in order."""
+def read(overlay: Overlay, slots: int, batch: int, *, digest: bool = False) -> float:
+    """Tokens per second of one pass over the slots in order; with the rolling digest of every row if asked for."""
+    state = EMPTY_DIGEST
     started = time.perf_counter()
     for first in range(0, slots, batch):
-        overlay.sequences(np.arange(first, min(first + batch, slots)))
+        rows = overlay.sequences(np.arange(first, min(first + batch, slots)))
+        if digest:
+            state = step_digest(state, row_hashes(rows))
     return slots * overlay.length / (time.perf_counter() - started)
 
 
@@ -73,6 +77,7 @@ def main() -> None:
             pair = (base, arm) if number % 2 == 0 else (arm, base)
             rates = {id(side): read(side, size, options.batch) for side in pair}
             rounds.append((rates[id(arm)], rates[id(base)]))
+        digested = [read(arm, size, options.batch, digest=True) for _ in range(options.rounds)]
     print(
         json.dumps(
             {
@@ -81,6 +86,7 @@ def main() -> None:
                 "machine": platform.machine(),
                 "arm": round(statistics.median(a for a, _ in rounds)),
                 "base": round(statistics.median(b for _, b in rounds)),
+                "arm, with digest": round(statistics.median(digested)),
                 "ratios": [round(a / b, 3) for a, b in rounds],
                 "ratio": round(statistics.median(a / b for a, b in rounds), 3),
             },

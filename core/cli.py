@@ -5,11 +5,11 @@ Only this module and `api.py` import stages, and only inside functions.
 
 from __future__ import annotations
 
-import csv as csv_module
 import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +18,7 @@ from . import console
 from .console import stage_line, token_text
 from .design import RunName
 from .errors import CostarError, StaleRuns
-from .pool import Job, WorkerFailed, run_jobs
+from .pool import WorkerFailed, run_jobs
 from .session import Session, open_session
 from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, write_text
 
@@ -228,41 +228,10 @@ def train(
 
 
 def _train(session: Session, names: list[RunName], *, force: bool, measure: bool) -> None:
-    """Train runs, and with `measure` evaluate finished checkpoints on whichever core is free first."""
-    from ..eval.score import EvalQueue, Measurer
-    from ..insertion.build import require_insertion
-    from ..train.launch import TrainQueue, plan_runs
-    from ..train.preflight import preflight_runs
+    from ..eval.chain import train_runs
 
-    verdict = preflight_runs(
-        session.suite, session.workspace, names, session.machine, vocabulary=session.vocabulary(), force=force
-    )
-    stage_line("pre-flight", verdict.line)
-    require_insertion(session.suite, session.workspace)
-    slots = verdict.processes
-    place = session.workspace
-    with output_lock(place.runs, "train"):
-        queue = TrainQueue(place, plan_runs(session.suite, place, names), session.machine.micro_batch)
-    started = time.monotonic()
-    measuring = EvalQueue(Measurer(session.suite, place)) if measure else None
-
-    def next_job(running: frozenset[str]) -> Job | None:
-        job = queue.next_job()
-        return job if job or measuring is None else measuring.next_job(running, slots)
-
-    with console.progress("train") as update:
-        run_jobs(next_job, slots, lambda: update(*queue.progress()))
-    for line in queue.lines():
-        stage_line("train", line)
-    if queue.unfinished():
-        raise CostarError(
-            "train",
-            found=f"not finished: {', '.join(queue.unfinished())}",
-            expected="every run at its last step",
-            mend="run the same command again; if it stays, put the run aside: remove its folder under runs/",
-            exit_code=1,
-        )
-    stage_line("", "all runs" + (" and measurements" if measure else ""), time.monotonic() - started)
+    suite, place, vocabulary = session.suite, session.workspace, session.vocabulary()
+    train_runs(suite, place, session.machine, names, vocabulary=vocabulary, force=force, measure=measure)
 
 
 @app.command(name="eval")
@@ -327,9 +296,42 @@ def _report(session: Session) -> None:
 
 
 @app.command()
-def release(suite: SuiteArgument = "demo") -> None:
-    """Pack pairs, data and checksums."""
-    _release(_reading(suite))
+def release(
+    suite: SuiteArgument = "demo",
+    export: Annotated[str | None, typer.Option("--export", help="megatron: an arm for NeoX and Megatron")] = None,
+    arm: ArmOption = None,
+    draw: Annotated[int, typer.Option("--draw", help="the draw to export")] = 0,
+    parts: Annotated[int | None, typer.Option("--parts", help="also as zstd parts of so many MiB")] = None,
+) -> None:
+    """Pack pairs, data and checksums; or write one arm for another trainer."""
+    session = _reading(suite)
+    if export is None:
+        _release(session)
+        return
+    from ..release.megatron import export_arm
+
+    started = time.monotonic()
+    path = export_arm(session.suite, session.workspace, export, arm, draw, parts_mb=parts)
+    stage_line("export", str(path), time.monotonic() - started)
+
+
+@app.command()
+def rebuild(
+    store: Annotated[Path, typer.Argument(help="the base: a .bin and its .idx, without the ending")],
+    index: Annotated[Path, typer.Option("--index", help="folder of the doc, sample and shuffle tables")],
+    log: Annotated[Path, typer.Option("--log", help="Hubble's log of insertions, JSON lines")],
+    pools: Annotated[Path, typer.Option("--pools", help="folder of the tokenized perturbation pools")],
+    out: Annotated[Path, typer.Option("--out", help="folder for the edit list and the damaged copies")],
+    materialize: Annotated[bool, typer.Option("--materialize", help="write the perturbed .bin as well")] = False,
+) -> None:
+    """Rebuild a corpus that Hubble perturbed in place, from its base, index, pools and log."""
+    from ..insertion.hubble import rebuild_files
+
+    started = time.monotonic()
+    with output_lock(out, "rebuild"):
+        found = rebuild_files(store, index, log, pools, out, materialize=materialize)
+    text = f"{found.copies:,} copies in {len(found.edits.begins):,} stretches, {len(found.damaged):,} damaged · {out}"
+    stage_line("rebuild", text, time.monotonic() - started)
 
 
 def _release(session: Session) -> None:
@@ -360,15 +362,7 @@ def sql(
         names, rows = ask(connection, question)
     finally:
         connection.close()
-    if csv:
-        writer = csv_module.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(rows)
-        return
-    if not rows:
-        console.say("no rows: nothing of that kind was built or measured yet, or the question leaves none")
-    numeric = [i for i in range(len(names)) if any(isinstance(row[i], int | float) for row in rows)]
-    console.table(names, rows, numeric=numeric)
+    console.answer(names, rows, csv=csv)
 
 
 @app.command()

@@ -65,6 +65,21 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: 
         say("  ".join(aligned).rstrip())
 
 
+def answer(columns: Sequence[str], rows: Sequence[Sequence[object]], *, csv: bool) -> None:
+    """What a query found, as a table or as comma-separated values."""
+    if csv:
+        import csv as csv_module
+
+        writer = csv_module.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+        return
+    if not rows:
+        say("no rows: nothing of that kind was built or measured yet, or the question leaves none")
+    numeric = [i for i in range(len(columns)) if any(isinstance(row[i], int | float) for row in rows)]
+    table(columns, rows, numeric=numeric)
+
+
 def cell_text(value: object) -> str:
     if value is None:
         return ""

@@ -14,12 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from ..core.parquet import write_rows
 from ..corpus.neox import NeoxIndex, Pieces
 from ..corpus.store import TokenStore
-from .hubble_log import ABSENT, Copies, check_slots, check_windows, read_log, record_bounds
-from .materialize import EditList, read_edited
+from .hubble_log import ABSENT, Copies, check_slots, check_windows, open_pools, read_log, record_bounds
+from .materialize import EditList, read_edited, write_edit_list
+from .materialize import materialize as write_stream
+
+DAMAGED = pa.schema(
+    [("pool", pa.string()), ("index", pa.int64()), ("slot", pa.int64()), ("tokens", pa.list_(pa.int32()))]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,25 @@ def rebuild_hubble(
     damaged = _find_damage(tokens, pieces, touched, records, copies, columns)
     edits = EditList(begins=touched.begins, offsets=touched.offsets, tokens=tokens)
     return PerturbedCorpus(edits=edits, copies=len(copies), damaged=damaged)
+
+
+def rebuild_files(
+    store: Path, index: Path, log: Path, pools: Path, folder: Path, *, materialize: bool
+) -> PerturbedCorpus:
+    """`rebuild_hubble` on files: `edits.parquet`, `damaged.parquet` and, if asked for, `perturbed.bin` in a folder.
+
+    `store` is the base without its ending, `index` the folder of NeoX's tables, `pools` that of the tokenized pools.
+    """
+    base = TokenStore.open_prefix(store, mend="name the .bin and .idx of the base, without the ending")
+    copies = read_log(log)
+    found = rebuild_hubble(base, NeoxIndex.open(index, base.sizes), open_pools(pools, copies.names), copies)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_edit_list(folder / "edits.parquet", found.edits)
+    rows = [vars(each) | {"tokens": list(each.tokens)} for each in found.damaged]
+    write_rows(folder / "damaged.parquet", DAMAGED, rows)
+    if materialize:
+        write_stream(store.with_name(store.name + ".bin"), found.edits, folder / "perturbed.bin")
+    return found
 
 
 def read_slot(base: NDArray[Any], edits: EditList, index: NeoxIndex, slot: int) -> NDArray[Any]:

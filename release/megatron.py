@@ -26,6 +26,7 @@ from ..core.workspace import (
     corpus_facts,
     finish_step,
     is_current,
+    output_lock,
     replacing,
     start_step,
     write_json,
@@ -33,6 +34,7 @@ from ..core.workspace import (
 )
 from ..corpus.neox import arm_index, index_stem, save_index
 from ..corpus.store import write_idx
+from ..insertion.build import require_insertion
 from ..insertion.materialize import edited_documents, list_edits, materialize
 from ..insertion.order import Order
 from ..insertion.overlay import open_suite_overlay
@@ -48,6 +50,24 @@ ZSTD_LEVEL = 3
 
 def export_folder(workspace: Workspace, arm: str, draw: int) -> Path:
     return workspace.release / FOLDER / f"{arm}-d{draw}"
+
+
+def export_arm(
+    suite: Suite, workspace: Workspace, form: str, arm: str | None, draw: int, *, parts_mb: int | None = None
+) -> Path:
+    """Write an arm in the form that a user names, and return its folder.
+
+    Raises:
+        CostarError: an unknown form, no arm, or what `export_megatron` refuses.
+    """
+    if form != "megatron":
+        raise CostarError("--export", found=form, expected="megatron", mend="correct it")
+    if arm is None:
+        raise CostarError("--export", found="no arm", expected=f"one of {', '.join(suite.arms)}", mend="add --arm")
+    require_insertion(suite, workspace)
+    _find_arm(suite, arm, draw)
+    with output_lock(export_folder(workspace, arm, draw), "export"):
+        return export_megatron(suite, workspace, arm, draw, parts_mb=parts_mb)
 
 
 def export_megatron(
