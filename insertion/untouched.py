@@ -12,7 +12,7 @@ from ..core.hashing import keyed_hash
 from . import reference
 from .overlay import Overlay
 
-CHUNK = 2048
+CHUNK = 16_384
 ALL_TOKENS = 2**34  # up to so many tokens of an arm are read again; of a longer one a keyed share of its slots
 
 
@@ -34,11 +34,13 @@ def check_untouched(
     windows = np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[::length]
     step = max(1, -(-slots * length // ALL_TOKENS))
     offset = keyed_hash(*key, "untouched") % step
+    touched = np.sort(touched)
     compared, problems = 0, []
     for first in range(offset, slots, CHUNK * step):
         progress(0.7 + 0.3 * first / slots)
         wanted = np.arange(first, min(first + CHUNK * step, slots), step)
-        wanted = wanted[~np.isin(wanted, touched)]
+        here = touched[slice(*np.searchsorted(touched, (wanted[0], wanted[-1] + 1)))]
+        wanted = wanted[~np.isin(wanted, here)]
         base = windows[reference.sequences_at(*key, size, wanted)]
         different = np.flatnonzero((overlay.sequences(wanted) != base).any(axis=1))
         problems += [f"slot {wanted[i]} has no copy but differs from the base" for i in different[:3].tolist()]
