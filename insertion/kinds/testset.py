@@ -86,7 +86,7 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
         index = answer
     elif isinstance(answer, str) and answer in choices:
         index = choices.index(answer)
-    elif isinstance(answer, str) and answer.isdigit():
+    elif isinstance(answer, str) and answer.isdecimal() and len(answer) <= 2:
         index = int(answer)
     elif isinstance(answer, str) and len(answer) == 1 and answer.upper() in LETTERS:
         index = LETTERS.index(answer.upper())
@@ -111,4 +111,4 @@ def render(fields: Fields, rendering: str) -> Pieces:
 def twin(fields: Fields) -> dict[str, Any] | None:
     if "twin_question" not in fields:
         return None
-    return {"question": fields["twin_question"], "choices": fields["choices"], "answer": fields["twin_answer"]}
+    return {"question": fields["twin_question"], "choices": fields["choices"], "answer": fields.get("twin_answer")}
