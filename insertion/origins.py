@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from .kinds import Kind, adapted, passage
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 HUB = "hub:"
+DEPTH = 32  # lists and objects inside each other that a field may have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +228,7 @@ def _checked_rows(
     for number, (place, given) in enumerate(file_rows(files), start=1):
         if any(field not in given or given[field] != value for field, value in design.where.items()):
             continue
-        row = dict(given)
+        row = _present(given, place)
         for field, theirs in design.rename.items():
             if theirs in row:
                 row[field] = row[theirs]
@@ -235,7 +237,7 @@ def _checked_rows(
         if missing:
             raise CostarError(
                 place,
-                found=f"fields {', '.join(map(str, row))}",
+                found=shorten(f"fields {', '.join(map(str, row))}"),
                 expected=f"{', '.join(missing)} too, for kind {design.kind!r}",
                 mend=f"add it, or name the file's own field: map = {{ {missing[0]} = … }}",
             )
@@ -254,6 +256,33 @@ def _checked_rows(
                 )
         rows[own_id] = (place, kind.check({k: v for k, v in row.items() if k != "id"}, place))
     return rows
+
+
+def _present(row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The fields of a row that have a value: null and NaN are how tables say that one is missing."""
+    fields = {
+        name: value
+        for name, value in row.items()
+        if not (value is None or (isinstance(value, float) and math.isnan(value)))
+    }
+    for name, value in fields.items():
+        if not _is_plain(value):
+            raise CostarError(
+                f"{place}, {shorten(name, 40)}",
+                found=f"{value}" if isinstance(value, float) else "a number that is not finite, or deep nesting",
+                expected=f"text, finite numbers, or lists and objects of them, at most {DEPTH} inside each other",
+                mend="correct the field or remove it",
+            )
+    return fields
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return depth < DEPTH and all(_is_plain(each, depth + 1) for each in inner)
+    return True
 
 
 def _own_id(value: Any, place: str) -> str:

@@ -72,7 +72,7 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
     ):
         if at < end or not isinstance(value, str):
             raise CostarError(
-                f"{place}, attributes, {name}",
+                f"{place}, attributes, {shorten(name, 40)}",
                 found=shorten(repr(value)),
                 expected="a value that stands in the text, apart from the others",
                 mend="correct the value or the text",
