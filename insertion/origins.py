@@ -21,6 +21,7 @@ from .kinds import Kind, adapted, passage
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 HUB = "hub:"
+TWIN = "/twin"  # ends the ids of twins
 DEPTH = 32  # lists and objects inside each other that a field may have
 
 
@@ -127,7 +128,7 @@ def records_of(
         twin = kind.twin(record.fields)
         if twin is not None:
             yield Record(
-                record_id=f"{record.record_id}/twin",
+                record_id=f"{record.record_id}{TWIN}",
                 role="twin",
                 cluster=record.cluster,
                 fields=kind.check(twin, f"{record.place}, twin of {record.record_id}"),
@@ -288,9 +289,13 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
 def _own_id(value: Any, place: str) -> str:
     """The id of a row: a short text or a number, on one line."""
     text = str(value)
-    if not isinstance(value, str | int) or not text.strip() or len(text) > 200 or not text.isprintable():
+    good = isinstance(value, str | int) and not isinstance(value, bool) and text.strip() and text.isprintable()
+    if not good or len(text) > 200 or text.endswith(TWIN):
         raise CostarError(
-            f"{place}, id", found=shorten(repr(value)), expected="a number or a short text", mend="correct the id"
+            f"{place}, id",
+            found=shorten(repr(value)),
+            expected=f"a number or a short text that does not end with {TWIN}",
+            mend="correct the id",
         )
     return text
 
