@@ -17,7 +17,7 @@ from ..core.hashing import keyed_hash
 from ..corpus.build import base_documents
 from ..corpus.sources.files import numbered_lines, parsed_line
 from ..corpus.tokenizer import Tokenizer
-from .kinds import Kind, adapted, passage
+from .kinds import Kind, adapted, passage, text_of
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 HUB = "hub:"
@@ -127,14 +127,29 @@ def records_of(
         yield record
         twin = kind.twin(record.fields)
         if twin is not None:
-            yield Record(
-                record_id=f"{record.record_id}{TWIN}",
-                role="twin",
-                cluster=record.cluster,
-                fields=kind.check(twin, f"{record.place}, twin of {record.record_id}"),
-                source=record.source,
-                place=record.place,
-            )
+            yield _twin_record(kind, record, twin)
+
+
+def _twin_record(kind: Kind, record: Record, twin: Mapping[str, Any]) -> Record:
+    """The partner of a record, with all further fields of it: strata, clusters and templates may name them."""
+    place = f"{record.place}, twin of {record.record_id}"
+    shared = {name: value for name, value in record.fields.items() if not name.startswith("twin_")}
+    fields = kind.check(shared | dict(twin), place)
+    if text_of(kind.render(fields, kind.RENDERINGS[0])) == text_of(kind.render(record.fields, kind.RENDERINGS[0])):
+        raise CostarError(
+            place,
+            found="the text of the record itself, which may be inserted",
+            expected="another text, never inserted",
+            mend="correct the twin or remove it",
+        )
+    return Record(
+        record_id=f"{record.record_id}{TWIN}",
+        role="twin",
+        cluster=record.cluster,
+        fields=fields,
+        source=record.source,
+        place=record.place,
+    )
 
 
 def unused_records(suite: Suite, design: PerturbationDesign, kind: Kind, folders: Sequence[Path]) -> Iterator[Record]:
@@ -290,7 +305,7 @@ def _own_id(value: Any, place: str) -> str:
     """The id of a row: a short text or a number, on one line."""
     text = str(value)
     good = isinstance(value, str | int) and not isinstance(value, bool) and text.strip() and text.isprintable()
-    if not good or len(text) > 200 or text.endswith(TWIN):
+    if not good or len(text) > 200 or f"/{text}".endswith(TWIN):
         raise CostarError(
             f"{place}, id",
             found=shorten(repr(value)),
