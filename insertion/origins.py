@@ -330,9 +330,17 @@ def file_rows(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
                     for row in batch.to_pylist():
                         number += 1
                         yield f"{path}, row {number}", row
-        except (pa.ArrowInvalid, OSError) as error:
+        except (
+            pa.ArrowException,
+            OSError,
+            ValueError,
+            OverflowError,
+        ) as error:  # bytes that are no text, dates too late
             raise CostarError(
-                str(path), found=f"not a whole Parquet file ({error})", expected="Parquet", mend="copy the file again"
+                str(path),
+                found=f"not a whole Parquet file, or values that cannot be read ({shorten(error)})",
+                expected="Parquet",
+                mend="copy the file again",
             ) from None
 
 
