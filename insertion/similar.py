@@ -30,10 +30,23 @@ class Text:
 
 
 def merge_same_texts(texts: Sequence[Text]) -> list[str]:
-    """The cluster of every record: that of the first record of its perturbation with the same words."""
+    """The cluster of every record: those of a perturbation that hold the same words are joined under the first's name."""
     hasher = WordHasher()
-    first: dict[tuple[str, bytes], str] = {}
-    return [first.setdefault((each.perturbation, hasher.words(each.text).tobytes()), each.cluster) for each in texts]
+    first: dict[tuple[str, bytes | str], tuple[str, str]] = {}
+    joined: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(cluster: tuple[str, str]) -> tuple[str, str]:
+        while cluster in joined:
+            cluster = joined[cluster]
+        return cluster
+
+    clusters = [(each.perturbation, each.cluster) for each in texts]
+    for each, cluster in zip(texts, clusters, strict=True):
+        words = hasher.words(each.text).tobytes() or each.text
+        own, other = root(cluster), root(first.setdefault((each.perturbation, words), cluster))
+        if own != other:
+            joined[own] = other
+    return [root(cluster)[1] for cluster in clusters]
 
 
 def refuse_shared_texts(texts: Sequence[Text], overlaps: set[frozenset[str]]) -> None:
