@@ -59,8 +59,13 @@ def refuse_shared_texts(texts: Sequence[Text], overlaps: set[frozenset[str]]) ->
     """
     hasher = WordHasher()
     words = [hasher.words(each.text) for each in texts]
-    runs = [rolling(each, RUN) if len(each) >= RUN else rolling(each, len(each)) for each in words]
-    shared = _shared_runs(runs, [each.perturbation for each in texts])
+    runs = [np.unique(rolling(each, min(RUN, len(each)))) if len(each) else each for each in words]
+    shared = dict(_shared_runs(runs, [each.perturbation for each in texts]))
+    holders: dict[bytes | str, dict[str, int]] = {}
+    for number, each in enumerate(texts):
+        same = holders.setdefault(words[number].tobytes() or each.text, {})
+        shared |= {(n, number): len(runs[number]) for name, n in same.items() if name != each.perturbation}
+        same.setdefault(each.perturbation, number)
     for (a, b), count in sorted(shared.items(), key=lambda item: (-item[1], item[0])):
         shorter = min(len(runs[a]), len(runs[b]))
         pair = frozenset({texts[a].perturbation, texts[b].perturbation})
@@ -68,7 +73,7 @@ def refuse_shared_texts(texts: Sequence[Text], overlaps: set[frozenset[str]]) ->
             continue
         raise CostarError(
             texts[b].place,
-            found=f"{texts[b].record_id} shares {count / shorter:.0%} of its text with {texts[a].record_id}"
+            found=f"{texts[b].record_id} shares {count / shorter if shorter else 1:.0%} of its text with {texts[a].record_id}"
             f" ({texts[a].place})",
             expected="perturbations whose records differ, so that no held-out text is inserted elsewhere",
             mend=f'remove one of the two, or say overlaps = ["{texts[a].perturbation}"] in '
@@ -78,9 +83,8 @@ def refuse_shared_texts(texts: Sequence[Text], overlaps: set[frozenset[str]]) ->
 
 def _shared_runs(runs: Sequence[NDArray[np.uint64]], names: Sequence[str]) -> Counter[tuple[int, int]]:
     """How many runs of words each pair of records of different perturbations shares."""
-    distinct = [np.unique(each) for each in runs]
-    values = np.concatenate([*distinct, np.zeros(0, np.uint64)])
-    owner = np.repeat(np.arange(len(runs)), [len(each) for each in distinct])
+    values = np.concatenate([*runs, np.zeros(0, np.uint64)])
+    owner = np.repeat(np.arange(len(runs)), [len(each) for each in runs])
     order = np.argsort(values, kind="stable")
     values, owner = values[order], owner[order]
     changes = values[1:] != values[:-1]
