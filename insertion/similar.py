@@ -15,6 +15,9 @@ from ..corpus.decontaminate import WordHasher, rolling
 
 RUN = 8  # words in a row that two records share
 NEAR = 0.5  # share of the shorter record's runs above which two records count as one text
+NEAR_GENERATED = (
+    0.75  # the same between generated records: sentences about other people and places share more than half
+)
 CROWD = 50  # a run that more records hold is a phrase of a template
 
 
@@ -27,6 +30,7 @@ class Text:
     cluster: str
     place: str
     text: str
+    generated: bool = False
 
 
 def merge_same_texts(texts: Sequence[Text]) -> list[str]:
@@ -69,7 +73,8 @@ def refuse_shared_texts(texts: Sequence[Text], overlaps: set[frozenset[str]]) ->
     for (a, b), count in sorted(shared.items(), key=lambda item: (-item[1], item[0])):
         shorter = min(len(runs[a]), len(runs[b]))
         pair = frozenset({texts[a].perturbation, texts[b].perturbation})
-        if pair in overlaps or count < NEAR * shorter:
+        near = NEAR_GENERATED if texts[a].generated and texts[b].generated else NEAR
+        if pair in overlaps or count < near * shorter:
             continue
         raise CostarError(
             texts[b].place,

@@ -10,6 +10,7 @@ from . import Fields, Pieces, testset
 RISK = "testset"
 FIELDS = ("question", "answer")
 RENDERINGS = ("question", "plain")
+ENDS = ["combe", "thorpe", "minster", "bury", "cross", "burn", "worth", "ness"]  # no item of `testset` has one
 
 
 def adapt(row: dict[str, Any]) -> dict[str, Any]:
@@ -24,10 +25,10 @@ def adapt(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, Any] | None:
-    """The index-th question about an invented place, as in the kind `testset`, without its choices."""
-    item = testset.generate(key, index, length)
-    assert item is not None
-    return {"question": item["question"], "answer": item["choices"][item["answer"]]}
+    """The index-th question, as in the kind `testset` without its choices, about a place that is in none of its items."""
+    item = testset.generate(key, index, length, ENDS)
+    answer = item["choices"][item["answer"]]
+    return {"question": item["question"], "answer": answer}
 
 
 def check(fields: Fields, place: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ same question about a sister place, with another answer: it tells recall of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ...core.errors import CostarError, shorten
@@ -43,7 +44,8 @@ def adapt(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, Any] | None:
+def generate(key: tuple[int, str], index: int, length: int | None, ends: Sequence[str] = THIRD) -> dict[str, Any]:
+    """The index-th item, about a place whose name has one of the `ends`."""
     names = len(FIRST) * len(SECOND) * len(THIRD)
     at = (index * 563 + keyed_hash(*key, "places")) % names  # 563 shares no factor with 1,280
     stem = FIRST[at % len(FIRST)] + SECOND[at // len(FIRST) % len(SECOND)]
@@ -53,7 +55,7 @@ def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, 
     extra = "" if index < names else f" {index // names + 1}"
     answer = keyed_hash(*key, "answer", index) % 4
     return {
-        "question": question.format(place=stem + THIRD[end] + extra),
+        "question": question.format(place=stem + ends[end] + extra),
         "choices": ordered[:4],
         "answer": answer,
         "twin_question": question.format(place=stem + SISTERS[end] + extra),
