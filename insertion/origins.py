@@ -78,7 +78,12 @@ def _hub_files(design: PerturbationDesign, folders: Sequence[Path], *, fetch: bo
         folder = _snapshot(repository, place, folders, fetch=fetch)
     if folder is None:
         return []
-    files = sorted(path for path in folder.glob(pattern) if path.is_file() and path.name.endswith(SUFFIXES))
+    try:
+        files = sorted(path for path in folder.glob(pattern) if path.is_file() and path.name.endswith(SUFFIXES))
+    except (NotImplementedError, ValueError) as error:  # a pattern that begins with /, or holds a**
+        raise CostarError(
+            place, found=f"{pattern} ({shorten(error)})", expected="a pattern of files", mend="correct the pattern"
+        ) from None
     if not files:
         raise CostarError(
             place, found=f"no file {pattern} in {folder}", expected=" ".join(SUFFIXES), mend="correct the pattern"
