@@ -52,10 +52,10 @@ def record_files(suite: Suite, folders: Sequence[Path], *, fetch: bool) -> dict[
 def find_file(origin: str, folders: Sequence[Path], place: str) -> Path:
     """A user's file, by its path below one of the folders."""
     path = next((folder / origin for folder in folders if (folder / origin).is_file()), None)
-    if path is None:
+    if path is None or origin.startswith("corpus:"):  # a source that says this is taken for held-out text
         raise CostarError(
             f"{place} records from {origin!r}",
-            found="no such file",
+            found="no such file" if path is None else "a path that begins with corpus:",
             expected=f'"corpus", "generator", "hub:owner/name", or a file below {" or ".join(map(str, folders))}',
             mend="correct the path, or set `data` in machine.toml",
         )
