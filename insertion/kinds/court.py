@@ -65,6 +65,7 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
         raise CostarError(
             f"{place}, attributes", found=shorten(repr(attributes)), expected="{ name: value }", mend="correct it"
         )
+    attributes = {name: value for name, value in attributes.items() if value is not None}
     end = 0
     for at, name, value in sorted(
         (text.find(value) if isinstance(value, str) and value else -1, name, value)
