@@ -66,11 +66,13 @@ def generate(key: tuple[int, str], index: int, length: int | None, ends: Sequenc
 def check(fields: Fields, place: str) -> dict[str, Any]:
     """The fields with `answer` as an index; it may be given as an index, a letter, or the text of a choice."""
     choices, answer = fields["choices"], fields["answer"]
-    if not isinstance(fields["question"], str):
-        raise CostarError(f"{place}, question", found=shorten(fields["question"]), expected="text", mend="correct it")
+    if not isinstance(fields["question"], str) or not fields["question"].strip():
+        raise CostarError(
+            f"{place}, question", found=shorten(repr(fields["question"])), expected="text", mend="correct it"
+        )
     if (
         not isinstance(choices, list)
-        or not all(isinstance(c, str) for c in choices)
+        or not all(isinstance(c, str) and c.strip() for c in choices)
         or not 2 <= len(choices) <= len(LETTERS)
     ):
         raise CostarError(
