@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from typing import Any
 
 from ...core.errors import CostarError, shorten
@@ -17,6 +19,9 @@ def adapt(row: dict[str, Any]) -> dict[str, Any]:
     """Published shapes: a list of `answers` or `possible_answers`, of which the first counts; `context` and `continuation`."""
     if "answer" not in row:
         answers = row.get("answers", row.get("possible_answers"))
+        if isinstance(answers, str) and answers.startswith("["):  # PopQA's own files hold the list as JSON
+            with suppress(json.JSONDecodeError, RecursionError):
+                answers = json.loads(answers)
         if isinstance(answers, list) and answers:
             return row | {"answer": answers[0]}
         if {"context", "continuation"} <= set(row):
