@@ -18,7 +18,7 @@ from ..core.hashing import keyed_hash
 from .kinds import Fields, Pieces
 
 PARAPHRASE = "paraphrase"
-EDITED = re.compile(r"edited-(0\.\d{1,4})")
+EDITED = re.compile(r"edited-(0\.(?!0+$)[0-9]{1,4})")
 WORD = re.compile(r"[^\W_]+")
 
 
