@@ -103,16 +103,20 @@ def template_names(templates: Mapping[str, str], kind_renderings: Sequence[str],
         CostarError: a template that cannot be read, or a name that a kind or a variant has.
     """
     for name, template in templates.items():
-        if name in kind_renderings or is_variant(name) or "/" in name:
+        if name in kind_renderings or is_variant(name) or "/" in name or not name.strip():
             raise CostarError(
-                f"{place} templates.{name}", found="a name that is taken", expected="another name", mend="rename it"
+                f"{place} templates.{name}",
+                found=f"a name that is taken or cannot be one, {name!r}",
+                expected="another name, without /",
+                mend="rename it",
             )
         try:
             parsed = list(Formatter().parse(template))
         except ValueError as error:
             parsed = None
             problem: Any = error
-        if parsed is None or any(field is not None and not field.isidentifier() for _, field, _, _ in parsed):
+        fields = [(field, form, change) for _, field, form, change in parsed or [] if field is not None]
+        if not fields or any(not field.isidentifier() or form or change for field, form, change in fields):
             raise CostarError(
                 f"{place} templates.{name}",
                 found=shorten(template),
