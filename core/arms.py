@@ -94,7 +94,7 @@ class ArmReader:
         fixed = {"phase": table.phase, "rendering": table.renderings}
         given = table.model_fields_set
         for name, values in randomized.items():
-            if len(values) != len({str(value) for value in values}) or len(values) == 1:
+            if len(values) != len(set(values)) or len(values) == 1:
                 raise self.fail(
                     f"{key} factors.{name}", found=values, expected="two or more values that differ", mend="correct it"
                 )
