@@ -14,7 +14,7 @@ from . import schema
 from .design import ArmDesign, Factors, PerturbationDesign, Phase, TrainDesign
 from .errors import CostarError, nearest
 
-TURN = re.compile(r"rotate-(\d+)/(\d+)")
+TURN = re.compile(r"rotate-([0-9]{1,9})/([0-9]{1,9})")
 Fail = Callable[..., CostarError]
 
 
