@@ -73,6 +73,13 @@ def word_pool(texts: Sequence[str]) -> list[str]:
 def edited_copies(text: str, share: str, count: int, pool: Sequence[str], key: tuple[int | str, ...]) -> Iterator[str]:
     """`count` near-duplicates of a text: in each, ⌈share · words⌉ words chosen by keyed hash are replaced by others."""
     words = list(WORD.finditer(text))
+    if words and len(pool) < 2:
+        raise CostarError(
+            str(key[-1]),
+            found=f"one word only in the records of its perturbation, {shorten(pool[0], 40)!r}",
+            expected="other words to put in its place",
+            mend="give records that differ, or another rendering",
+        )
     numerator = int(share.split(".")[1])
     denominator = 10 ** len(share.split(".")[1])
     replaced = -(-len(words) * numerator // denominator)
