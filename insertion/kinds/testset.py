@@ -81,10 +81,6 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
             expected=f"a list of 2 to {len(LETTERS)} texts",
             mend="correct it",
         )
-    if len(set(choices)) < len(choices):
-        raise CostarError(
-            f"{place}, choices", found=shorten(choices), expected="choices that differ", mend="correct it"
-        )
     index: int | None = None
     if isinstance(answer, int) and not isinstance(answer, bool):
         index = answer
@@ -99,6 +95,13 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
             f"{place}, answer",
             found=shorten(repr(answer)),
             expected="the index (from 0), the letter or the text of a choice",
+            mend="correct it",
+        )
+    if choices.count(choices[index]) > 1:
+        raise CostarError(
+            f"{place}, choices",
+            found=shorten(choices),
+            expected=f"the right choice once, {shorten(repr(choices[index]), 40)}",
             mend="correct it",
         )
     return dict(fields) | {"answer": index}
