@@ -185,6 +185,13 @@ def test_hellaswag_and_piqa_as_published_become_choices() -> None:
         made("testset", swag | {"label": ""})  # its test split has no labels
 
 
+def test_a_wrong_choice_may_stand_twice_as_in_mmlu_and_arc() -> None:
+    row = {"question": "How?", "choices": ["faster", "slower", "faster"], "answer": 1}
+    assert text("testset", row) == "Question: How?\nAnswer: slower"
+    with pytest.raises(CostarError, match="the right choice once, 'faster'"):
+        made("testset", row | {"answer": 2})
+
+
 @pytest.mark.parametrize("answer", ["²", "9" * 5000, "٣", 3, -1, "D", "", None, 1.0, [0], "\ud7ff"])
 def test_an_answer_that_names_no_choice_is_refused(answer: object) -> None:
     with pytest.raises(CostarError, match="line 3, answer") as error:
@@ -274,7 +281,7 @@ def test_an_attribute_of_a_case_is_marked_where_it_first_stands() -> None:
         ("chat", {"username": "a\nb"}, "username"),
         ("testset", {"question": 1}, "question"),
         ("testset", {"choices": ["one"]}, "choices"),
-        ("testset", {"choices": ["one", "one"]}, "choices"),
+        ("testset", {"choices": ["one", "two", "two"]}, "choices"),
         ("testset", {"choices": ["one", " "]}, "choices"),
         ("testset", {"choices": {"text": ["one", "two"]}}, "choices"),
         ("qa", {"answer": True}, "answer"),

@@ -54,7 +54,7 @@ def test_every_copy_has_other_words_changed_and_always_the_same() -> None:
 
 def test_a_text_without_words_stays_and_one_word_alone_cannot_be_edited() -> None:
     assert list(edited_copies("!? …", "0.5", 2, [], ("edited", "r"))) == ["!? …", "!? …"]
-    with pytest.raises(CostarError, match="^na/7"):
+    with pytest.raises(CostarError, match=r"^na/7"):
         list(edited_copies("na na na", "0.5", 2, ["na"], ("edited-0.5", "na/7")))
 
 
@@ -91,7 +91,7 @@ def test_a_template_marks_each_field_and_keeps_braces() -> None:
 @pytest.mark.parametrize("value", [None, "", ["a"], {"a": 1}, 1.5])
 def test_a_template_over_a_field_without_text_names_record_and_field(value: object) -> None:
     for fields in ({"name": value}, {}):
-        with pytest.raises(CostarError, match="file, line 3, template '{name}'\n  found     name = "):
+        with pytest.raises(CostarError, match=r"file, line 3, template '{name}'\n  found     name = "):
             from_template("{name}", fields, "file, line 3")
 
 
@@ -99,7 +99,7 @@ def test_a_template_over_a_field_without_text_names_record_and_field(value: obje
     "template", ["", "no field", "{", "}", "{}", "{0}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{a b}", "{a} {", "{{a}}"]
 )
 def test_a_template_that_would_not_be_read_as_written_is_refused(template: str) -> None:
-    with pytest.raises(CostarError, match="here templates.mine"):
+    with pytest.raises(CostarError, match=r"here templates\.mine"):
         template_names({"mine": template}, ["text"], "here")
 
 
@@ -116,5 +116,5 @@ def test_any_template_is_read_or_refused(template: str) -> None:
         template_names({"mine": template}, [], "here")
     except CostarError:
         return
-    fields = {name: "value" for name in template.replace("{", " ").replace("}", " ").split()}
+    fields = dict.fromkeys(template.replace("{", " ").replace("}", " ").split(), "value")
     assert "value" in text_of(from_template(template, fields, "here"))
