@@ -17,6 +17,7 @@ from costar.insertion.placement import check_suite
 from tests.small import SUITE
 
 HEAD, TAIL = SUITE[: SUITE.index("[arm.standard]")], SUITE[SUITE.index("[train]") : SUITE.index("[release]")]
+LONG = f"rotate-1/{'9' * 5000}"
 STANDARD = "[arm.standard]\nperturbations = []\n"
 
 
@@ -149,37 +150,18 @@ def test_an_arm_that_leads_into_a_circle_is_refused_too(tmp_path: Path) -> None:
     assert "way → a → b → a" in refusal(tmp_path, STANDARD + arms).found
 
 
-VALUES = {
+VALUES: dict[str, list[str]] = {
     "perturbations": ['["passages"]', '["*"]', "[]", '["pass*", "quizzes"]', '["["]', '["x"]', '"passages"', "[1]"],
     "phase": [
-        "[0, 0.5]",
-        "[0.25, 1.0]",
-        "{ passages = [0, 0.5] }",
-        "{ x = [0, 1] }",
-        "[1, 0]",
-        "[0]",
-        "0.5",
-        "{}",
-        "[]",
-        "[0, 1e-31]",
-        "[0.1, 0.30000000000000000000000001]",
-        "[-0.0, 1]",
-        "{ passages = 1 }",
-        "[true, false]",
+        *("[0, 0.5]", "[0.25, 1.0]", "{ passages = [0, 0.5] }", "{ x = [0, 1] }", "[1, 0]", "[0]", "0.5", "{}", "[]"),
+        *("[0, 1e-31]", "[0.1, 0.30000000000000000000000001]", "[-0.0, 1]", "{ passages = 1 }", "[true, false]"),
     ],
     "renderings": ['{ quizzes = "letters" }', '{ x = "y" }', "{}", '"letters"', "{ quizzes = 1 }"],
     "position": ['"start"', '{ passages = "end" }', '"ende"', "{}", "1", '{ x = "end" }'],
     "spacing": ['"even"', '{ passages = "burst" }', '"odd"', "[]"],
     "factors": [
-        "{}",
-        "{ phase = [[0, 0.5], [0.5, 1]] }",
-        '{ position = ["start", "end"], spacing = ["even", "burst"] }',
-        '{ rendering = ["cloze", "letters"] }',
-        "{ phase = [] }",
-        "{ phase = [[0, 1]] }",
-        "{ x = 1 }",
-        "[1]",
-        "1",
+        *("{}", "{ phase = [[0, 0.5], [0.5, 1]] }", '{ position = ["start", "end"], spacing = ["even", "burst"] }'),
+        *('{ rendering = ["cloze", "letters"] }', "{ phase = [] }", "{ phase = [[0, 1]] }", "{ x = 1 }", "[1]", "1"),
     ],
     "assignment": ['"swap"', '"rotate-1/3"', '"rotate-3/3"', '"x"', "1", '"suite"'],
     "filler": ['"none"', '"base"', '"kin"', '"x"', "1"],
