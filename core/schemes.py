@@ -59,8 +59,4 @@ def detectable(levels: Mapping[int, int]) -> dict[int, float]:
     Two groups of n and n₀ records: (z₀.₉₇₅ + z₀.₈) · √(1/n + 1/n₀).
     """
     held_out = levels.get(0, 0)
-    return {
-        level: _least_effect(count, held_out) if held_out else math.nan
-        for level, count in levels.items()
-        if level
-    }
+    return {level: _least_effect(count, held_out) if held_out else math.nan for level, count in levels.items() if level}
