@@ -14,7 +14,7 @@ from . import schema
 from .design import ArmDesign, Factors, PerturbationDesign, Phase, TrainDesign
 from .errors import CostarError, nearest
 
-TURN = re.compile(r"rotate-(\d+)/(\d+)")
+TURN = re.compile(r"rotate-([0-9]{1,9})/([0-9]{1,9})")
 Fail = Callable[..., CostarError]
 
 
@@ -94,7 +94,7 @@ class ArmReader:
         fixed = {"phase": table.phase, "rendering": table.renderings}
         given = table.model_fields_set
         for name, values in randomized.items():
-            if len(values) != len({str(value) for value in values}) or len(values) == 1:
+            if len(values) != len(set(values)) or len(values) == 1:
                 raise self.fail(
                     f"{key} factors.{name}", found=values, expected="two or more values that differ", mend="correct it"
                 )

@@ -59,7 +59,7 @@ def _to_levels(value: Any) -> str | Detect | dict[int, int]:
         return _to_detect(value)
     levels = {}
     for key, count in value.items():
-        if not str(key).isdigit():
+        if not str(key).isdecimal():
             raise ValueError(f"level {key!r}: expected a whole number of copies, 0 or more")
         if not _is_count(count, 1):
             raise ValueError(f"level {key}: expected a whole number of records, 1 or more, not {count!r}")

@@ -41,7 +41,16 @@ def detect_levels(effect: float, copies: Sequence[int]) -> dict[int, int]:
     """
     root = math.sqrt(len(copies))
     each = math.ceil((POWER_Z / effect) ** 2 * (1 + 1 / root))
-    return {0: math.ceil(each * root)} | dict.fromkeys(sorted(copies), each)
+    held_out = math.ceil(each * root)
+    while each > 1 and _least_effect(each - 1, held_out) <= effect:  # what rounding up left over
+        each -= 1
+    while held_out > 1 and _least_effect(each, held_out - 1) <= effect:
+        held_out -= 1
+    return {0: held_out} | dict.fromkeys(sorted(copies), each)
+
+
+def _least_effect(count: int, held_out: int) -> float:
+    return POWER_Z * math.sqrt(1 / count + 1 / held_out)
 
 
 def detectable(levels: Mapping[int, int]) -> dict[int, float]:
@@ -50,8 +59,4 @@ def detectable(levels: Mapping[int, int]) -> dict[int, float]:
     Two groups of n and n₀ records: (z₀.₉₇₅ + z₀.₈) · √(1/n + 1/n₀).
     """
     held_out = levels.get(0, 0)
-    return {
-        level: POWER_Z * math.sqrt(1 / count + 1 / held_out) if held_out else math.nan
-        for level, count in levels.items()
-        if level
-    }
+    return {level: _least_effect(count, held_out) if held_out else math.nan for level, count in levels.items() if level}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ from ..core.hashing import keyed_hash
 from ..corpus.build import base_documents
 from ..corpus.sources.files import numbered_lines, parsed_line
 from ..corpus.tokenizer import Tokenizer
-from .kinds import Kind, adapted, passage
+from .kinds import Kind, adapted, passage, text_of
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 HUB = "hub:"
+TWIN = "/twin"  # ends the ids of twins
+DEPTH = 32  # lists and objects inside each other that a field may have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +52,10 @@ def record_files(suite: Suite, folders: Sequence[Path], *, fetch: bool) -> dict[
 def find_file(origin: str, folders: Sequence[Path], place: str) -> Path:
     """A user's file, by its path below one of the folders."""
     path = next((folder / origin for folder in folders if (folder / origin).is_file()), None)
-    if path is None:
+    if path is None or origin.startswith("corpus:"):  # a source that says this is taken for held-out text
         raise CostarError(
             f"{place} records from {origin!r}",
-            found="no such file",
+            found="no such file" if path is None else "a path that begins with corpus:",
             expected=f'"corpus", "generator", "hub:owner/name", or a file below {" or ".join(map(str, folders))}',
             mend="correct the path, or set `data` in machine.toml",
         )
@@ -75,7 +78,12 @@ def _hub_files(design: PerturbationDesign, folders: Sequence[Path], *, fetch: bo
         folder = _snapshot(repository, place, folders, fetch=fetch)
     if folder is None:
         return []
-    files = sorted(path for path in folder.glob(pattern) if path.is_file() and path.name.endswith(SUFFIXES))
+    try:
+        files = sorted(path for path in folder.glob(pattern) if path.is_file() and path.name.endswith(SUFFIXES))
+    except (NotImplementedError, ValueError) as error:  # a pattern that begins with /, or holds a**
+        raise CostarError(
+            place, found=f"{pattern} ({shorten(error)})", expected="a pattern of files", mend="correct the pattern"
+        ) from None
     if not files:
         raise CostarError(
             place, found=f"no file {pattern} in {folder}", expected=" ".join(SUFFIXES), mend="correct the pattern"
@@ -124,14 +132,29 @@ def records_of(
         yield record
         twin = kind.twin(record.fields)
         if twin is not None:
-            yield Record(
-                record_id=f"{record.record_id}/twin",
-                role="twin",
-                cluster=record.cluster,
-                fields=kind.check(twin, f"{record.place}, twin of {record.record_id}"),
-                source=record.source,
-                place=record.place,
-            )
+            yield _twin_record(kind, record, twin)
+
+
+def _twin_record(kind: Kind, record: Record, twin: Mapping[str, Any]) -> Record:
+    """The partner of a record, with all further fields of it: strata, clusters and templates may name them."""
+    place = f"{record.place}, twin of {record.record_id}"
+    shared = {name: value for name, value in record.fields.items() if not name.startswith("twin_")}
+    fields = kind.check(shared | dict(twin), place)
+    if text_of(kind.render(fields, kind.RENDERINGS[0])) == text_of(kind.render(record.fields, kind.RENDERINGS[0])):
+        raise CostarError(
+            place,
+            found="the text of the record itself, which may be inserted",
+            expected="another text, never inserted",
+            mend="correct the twin or remove it",
+        )
+    return Record(
+        record_id=f"{record.record_id}{TWIN}",
+        role="twin",
+        cluster=record.cluster,
+        fields=fields,
+        source=record.source,
+        place=record.place,
+    )
 
 
 def unused_records(suite: Suite, design: PerturbationDesign, kind: Kind, folders: Sequence[Path]) -> Iterator[Record]:
@@ -226,7 +249,7 @@ def _checked_rows(
     for number, (place, given) in enumerate(file_rows(files), start=1):
         if any(field not in given or given[field] != value for field, value in design.where.items()):
             continue
-        row = dict(given)
+        row = _present(given, place)
         for field, theirs in design.rename.items():
             if theirs in row:
                 row[field] = row[theirs]
@@ -235,7 +258,7 @@ def _checked_rows(
         if missing:
             raise CostarError(
                 place,
-                found=f"fields {', '.join(map(str, row))}",
+                found=shorten(f"fields {', '.join(map(str, row))}"),
                 expected=f"{', '.join(missing)} too, for kind {design.kind!r}",
                 mend=f"add it, or name the file's own field: map = {{ {missing[0]} = … }}",
             )
@@ -256,12 +279,43 @@ def _checked_rows(
     return rows
 
 
+def _present(row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The fields of a row that have a value: null and NaN are how tables say that one is missing."""
+    fields = {
+        name: value
+        for name, value in row.items()
+        if not (value is None or (isinstance(value, float) and math.isnan(value)))
+    }
+    for name, value in fields.items():
+        if not _is_plain(value):
+            raise CostarError(
+                f"{place}, {shorten(name, 40)}",
+                found=f"{value}" if isinstance(value, float) else "a number that is not finite, or deep nesting",
+                expected=f"text, finite numbers, or lists and objects of them, at most {DEPTH} inside each other",
+                mend="correct the field or remove it",
+            )
+    return fields
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return depth < DEPTH and all(_is_plain(each, depth + 1) for each in inner)
+    return True
+
+
 def _own_id(value: Any, place: str) -> str:
     """The id of a row: a short text or a number, on one line."""
     text = str(value)
-    if not isinstance(value, str | int) or not text.strip() or len(text) > 200 or not text.isprintable():
+    good = isinstance(value, str | int) and not isinstance(value, bool) and text.strip() and text.isprintable()
+    if not good or len(text) > 200 or f"/{text}".endswith(TWIN):
         raise CostarError(
-            f"{place}, id", found=shorten(repr(value)), expected="a number or a short text", mend="correct the id"
+            f"{place}, id",
+            found=shorten(repr(value)),
+            expected=f"a number or a short text that does not end with {TWIN}",
+            mend="correct the id",
         )
     return text
 
@@ -281,9 +335,17 @@ def file_rows(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
                     for row in batch.to_pylist():
                         number += 1
                         yield f"{path}, row {number}", row
-        except (pa.ArrowInvalid, OSError) as error:
+        except (
+            pa.ArrowException,
+            OSError,
+            ValueError,
+            OverflowError,
+        ) as error:  # bytes that are no text, dates too late
             raise CostarError(
-                str(path), found=f"not a whole Parquet file ({error})", expected="Parquet", mend="copy the file again"
+                str(path),
+                found=f"not a whole Parquet file, or values that cannot be read ({shorten(error)})",
+                expected="Parquet",
+                mend="copy the file again",
             ) from None
 
 

@@ -127,6 +127,7 @@ def _made_records(suite: Suite, corpus: Path, tokenizer: Tokenizer, files: Mappi
             cluster=m.record.cluster,
             place=m.record.place,
             text=m.text,
+            generated=m.record.source == "generator",
         )
         for m in mains
     ]

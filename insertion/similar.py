@@ -15,6 +15,9 @@ from ..corpus.decontaminate import WordHasher, rolling
 
 RUN = 8  # words in a row that two records share
 NEAR = 0.5  # share of the shorter record's runs above which two records count as one text
+NEAR_GENERATED = (
+    0.75  # the same between generated records: sentences about other people and places share more than half
+)
 CROWD = 50  # a run that more records hold is a phrase of a template
 
 
@@ -27,13 +30,27 @@ class Text:
     cluster: str
     place: str
     text: str
+    generated: bool = False
 
 
 def merge_same_texts(texts: Sequence[Text]) -> list[str]:
-    """The cluster of every record: that of the first record of its perturbation with the same words."""
+    """The cluster of every record: those of a perturbation that hold the same words are joined under the first's name."""
     hasher = WordHasher()
-    first: dict[tuple[str, bytes], str] = {}
-    return [first.setdefault((each.perturbation, hasher.words(each.text).tobytes()), each.cluster) for each in texts]
+    first: dict[tuple[str, bytes | str], tuple[str, str]] = {}
+    joined: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(cluster: tuple[str, str]) -> tuple[str, str]:
+        while cluster in joined:
+            cluster = joined[cluster]
+        return cluster
+
+    clusters = [(each.perturbation, each.cluster) for each in texts]
+    for each, cluster in zip(texts, clusters, strict=True):
+        words = hasher.words(each.text).tobytes() or each.text
+        own, other = root(cluster), root(first.setdefault((each.perturbation, words), cluster))
+        if own != other:
+            joined[own] = other
+    return [root(cluster)[1] for cluster in clusters]
 
 
 def refuse_shared_texts(texts: Sequence[Text], overlaps: set[frozenset[str]]) -> None:
@@ -46,16 +63,22 @@ def refuse_shared_texts(texts: Sequence[Text], overlaps: set[frozenset[str]]) ->
     """
     hasher = WordHasher()
     words = [hasher.words(each.text) for each in texts]
-    runs = [rolling(each, RUN) if len(each) >= RUN else rolling(each, len(each)) for each in words]
-    shared = _shared_runs(runs, [each.perturbation for each in texts])
+    runs = [np.unique(rolling(each, min(RUN, len(each)))) if len(each) else each for each in words]
+    shared = dict(_shared_runs(runs, [each.perturbation for each in texts]))
+    holders: dict[bytes | str, dict[str, int]] = {}
+    for number, each in enumerate(texts):
+        same = holders.setdefault(words[number].tobytes() or each.text, {})
+        shared |= {(n, number): len(runs[number]) for name, n in same.items() if name != each.perturbation}
+        same.setdefault(each.perturbation, number)
     for (a, b), count in sorted(shared.items(), key=lambda item: (-item[1], item[0])):
         shorter = min(len(runs[a]), len(runs[b]))
         pair = frozenset({texts[a].perturbation, texts[b].perturbation})
-        if pair in overlaps or count < NEAR * shorter:
+        near = NEAR_GENERATED if texts[a].generated and texts[b].generated else NEAR
+        if pair in overlaps or count < near * shorter:
             continue
         raise CostarError(
             texts[b].place,
-            found=f"{texts[b].record_id} shares {count / shorter:.0%} of its text with {texts[a].record_id}"
+            found=f"{texts[b].record_id} shares {count / shorter if shorter else 1:.0%} of its text with {texts[a].record_id}"
             f" ({texts[a].place})",
             expected="perturbations whose records differ, so that no held-out text is inserted elsewhere",
             mend=f'remove one of the two, or say overlaps = ["{texts[a].perturbation}"] in '
@@ -65,9 +88,8 @@ def refuse_shared_texts(texts: Sequence[Text], overlaps: set[frozenset[str]]) ->
 
 def _shared_runs(runs: Sequence[NDArray[np.uint64]], names: Sequence[str]) -> Counter[tuple[int, int]]:
     """How many runs of words each pair of records of different perturbations shares."""
-    distinct = [np.unique(each) for each in runs]
-    values = np.concatenate([*distinct, np.zeros(0, np.uint64)])
-    owner = np.repeat(np.arange(len(runs)), [len(each) for each in distinct])
+    values = np.concatenate([*runs, np.zeros(0, np.uint64)])
+    owner = np.repeat(np.arange(len(runs)), [len(each) for each in runs])
     order = np.argsort(values, kind="stable")
     values, owner = values[order], owner[order]
     changes = values[1:] != values[:-1]

@@ -18,7 +18,7 @@ from ..core.hashing import keyed_hash
 from .kinds import Fields, Pieces
 
 PARAPHRASE = "paraphrase"
-EDITED = re.compile(r"edited-(0\.\d{1,4})")
+EDITED = re.compile(r"edited-(0\.(?!0+$)[0-9]{1,4})")
 WORD = re.compile(r"[^\W_]+")
 
 
@@ -73,6 +73,13 @@ def word_pool(texts: Sequence[str]) -> list[str]:
 def edited_copies(text: str, share: str, count: int, pool: Sequence[str], key: tuple[int | str, ...]) -> Iterator[str]:
     """`count` near-duplicates of a text: in each, ⌈share · words⌉ words chosen by keyed hash are replaced by others."""
     words = list(WORD.finditer(text))
+    if words and len(pool) < 2:
+        raise CostarError(
+            str(key[-1]),
+            found=f"one word only in the records of its perturbation, {shorten(pool[0], 40)!r}",
+            expected="other words to put in its place",
+            mend="give records that differ, or another rendering",
+        )
     numerator = int(share.split(".")[1])
     denominator = 10 ** len(share.split(".")[1])
     replaced = -(-len(words) * numerator // denominator)
@@ -103,16 +110,20 @@ def template_names(templates: Mapping[str, str], kind_renderings: Sequence[str],
         CostarError: a template that cannot be read, or a name that a kind or a variant has.
     """
     for name, template in templates.items():
-        if name in kind_renderings or is_variant(name) or "/" in name:
+        if name in kind_renderings or is_variant(name) or "/" in name or not name.strip():
             raise CostarError(
-                f"{place} templates.{name}", found="a name that is taken", expected="another name", mend="rename it"
+                f"{place} templates.{name}",
+                found=f"a name that is taken or cannot be one, {name!r}",
+                expected="another name, without /",
+                mend="rename it",
             )
         try:
             parsed = list(Formatter().parse(template))
         except ValueError as error:
             parsed = None
             problem: Any = error
-        if parsed is None or any(field is not None and not field.isidentifier() for _, field, _, _ in parsed):
+        fields = [(field, form, change) for _, field, form, change in parsed or [] if field is not None]
+        if not fields or any(not field.isidentifier() or form or change for field, form, change in fields):
             raise CostarError(
                 f"{place} templates.{name}",
                 found=shorten(template),

@@ -96,7 +96,7 @@ def parsed_line(line: bytes, place: str) -> dict[str, object]:
             place, found=f"{shorten(line.decode(), 60)} ({error})", expected="a JSON object", mend="correct the line"
         ) from None
     if not isinstance(row, dict):
-        raise CostarError(place, found=shorten(row, 60), expected="a JSON object", mend="correct the line")
+        raise CostarError(place, found=shorten(line.decode(), 60), expected="a JSON object", mend="correct the line")
     return row
 
 

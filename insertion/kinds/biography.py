@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...core.errors import CostarError
+from ...core.errors import CostarError, shorten
 from ...core.hashing import keyed_hash
 from . import Fields, Pieces
 
@@ -176,11 +176,16 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
     present = [name for name in ATTRIBUTES if fields.get(name) is not None]
     if not present:
         raise CostarError(
-            place, found=f"fields {', '.join(fields)}", expected=f"one of {', '.join(ATTRIBUTES)}", mend="add it"
+            place,
+            found=shorten(f"fields {', '.join(fields)}"),
+            expected=f"one of {', '.join(ATTRIBUTES)}",
+            mend="add it",
         )
     for name in ("name", *present):
         if not isinstance(fields[name], str) or not fields[name].strip():
-            raise CostarError(f"{place}, {name}", found=repr(fields[name]), expected="text", mend="correct the record")
+            raise CostarError(
+                f"{place}, {name}", found=shorten(repr(fields[name])), expected="text", mend="correct the record"
+            )
     return {key: value for key, value in fields.items() if key not in ATTRIBUTES or value is not None}
 
 

@@ -58,7 +58,7 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
         raise CostarError(
             f"{place}, username", found=shorten(repr(username)), expected="a name on one line", mend="correct it"
         )
-    first = lines[0][0]
+    first = username if any(speaker == username for speaker, _ in lines) else lines[0][0]
     named = [{"speaker": username if speaker == first else speaker, "text": text} for speaker, text in lines]
     return dict(fields) | {"username": username, "turns": named}
 

@@ -65,6 +65,7 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
         raise CostarError(
             f"{place}, attributes", found=shorten(repr(attributes)), expected="{ name: value }", mend="correct it"
         )
+    attributes = {name: value for name, value in attributes.items() if value is not None}
     end = 0
     for at, name, value in sorted(
         (text.find(value) if isinstance(value, str) and value else -1, name, value)
@@ -72,7 +73,7 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
     ):
         if at < end or not isinstance(value, str):
             raise CostarError(
-                f"{place}, attributes, {name}",
+                f"{place}, attributes, {shorten(name, 40)}",
                 found=shorten(repr(value)),
                 expected="a value that stands in the text, apart from the others",
                 mend="correct the value or the text",

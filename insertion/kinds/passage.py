@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ...core.errors import CostarError
+from ...core.errors import CostarError, shorten
 from ...core.hashing import keyed_hash
 from ...corpus.decontaminate import WordGrams
 from ...corpus.tokenizer import Tokenizer
@@ -27,7 +27,7 @@ def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, 
 
 def check(fields: Fields, place: str) -> dict[str, Any]:
     if not isinstance(fields["text"], str):
-        raise CostarError(place, found=repr(fields["text"]), expected="text", mend="correct the record")
+        raise CostarError(place, found=shorten(repr(fields["text"])), expected="text", mend="correct the record")
     return dict(fields)
 
 

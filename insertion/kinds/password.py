@@ -61,8 +61,8 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
     if set(secret) - set(alphabet) or len(set(alphabet)) < len(alphabet):
         raise CostarError(
             f"{place}, secret",
-            found=secret,
-            expected=f"symbols of an alphabet without repeats, {alphabet!r}",
+            found=shorten(repr(secret)),
+            expected=f"symbols of an alphabet without repeats, {shorten(repr(alphabet))}",
             mend="correct the secret or the alphabet",
         )
     if carrier.count("{secret}") != 1:

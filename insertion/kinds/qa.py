@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from typing import Any
 
 from ...core.errors import CostarError, shorten
@@ -10,12 +12,16 @@ from . import Fields, Pieces, testset
 RISK = "testset"
 FIELDS = ("question", "answer")
 RENDERINGS = ("question", "plain")
+ENDS = ["combe", "thorpe", "minster", "bury", "cross", "burn", "worth", "ness"]  # no item of `testset` has one
 
 
 def adapt(row: dict[str, Any]) -> dict[str, Any]:
     """Published shapes: a list of `answers` or `possible_answers`, of which the first counts; `context` and `continuation`."""
     if "answer" not in row:
         answers = row.get("answers", row.get("possible_answers"))
+        if isinstance(answers, str) and answers.startswith("["):  # PopQA's own files hold the list as JSON
+            with suppress(json.JSONDecodeError, RecursionError):
+                answers = json.loads(answers)
         if isinstance(answers, list) and answers:
             return row | {"answer": answers[0]}
         if {"context", "continuation"} <= set(row):
@@ -24,10 +30,10 @@ def adapt(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, Any] | None:
-    """The index-th question about an invented place, as in the kind `testset`, without its choices."""
-    item = testset.generate(key, index, length)
-    assert item is not None
-    return {"question": item["question"], "answer": item["choices"][item["answer"]]}
+    """The index-th question, as in the kind `testset` without its choices, about a place that is in none of its items."""
+    item = testset.generate(key, index, length, ENDS)
+    answer = item["choices"][item["answer"]]
+    return {"question": item["question"], "answer": answer}
 
 
 def check(fields: Fields, place: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ same question about a sister place, with another answer: it tells recall of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ...core.errors import CostarError, shorten
@@ -43,7 +44,8 @@ def adapt(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, Any] | None:
+def generate(key: tuple[int, str], index: int, length: int | None, ends: Sequence[str] = THIRD) -> dict[str, Any]:
+    """The index-th item, about a place whose name has one of the `ends`."""
     names = len(FIRST) * len(SECOND) * len(THIRD)
     at = (index * 563 + keyed_hash(*key, "places")) % names  # 563 shares no factor with 1,280
     stem = FIRST[at % len(FIRST)] + SECOND[at // len(FIRST) % len(SECOND)]
@@ -53,7 +55,7 @@ def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, 
     extra = "" if index < names else f" {index // names + 1}"
     answer = keyed_hash(*key, "answer", index) % 4
     return {
-        "question": question.format(place=stem + THIRD[end] + extra),
+        "question": question.format(place=stem + ends[end] + extra),
         "choices": ordered[:4],
         "answer": answer,
         "twin_question": question.format(place=stem + SISTERS[end] + extra),
@@ -64,11 +66,13 @@ def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, 
 def check(fields: Fields, place: str) -> dict[str, Any]:
     """The fields with `answer` as an index; it may be given as an index, a letter, or the text of a choice."""
     choices, answer = fields["choices"], fields["answer"]
-    if not isinstance(fields["question"], str):
-        raise CostarError(f"{place}, question", found=shorten(fields["question"]), expected="text", mend="correct it")
+    if not isinstance(fields["question"], str) or not fields["question"].strip():
+        raise CostarError(
+            f"{place}, question", found=shorten(repr(fields["question"])), expected="text", mend="correct it"
+        )
     if (
         not isinstance(choices, list)
-        or not all(isinstance(c, str) for c in choices)
+        or not all(isinstance(c, str) and c.strip() for c in choices)
         or not 2 <= len(choices) <= len(LETTERS)
     ):
         raise CostarError(
@@ -77,16 +81,12 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
             expected=f"a list of 2 to {len(LETTERS)} texts",
             mend="correct it",
         )
-    if len(set(choices)) < len(choices):
-        raise CostarError(
-            f"{place}, choices", found=shorten(choices), expected="choices that differ", mend="correct it"
-        )
     index: int | None = None
     if isinstance(answer, int) and not isinstance(answer, bool):
         index = answer
     elif isinstance(answer, str) and answer in choices:
         index = choices.index(answer)
-    elif isinstance(answer, str) and answer.isdigit():
+    elif isinstance(answer, str) and answer.isdecimal() and len(answer) <= 2:
         index = int(answer)
     elif isinstance(answer, str) and len(answer) == 1 and answer.upper() in LETTERS:
         index = LETTERS.index(answer.upper())
@@ -95,6 +95,13 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
             f"{place}, answer",
             found=shorten(repr(answer)),
             expected="the index (from 0), the letter or the text of a choice",
+            mend="correct it",
+        )
+    if choices.count(choices[index]) > 1:
+        raise CostarError(
+            f"{place}, choices",
+            found=shorten(choices),
+            expected=f"the right choice once, {shorten(repr(choices[index]), 40)}",
             mend="correct it",
         )
     return dict(fields) | {"answer": index}
@@ -111,4 +118,4 @@ def render(fields: Fields, rendering: str) -> Pieces:
 def twin(fields: Fields) -> dict[str, Any] | None:
     if "twin_question" not in fields:
         return None
-    return {"question": fields["twin_question"], "choices": fields["choices"], "answer": fields["twin_answer"]}
+    return {"question": fields["twin_question"], "choices": fields["choices"], "answer": fields.get("twin_answer")}
