@@ -51,6 +51,7 @@ class PerturbationDesign:
     max_tokens: int | None
     rename: Mapping[str, str]
     where: Mapping[str, Any]
+    without: tuple[str, ...]
     levels: Mapping[int, int]
     home: Phase
     licence: str
@@ -217,6 +218,7 @@ class Suite:
                 "max_tokens",
                 "rename",
                 "where",
+                "without",
                 "levels",
                 "strata",
                 "cluster",

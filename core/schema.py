@@ -126,6 +126,7 @@ class RecordsTable(Table):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     map: dict[str, str] = {}
     where: dict[str, str | int | bool] = {}
+    without: list[str] = []
 
 
 class PerturbationTable(Table):

@@ -257,6 +257,7 @@ class _Builder:
             max_tokens=table.records.max_tokens,
             rename=table.records.map,
             where=table.records.where,
+            without=tuple(table.records.without),
             levels=self._levels(f"[perturbation.{name}]", table),
             home=fractions(table.phase),
             licence=table.licence

@@ -38,6 +38,7 @@ from .stored import link_store
 from .tokenizer import Tokenizer, train_bpe
 
 MEND = "run `costar corpus`"
+MOST_DROPPED = 0.2  # share of the base documents that records may take out
 
 
 def _refuse_other(made: Path, path: Path, what: str, protected: Sequence[str]) -> None:
@@ -84,6 +85,14 @@ def build_documents(
 def is_stored(design: CorpusDesign) -> bool:
     """Whether the source is a token store that another tool built."""
     return bool(getattr(load_source(design.source), "STORED", False))
+
+
+def _store_files(design: CorpusDesign, folders: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """Path, size and time of the files of a given store; none where the store is built here."""
+    if not is_stored(design):
+        return []
+    stats = [(item.path, os.stat(item.path)) for item in load_source(design.source).items(design, folders)]
+    return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
 
 
 def check_source(suite: Suite) -> None:
@@ -238,7 +247,9 @@ def build_store(
         for text, source in zip(*(table.column(c).to_pylist() for c in table.column_names), strict=True)
         if not source.startswith("corpus:")
     ]
-    inputs = sha256_json([documents, sha256_file(folder / "tokenizer.json"), sorted(others), design.sequence_length])
+    tokenizer_sha256 = sha256_file(folder / "tokenizer.json")
+    given = _store_files(design, folders)
+    inputs = sha256_json([documents, tokenizer_sha256, sorted(others), design.sequence_length, *given])
     if is_current(folder, inputs, "tokens"):
         return False
     if is_stored(design):
@@ -254,6 +265,7 @@ def build_store(
         parts = [work / "parts" / f"part-{rank:03d}" for rank in range(TASKS)]
         sizes = np.concatenate([np.load(part.with_suffix(".npy")) for part in parts])
         dropped = [line for part in parts for line in part.with_suffix(".txt").read_text().splitlines()]
+        _refuse_records_of_the_base(len(dropped), len(sizes))
         dtype = token_dtype(tokenizer.vocab_size)
         bin_path, idx_path = folder / "tokens.bin", folder / "tokens.idx"
         with replacing(bin_path) as new_bin, replacing(idx_path) as new_idx:
@@ -265,13 +277,20 @@ def build_store(
             _refuse_change(tokens_sha256, protected)
             start_step(folder, "tokens")
     facts = _facts(suite, folder, tokenizer, len(sizes), tokens_sha256, dropped)
-    if facts["sequences"] < 2:
-        raise CostarError(
-            "[corpus]", found=f"{facts['tokens']:,} tokens", expected="at least two sequences", mend="give more text"
-        )
     write_json(folder / "corpus.json", facts)
     finish_step(folder, inputs, [bin_path, idx_path, folder / "corpus.json"], "tokens")
     return True
+
+
+def _refuse_records_of_the_base(dropped: int, kept: int) -> None:
+    """Decontamination takes out documents that happen to hold a record; it is no way to make a base from the records."""
+    if dropped > MOST_DROPPED * (dropped + kept):
+        raise CostarError(
+            "[corpus]",
+            found=f"{dropped:,} of {dropped + kept:,} base documents that share 13 words with a record",
+            expected=f"at most {MOST_DROPPED:.0%}: the records are part of the base",
+            mend='take records from other text than the base, or let costar cut them: from = "corpus"',
+        )
 
 
 def _take_store(
@@ -290,7 +309,8 @@ def _take_store(
         paths = link_store(items, folder, tokenizer, update)
     console.say("corpus     the store is taken as it is: no document was searched for records")
     sizes = TokenStore.open(folder).sizes
-    write_json(folder / "corpus.json", _facts(suite, folder, tokenizer, len(sizes), sha256_file(paths[0]), []))
+    facts = _facts(suite, folder, tokenizer, len(sizes), sha256_file(paths[0]), [])
+    write_json(folder / "corpus.json", facts)
     finish_step(folder, inputs, [*paths, folder / "corpus.json"], "tokens")
     return True
 
@@ -305,6 +325,10 @@ def _facts(
     suite: Suite, folder: Path, tokenizer: Tokenizer, documents: int, tokens_sha256: str, dropped: list[str]
 ) -> dict[str, Any]:
     store = TokenStore.open(folder)
+    if store.sequences(suite.corpus.sequence_length) < 2:
+        raise CostarError(
+            "[corpus]", found=f"{len(store.tokens):,} tokens", expected="at least two sequences", mend="give more text"
+        )
     return {
         "corpus": suite.name,
         "source": suite.corpus.source,

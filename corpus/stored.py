@@ -49,11 +49,12 @@ def check_store(store: TokenStore, tokenizer: Tokenizer, place: str, progress: C
     for first in range(0, len(tokens), CHUNK):
         progress(first / len(tokens), "tokens")
         part = np.asarray(tokens[first : first + CHUNK])
-        if int(part.max(initial=0)) >= tokenizer.vocab_size:
+        low, high = int(part.min()), int(part.max())
+        if low < 0 or high >= tokenizer.vocab_size:
             raise CostarError(
                 place,
-                found=f"id {int(part.max())}",
-                expected=f"ids below {tokenizer.vocab_size:,}",
+                found=f"id {low if low < 0 else high}",
+                expected=f"ids from 0 to {tokenizer.vocab_size - 1:,}",
                 mend="name the tokenizer that the store was made with",
             )
         found += int((part == eos).sum())

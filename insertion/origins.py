@@ -225,7 +225,7 @@ def _from_files(design: PerturbationDesign, kind: Kind, seed: int, files: Sequen
     """A keyed sample of the files' records, in the order of the files."""
     rows = _checked_rows(design, kind, files)
     if len(rows) < design.records:
-        raise too_few(files[0], len(rows), design.records, design.name)
+        raise too_few(files[0], len(rows), design)
     chosen = set(_ranked(design, seed, rows)[: design.records])
     for own_id, (place, fields) in rows.items():
         if own_id in chosen:
@@ -246,7 +246,12 @@ def _checked_rows(
 ) -> dict[str, tuple[str, dict[str, Any]]]:
     """Own id to (place, checked fields) of every row of the files."""
     rows: dict[str, tuple[str, dict[str, Any]]] = {}
+    left_out = set()
     for number, (place, given) in enumerate(file_rows(files), start=1):
+        named = str(given.get(design.rename.get("id", "id"), f"{number:06d}"))
+        if named in design.without:
+            left_out.add(named)
+            continue
         if any(field not in given or given[field] != value for field, value in design.where.items()):
             continue
         row = _present(given, place)
@@ -276,6 +281,13 @@ def _checked_rows(
                     f"{place}, {field}", found="empty text", expected="text", mend="fill or remove the record"
                 )
         rows[own_id] = (place, kind.check({k: v for k, v in row.items() if k != "id"}, place))
+    if unknown := set(design.without) - left_out:
+        raise CostarError(
+            f"[perturbation.{design.name}] records.without",
+            found=shorten(", ".join(sorted(unknown))),
+            expected="ids of rows in the file",
+            mend="correct or remove them",
+        )
     return rows
 
 
@@ -349,11 +361,14 @@ def file_rows(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
             ) from None
 
 
-def too_few(path: Path, found: int, asked: int, perturbation: str) -> CostarError:
+def too_few(path: Path, found: int, design: PerturbationDesign) -> CostarError:
     """The refusal of a file with fewer records than the levels ask."""
+    matching = (
+        f" where {', '.join(f'{field} = {value!r}' for field, value in design.where.items())}" if design.where else ""
+    )
     return CostarError(
         str(path),
-        found=f"{found:,} records",
-        expected=f"{asked:,}, as the levels of [perturbation.{perturbation}] ask",
+        found=f"{found:,} records{matching}",
+        expected=f"{design.records:,}, as the levels of [perturbation.{design.name}] ask",
         mend="lower the levels' counts or add records",
     )

@@ -161,8 +161,8 @@ def _refuse_unsafe(made: _Made) -> None:
     """The safety gate, over every text of a record that came from outside."""
     if made.record.source == "generator" or made.record.source.startswith("corpus:"):
         return
-    texts = "\n".join(text_of(pieces) for _, pieces in made.writings())
-    for finding in findings(texts):
+    texts = [text_of(pieces) for _, pieces in made.writings()] + list(_texts_in(made.record.fields))
+    for finding in findings("\n".join(texts)):
         if finding.what not in made.design.allow:
             raise CostarError(
                 made.record.place,
@@ -171,6 +171,15 @@ def _refuse_unsafe(made: _Made) -> None:
                 mend=f"replace it, or state its origin and that it may be used: [perturbation.{made.design.name}] "
                 f'allow = {{ "{finding.what}" = "…" }}',
             )
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Every text in a field, however deep: fields are published with a release, written out or not."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts_in(each)
 
 
 def _asked(suite: Suite, name: str) -> set[str]:
@@ -211,7 +220,7 @@ def check_origins(suite: Suite, folders: Sequence[Path]) -> list[str]:
             continue
         count = sum(1 for _ in file_rows(paths)) if not design.where else design.records
         if count < design.records:
-            raise too_few(paths[0], count, design.records, name)
+            raise too_few(paths[0], count, design)
     _check_renderings(suite)
     if not declared:
         return []
