@@ -8,9 +8,10 @@ from typing import Any
 
 from ...core.errors import CostarError, shorten
 from ...core.hashing import keyed_hash
-from ...corpus.decontaminate import WordGrams
+from ...corpus.decontaminate import WordGrams, WordHasher, rolling
 from ...corpus.tokenizer import Tokenizer
 from ..safety import findings
+from ..similar import RUN
 from . import Fields, Pieces
 
 RISK = "copyright"
@@ -53,9 +54,9 @@ def from_corpus(
     """(document id, text) of `count` passages of exactly `tokens` tokens, whole words, cut from held-out documents.
 
     Documents come in the order of a keyed hash, each with its first passage before any has a second, so that asking
-    for more keeps the earlier ones. A passage that shares 13 words in a row with the base or with an earlier passage is
-    passed over, and so is one that the safety gate would refuse; `used` holds the word n-grams of the passages chosen so
-    far, for other perturbations too.
+    for more keeps the earlier ones. A passage is passed over if it shares 13 words in a row with the base, 8 with an earlier
+    passage, or if the safety gate would refuse it; `used` holds the runs of words of the passages chosen so far, for other
+    perturbations too.
     """
     ordered = sorted(held_out, key=lambda document: keyed_hash(*key, "passage", document[0]))
     cutters = [(doc_id, passages_of(text, tokenizer, tokens)) for doc_id, text in ordered]
@@ -68,11 +69,16 @@ def from_corpus(
     grams = WordGrams(text for _, text in candidates)
     in_base = {int(gram) for text in base for gram in grams.shared(text)}
     chosen: list[tuple[str, str]] = []
+    hasher = WordHasher()
     for doc_id, text in candidates:
         own = {int(gram) for gram in grams.of_record(text)}
-        if not own or own & in_base or own & used or findings(text):
+        if not own or own & in_base or findings(text):
             continue
-        used |= own
+        words = hasher.words(text)
+        runs = {int(run) for run in rolling(words, min(RUN, len(words)))}
+        if runs & used:
+            continue
+        used |= runs
         chosen.append((doc_id, text))
         if len(chosen) == count:
             return chosen
