@@ -248,9 +248,9 @@ def _checked_rows(
     rows: dict[str, tuple[str, dict[str, Any]]] = {}
     left_out = set()
     for number, (place, given) in enumerate(file_rows(files), start=1):
-        named = str(given.get(design.rename.get("id", "id"), f"{number:06d}"))
-        if named in design.without:
-            left_out.add(named)
+        named = given.get(design.rename.get("id", "id"), f"{number:06d}")
+        if isinstance(named, str | int) and str(named) in design.without:
+            left_out.add(str(named))
             continue
         if any(field not in given or given[field] != value for field, value in design.where.items()):
             continue

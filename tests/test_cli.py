@@ -22,6 +22,7 @@ def test_without_a_verb_the_verbs_are_listed(tmp_path: Path) -> None:
         "eval",
         "report",
         "release",
+        "rebuild",
         "sql",
         "status",
         "all",
@@ -110,6 +111,35 @@ def test_the_chain_ends_with_the_table_and_the_caveats(built_copy: Path) -> None
 def test_verify_replays_steps_bit_for_bit(built_copy: Path) -> None:
     done = costar(built_copy.parent.parent, "verify", "./small.toml", "--replay", "3")
     assert "12 steps repeated bit for bit" in done.stdout
+
+
+def test_an_arm_is_exported_and_a_wrong_form_or_arm_is_named(built_copy: Path) -> None:
+    folder = built_copy.parent.parent
+    for arguments, message in (
+        (["--export", "arrow", "--arm", "late"], "megatron"),
+        (["--export", "megatron"], "add --arm"),
+        (["--export", "megatron", "--arm", "latte"], "latte"),
+        (["--export", "megatron", "--arm", "late", "--draw", "3"], "below 1"),
+    ):
+        done = costar(folder, "release", "./small.toml", *arguments, check=False)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    costar(folder, "release", "./small.toml", "--export", "megatron", "--arm", "late", "--parts", "1")
+    names = {path.name for path in (built_copy / "release" / "megatron" / "late-d0").iterdir()}
+    assert {"tokens.bin", "tokens.idx", "export.json", "tokens.bin.000.zst", "SHA256SUMS"} <= names
+
+
+def test_the_digests_of_another_trainer_are_verified_or_refuted(built: Path, tmp_path: Path) -> None:
+    import costar as package
+
+    suite = package.open(str(built))
+    for name, arm in (("right", "late"), ("wrong", "early")):
+        with package.DigestRecorder(tmp_path / f"{name}.jsonl", arm="late", batch=8) as recorder:
+            recorder.update(suite.sequences(arm, list(range(80 * 8))))
+    done = costar(tmp_path, "verify", str(built), "--digests", "right.jsonl")
+    assert "80 of 96 planned steps" in done.stdout
+    done = costar(tmp_path, "verify", str(built), "--digests", "wrong.jsonl", check=False)
+    assert done.returncode == 2
+    assert "read arm early instead" in done.stderr
 
 
 def flip(path: Path) -> None:

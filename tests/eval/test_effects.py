@@ -142,3 +142,42 @@ def test_altered_effects_are_not_shown_and_eval_makes_them_again(built_copy: Pat
         write_report(suite, workspace)
     compute_effects(suite, workspace)
     assert path.read_bytes() == before
+
+
+def test_a_filler_arm_against_its_control_is_displacement_over_all_records(built: Path) -> None:
+    from dataclasses import replace
+
+    suite = load_suite(built / "suite.toml")
+    scores = load_scores(suite, Workspace(built))
+    filled = replace(suite, arms=dict(suite.arms) | {"late": replace(suite.arms["late"], filler="base")})
+    found = [row for row in all_effects(filled, scores) if row["treated"] == "late.nano.d0" and row["control"]]
+    last = max(row["step"] for row in found)
+    rows = [row for row in found if row["step"] == last and row["metric"] == "nll_token" and not row["variant"]]
+    assert [row["estimand"] for row in rows] == ["displacement"]
+    values = [scores.values[run][last][NLL] for run in ("late.nano.d0", "standard.nano.d0")]
+    ids = [record for record in values[0] if scores.perturbation[record] == "passages"]
+    assert rows[0]["n"] == len(ids)
+    mean = sum(values[0][record] - values[1][record] for record in ids) / len(ids)
+    assert rows[0]["estimate"] == pytest.approx(mean, abs=1e-6)
+
+
+def test_an_arm_with_an_assignment_of_its_own_is_read_by_its_own_levels(built: Path) -> None:
+    from dataclasses import replace
+
+    suite = load_suite(built / "suite.toml")
+    scores = load_scores(suite, Workspace(built))
+    own = dict(scores.levels[("perturbed", 0)])
+    held_out = [record for record, level in own.items() if scores.perturbation.get(record) == "passages" and not level]
+    top = [record for record, level in own.items() if scores.perturbation.get(record) == "passages" and level == 14]
+    for record, other in zip(top, held_out, strict=False):
+        own[record], own[other] = own[other], own[record]
+    swapped = replace(scores, levels=dict(scores.levels) | {("perturbed", 0): own})
+
+    def total(scores: Scores) -> float:
+        rows = all_effects(suite, scores)
+        wanted = ("total", "perturbed.nano.d0", "passages", 14, 96, "nll_token", "likelihood")
+        keys = ("estimand", "treated", "perturbation", "level", "step", "metric", "probe")
+        return next(row["estimate"] for row in rows if tuple(row[key] for key in keys) == wanted)
+
+    assert total(scores) < total(swapped) - 0.05
+    assert scores.levels[("late", 0)] == swapped.levels[("late", 0)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from costar.core.errors import CostarError
 from costar.corpus.neox import NeoxIndex, build_sample_index, document_starts, index_stem, save_index
@@ -17,6 +18,8 @@ from costar.insertion.hubble_log import open_pools, read_log
 from costar.insertion.materialize import materialize, read_edit_list, write_edit_list
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.small import costar
 
 EOS = 0
 U16 = np.dtype(np.uint16)
@@ -249,6 +252,22 @@ def test_what_can_be_computed_may_be_missing(world: World) -> None:
 def test_the_edits_of_a_rebuilt_corpus_are_kept_whole(world: World) -> None:
     edits = world.rebuild().edits
     assert read_edit_list(write_edit_list(world.folder / "edits.parquet", edits)).sha256() == edits.sha256()
+
+
+def test_the_command_leaves_the_edits_the_damage_and_the_stream(world: World) -> None:
+    arguments = ["base", "--index", ".", "--log", world.log.name, "--pools", "pools", "--out", "out", "--materialize"]
+    done = costar(world.folder, "rebuild", *arguments)
+    expected = world.rebuild()
+    assert f"{expected.copies} copies" in done.stdout
+    assert (world.folder / "out" / "perturbed.bin").read_bytes() == (world.folder / "perturbed.bin").read_bytes()
+    assert read_edit_list(world.folder / "out" / "edits.parquet").sha256() == expected.edits.sha256()
+    damaged = pq.read_table(world.folder / "out" / "damaged.parquet").to_pylist()
+    assert [(row["pool"], row["index"], row["tokens"]) for row in damaged] == [
+        (each.pool, each.index, list(each.tokens)) for each in expected.damaged
+    ]
+    wrong = costar(world.folder, "rebuild", "absent", *arguments[1:], check=False)
+    assert wrong.returncode == 2
+    assert "absent.idx" in wrong.stderr
 
 
 def test_an_empty_log_is_the_base(world: World) -> None:
