@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from . import console
 from .console import token_text
@@ -154,6 +155,17 @@ def measured_rate() -> float:
     return 0.6 * float(done.stdout)
 
 
+def _insertion_text(arm: ArmDesign) -> str:
+    """What is special about an arm's insertion: its phases, fillers, rotation and randomized factors."""
+    phases = sorted({phase for name in arm.inserted for phase in arm.phases(name)} - {(Fraction(0), Fraction(1))})
+    most = max((len(arm.factors[name]) for name in arm.inserted), default=0)
+    parts = [f"phase {start} to {end}" for start, end in phases[:2]] + (["…"] if len(phases) > 2 else [])
+    parts += [f"filler {arm.filler}"] if arm.filler != "none" else []
+    parts += [f"rotated by {arm.turn}"] if arm.turn else []
+    parts += [f"{most} combinations of factors"] if most > 1 else []
+    return ", ".join(parts) if arm.inserted else "nothing"
+
+
 def print_plan(suite: Suite, names: list[RunName], vocabulary: int, micro_batch: int, warnings: Sequence[str]) -> None:
     """What `costar plan` says."""
     runs = plan_runs(suite, names, vocabulary)
@@ -175,10 +187,16 @@ def print_plan(suite: Suite, names: list[RunName], vocabulary: int, micro_batch:
     console.table(columns, rows, numeric=(1, 2, 3, 5, 6, 7))
     console.say(f"\n{tree_remark(runs)} · about {disk / GIB:.1f} GB of disk for checkpoints\n")
     load = [
-        (arm.name, f"{slot_load(suite, arm):.1%}", sum(suite.perturbations[name].copies for name in arm.inserted))
+        (
+            arm.name,
+            arm.control or "none",
+            _insertion_text(arm),
+            f"{slot_load(suite, arm):.1%}",
+            sum(suite.perturbations[name].copies for name in arm.inserted),
+        )
         for arm in suite.arms.values()
     ]
-    console.table(("arm", "slots with a copy", "copies"), load, numeric=(1, 2))
+    console.table(("arm", "control", "insertion", "slots with a copy", "copies"), load, numeric=(3, 4))
     console.say(
         "\nSmallest effect beyond held-out records that is found with 80 % power, in standard deviations of the measure:"
     )

@@ -1,4 +1,4 @@
-"""The snippets of docs/any-trainer.md run as they are printed, on the small suite."""
+"""The snippets of the documentation run, load or answer as they are printed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,59 @@ from pathlib import Path
 
 import costar
 import pytest
+from costar.core.suite import load_suite
+from costar.core.workspace import Workspace
+from costar.manifests.sql import open_manifest
 
-PAGE = Path(costar.__file__).resolve().parent / "docs" / "any-trainer.md"
+from tests.small import SUITE
+
+DOCS = Path(costar.__file__).resolve().parent / "docs"
+PAGE = DOCS / "any-trainer.md"
+AROUND = """
+[arm.standard]
+perturbations = []
+[arm.standard-longer]
+perturbations = []
+control = "none"
+steps = 3660
+[perturbation.biographies]
+kind = "biography"
+records = { from = "generator" }
+levels = { 0 = 10, 1 = 10 }
+[perturbation.chats]
+kind = "chat"
+records = { from = "generator" }
+levels = { 0 = 10, 1 = 10 }
+"""
 
 
 def snippets() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["design.md", "records.md"])
+def test_every_table_of_the_documentation_is_a_suite_that_loads(page: str, tmp_path: Path) -> None:
+    head, tail = SUITE[: SUITE.index("[arm.standard]")], SUITE[SUITE.index("[train]") : SUITE.index("[release]")]
+    found = blocks(page, "toml")
+    assert found
+    for number, block in enumerate(found):
+        path = tmp_path / f"block-{number}.toml"
+        around = AROUND.replace("[arm.standard]\nperturbations = []\n", "") if "[arm.standard]" in block else AROUND
+        path.write_text(head + around + block + tail, encoding="utf-8")
+        load_suite(path)
+
+
+def test_the_query_of_the_design_page_answers(built: Path) -> None:
+    (query,) = blocks("design.md", "sql")
+    connection = open_manifest(Workspace(built))
+    query = query.replace("'factorial'", "'perturbed'").replace("732", "96")
+    assert {row[0] for row in connection.execute(query).fetchall()} >= {0, 1, 14}
+    connection.close()
 
 
 def run_snippet(code: str, built: Path, folder: Path) -> str:
