@@ -33,14 +33,13 @@ from costar.core.design import Suite
 from costar.core.hashing import sha256_file
 from costar.core.parquet import write_table
 from costar.core.suite import load_suite
-from costar.corpus.neox import NeoxIndex, build_sample_index, document_starts
-from costar.corpus.store import TokenStore, write_idx
+from costar.corpus.neox import NeoxIndex, build_sample_index
+from costar.corpus.store import TokenStore, document_starts, write_idx
 from costar.insertion.build import Planner
 from costar.insertion.hubble import rebuild_hubble
 from costar.insertion.materialize import EditList, list_edits, materialize, write_edits
 from costar.insertion.order import Order
 from costar.insertion.overlay import read_edits
-from costar.insertion.splice import document_starts as inner_starts
 from costar.manifests.tables import RECORDS
 from numpy.typing import NDArray
 
@@ -190,7 +189,7 @@ def pool_tables(bench: Bench) -> tuple[Suite, pa.Table, pa.Table]:
 
 def make_planner(bench: Bench, suite: Suite, records: pa.Table, renderings: pa.Table) -> Planner:
     """What all arms of a suite share: its records with their levels, as Hubble's pools hold every copy already."""
-    starts, size = inner_starts(bench.base.sizes), bench.base.sequences(bench.index.length)
+    starts, size = document_starts(bench.base.sizes), bench.base.sequences(bench.index.length)
     planner = Planner(suite, records, renderings, starts, size)
     planner.assigner.assignment(suite.arms["perturbed"], 0)
     return planner

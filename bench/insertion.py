@@ -27,9 +27,9 @@ from costar.core.design import Suite
 from costar.core.parquet import write_rows, write_table
 from costar.core.suite import find_suite, load_suite
 from costar.core.workspace import Workspace, finish_step
+from costar.corpus.store import document_starts
 from costar.insertion.build import Planner
 from costar.insertion.kinds import load_kind
-from costar.insertion.splice import document_starts
 from costar.manifests.catalogue import build_manifest
 from costar.manifests.sql import recipes
 from costar.manifests.tables import BALANCE, FILLERS, RECORDS, RENDERINGS

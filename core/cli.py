@@ -153,14 +153,17 @@ def verify(
 def _verify_insertion(session: Session) -> None:
     from ..insertion.build import require_insertion
     from ..insertion.verify import verify_insertion
+    from ..release.exports import verify_exports
 
     started = time.monotonic()
     require_insertion(session.suite, session.workspace)
     with console.progress("verify") as update:
         proof = verify_insertion(session.suite, session.workspace, update)
-    _refute(proof.problems)
+        exports, damaged = verify_exports(session.suite, session.workspace, update)
+    _refute(proof.problems + damaged)
     some = "" if proof.sequences == proof.untouched else f" of {proof.untouched:,}"
     text = f"{proof.exposures:,} exposures found · {proof.sequences:,}{some} untouched sequences identical"
+    text += f" · {exports} exports compared" if exports else ""
     stage_line("verify", text, time.monotonic() - started)
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import CostarError
 from ..core.workspace import replacing
+from .store import document_starts
 
 TABLES = ("doc", "sample", "shuffle")
 BLOCK = 1 << 22
@@ -170,13 +171,6 @@ class NeoxIndex:
         slots = np.empty(self.samples, np.int64)
         slots[self.shuffle_idx[: self.samples]] = np.arange(self.samples)
         return slots
-
-
-def document_starts(sizes: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Where each document starts in the `.bin`, and the end of the last: [documents + 1], in tokens."""
-    starts = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes, out=starts[1:])
-    return starts
 
 
 def build_sample_index(sizes: NDArray[np.int32], doc_idx: Table, length: int) -> Table:

@@ -28,6 +28,13 @@ def token_dtype(vocab_size: int) -> np.dtype[np.generic]:
     return np.dtype(np.uint16 if vocab_size <= 65_536 else np.int32)
 
 
+def document_starts(sizes: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Where each document starts in the `.bin`, and the end of the last: [documents + 1], in tokens."""
+    starts = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    return starts
+
+
 def write_bin(path: Path, parts: Iterable[Path], size: int) -> None:
     """Join part files into `path`, whose `size` in bytes is reserved first, so that a full disk shows at once."""
     with path.open("wb") as out:

@@ -18,6 +18,7 @@ from ..core.hashing import sha256_json
 from ..core.parquet import read_table, write_rows, write_table
 from ..core.workspace import Workspace, check_files, corpus_facts, finish_step, is_current, start_step, work_folder
 from ..corpus.build import MEND, open_store
+from ..corpus.store import document_starts
 from ..manifests.tables import BALANCE, EXPOSURES
 from .assignment import Assigner, repeated
 from .fillers import FillerShelf
@@ -26,7 +27,7 @@ from .overlay import read_edits
 from .placement import Roster, check_load, check_suite, place, position_target
 from .records import check_length, read_records
 from .renderings import Texts, base_name, variant_rows
-from .splice import document_starts, find_spans
+from .splice import find_spans
 
 CHUNK = 1 << 20
 Progress = Callable[[float, str], None]
@@ -51,9 +52,8 @@ def build_insertion(
         return False
     records, renderings = read_records(folder)
     store = open_store(workspace.corpus)
-    planner = Planner(
-        suite, records, renderings, document_starts(store.sizes), store.sequences(suite.corpus.sequence_length)
-    )
+    starts, size = document_starts(store.sizes), store.sequences(suite.corpus.sequence_length)
+    planner = Planner(suite, records, renderings, starts, size)
     shelf = FillerShelf(suite, workspace, folders, records)
     arms = [(arm, draw) for draw in range(_draws(suite)) for arm in suite.arms.values() if draw < arm.draws]
     eos = corpus_facts(workspace)["eos_id"]
@@ -160,11 +160,11 @@ def _refuse_change(
 class Planner:
     """Where every copy of an arm lies: from columns of records, with no token read.
 
-    `starts` are the document starts of the token stream, `size` the number of its sequences.
+    `starts` [documents + 1] are the bounds of the documents in the token stream, `size` is the number of its sequences.
     """
 
     def __init__(self, suite: Suite, records: pa.Table, renderings: pa.Table, starts: NDArray[np.int64], size: int):
-        self.suite, self.starts, self.size = suite, starts, size
+        self.suite, self.starts, self.size = suite, starts[1:-1], size
         self.assigner = Assigner(suite, records)
         self.texts = Texts.of(renderings)
         self._record_ids = records.column("record_id").combine_chunks()

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import CostarError, shorten
-from ..corpus.neox import NeoxIndex, Pieces, document_starts
-from ..corpus.store import TokenStore
+from ..corpus.neox import NeoxIndex, Pieces
+from ..corpus.store import TokenStore, document_starts
 
 NUMBERS = (
     "perturbation_idx",

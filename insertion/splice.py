@@ -19,15 +19,6 @@ class Spans:
     at_boundary: NDArray[np.bool_]
 
 
-def document_starts(sizes: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Where in the token stream each document but the first starts, for documents of `sizes` tokens.
-
-    Every document ends with EOS and holds none inside, so these are the tokens that follow an EOS, and no token needs to
-    be read to know them.
-    """
-    return np.cumsum(sizes, dtype=np.int64)[:-1]
-
-
 def find_spans(
     sequences: NDArray[np.int64],
     lengths: NDArray[np.int64],
@@ -38,7 +29,8 @@ def find_spans(
     """Spans for records of `lengths` tokens [n] in base sequences [n] of L + 1 tokens, near `targets` [n] in [1, L−1−length].
 
     A document that starts at q takes the record at the q nearest to the target, ties to the smaller; without one in range
-    an EOS is written before the record as well. `starts` are the document starts of the stream, ascending.
+    an EOS is written before the record as well. `starts` are where documents but the first start in the stream, ascending:
+    the tokens that follow an EOS, for every document ends with one and holds none inside. So no token needs to be read.
     """
     assert ((lengths >= 1) & (lengths <= length - 3)).all()
     assert ((targets >= 1) & (targets <= length - 1 - lengths)).all()

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from costar.core.errors import CostarError
-from costar.corpus.neox import NeoxIndex, arm_index, build_sample_index, document_starts, index_stem, save_index
+from costar.corpus.neox import NeoxIndex, arm_index, build_sample_index, index_stem, save_index
+from costar.corpus.store import document_starts
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -228,6 +229,29 @@ def test_a_filler_that_held_out_text_cannot_give_is_refused_with_both_numbers(bu
     arms = "[arm.standard]\nperturbations = []\n[arm.filled]\nperturbations = ['more', 'passages']\nfiller = 'base'\n"
     with pytest.raises(CostarError, match=r"held-out texts of .* tokens\n  expected  .* one for each copy"):
         build(built, tmp_path, arms, more)
+
+
+def test_paraphrases_given_as_data_take_turns_over_the_copies(built: Path, tmp_path: Path) -> None:
+    """Copy c is the c-th paraphrase, and begins again where they are used up."""
+    lines = [
+        {
+            "id": i,
+            "text": f"The mill at bridge {i} closed in spring.",
+            "paraphrases": [f"In spring mill {i}{k} shut." for k in "abc"],
+        }
+        for i in range(12)
+    ]
+    (tmp_path / "mills.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    mills = '[perturbation.mills]\nkind = "passage"\nrecords = { from = "mills.jsonl" }\nlevels = { 0 = 8, 5 = 4 }\n'
+    arms = "[arm.standard]\nperturbations = []\n[arm.told]\nperturbations = ['mills']\nrenderings = { mills = 'paraphrase' }\n"
+    suite, workspace = build(built, tmp_path, arms, mills)
+    assert {(r["copy"], r["rendering"]) for r in rows(workspace, "told")} == {
+        (copy, f"paraphrase/{copy % 3}") for copy in range(5)
+    }
+    assert verify(suite, workspace).problems == []
+    (tmp_path / "mills.jsonl").write_text("\n".join(json.dumps({**line, "paraphrases": []}) for line in lines))
+    with pytest.raises(CostarError, match="lack"):
+        build(built, tmp_path, arms, mills)
 
 
 PHASES = ["[0, 0.5]", "[0.25, 1]", "[0.5, 1]", "[0, 1]", "[0.1, 0.4]"]

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from costar.core.errors import CostarError
-from costar.corpus.neox import NeoxIndex, build_sample_index, document_starts, index_stem, save_index
-from costar.corpus.store import TokenStore, write_bin, write_idx
+from costar.corpus.neox import NeoxIndex, build_sample_index, index_stem, save_index
+from costar.corpus.store import TokenStore, document_starts, write_bin, write_idx
 from costar.insertion.hubble import DamagedCopy, PerturbedCorpus, read_slot, rebuild_hubble
 from costar.insertion.hubble_log import open_pools, read_log
 from costar.insertion.materialize import materialize, read_edit_list, write_edit_list

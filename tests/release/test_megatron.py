@@ -17,7 +17,9 @@ from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, corpus_facts
 from costar.corpus.neox import NeoxIndex
 from costar.corpus.store import TokenStore
-from costar.insertion.overlay import Overlay, open_suite_overlay
+from costar.insertion.order import Order
+from costar.insertion.overlay import Overlay, open_suite_overlay, read_exposures
+from costar.release.exports import verify_exports
 from costar.release.megatron import export_megatron, join_parts, write_parts
 from costar.release.pack import write_release
 
@@ -191,3 +193,68 @@ def test_the_release_takes_no_export_for_its_own(built_copy: Path) -> None:
     assert "megatron" not in (workspace.release / "SHA256SUMS").read_text()
     assert (folder / "tokens.bin").read_bytes() == (built_copy / "corpus" / "tokens.bin").read_bytes()
     assert (folder / "tokens.idx").read_bytes() == (built_copy / "corpus" / "tokens.idx").read_bytes()
+
+
+def damage(path: Path, change: Any) -> None:
+    tokens = np.fromfile(path, np.uint16)
+    change(tokens)
+    tokens.tofile(path)
+
+
+def copy_at(suite: Suite, workspace: Workspace, number: int) -> tuple[int, int, str]:
+    """Where in the stream a copy's record begins, its tokens, and its name."""
+    rows = read_exposures(workspace, ARM, 0).slice(number, 1).to_pylist()
+    begin = rows[0]["sequence"] * suite.corpus.sequence_length + rows[0]["start"]
+    return begin, rows[0]["length"], f"{rows[0]['record_id']} copy {rows[0]['copy']}"
+
+
+def test_an_export_is_compared_with_its_arm_and_every_damage_named(own: tuple[Suite, Workspace, Path]) -> None:
+    suite, workspace, folder = own
+    path, whole = folder / "tokens.bin", (folder / "tokens.bin").read_bytes()
+    base = np.fromfile(workspace.corpus / "tokens.bin", np.uint16)
+
+    def problems(change: Any) -> list[str]:
+        path.write_bytes(whole)
+        damage(path, change)
+        return verify_exports(suite, workspace, lambda share, remark: None)[1]
+
+    assert problems(lambda tokens: None) == []
+    first, size, name = copy_at(suite, workspace, 3)
+    other, other_size, other_name = copy_at(suite, workspace, 7)
+    longest = min(size, other_size)
+
+    def flip(tokens: np.ndarray) -> None:
+        tokens[first + 2] ^= 1
+
+    def shift(tokens: np.ndarray) -> None:
+        tokens[first + 1 : first + size + 1] = tokens[first : first + size].copy()
+
+    def swap(tokens: np.ndarray) -> None:
+        a, b = tokens[first : first + longest].copy(), tokens[other : other + longest].copy()
+        tokens[first : first + longest], tokens[other : other + longest] = b, a
+
+    def remove(tokens: np.ndarray) -> None:
+        tokens[first : first + size + 1] = base[first : first + size + 1]
+
+    assert f"{name} is damaged" in problems(flip)[0]
+    assert f"{name} is damaged" in problems(shift)[0]
+    assert f"{name} is damaged" in problems(remove)[0]
+    assert {name, other_name} <= {text.split(": ")[1].split(" is")[0] for text in problems(swap)}
+
+    touched = set(read_exposures(workspace, ARM, 0).column("sequence").to_pylist())
+    length = suite.corpus.sequence_length
+    free = next(i for i in range(3, 400) if not {i - 1, i, i + 1} & touched)
+
+    def add(tokens: np.ndarray) -> None:
+        tokens[free * length + 5 : free * length + 5 + size] = tokens[first : first + size]
+
+    assert (
+        f"other tokens than the base (slot {int(order_of(suite, workspace).slots(np.array([free]), 0)[0])}"
+        in problems(add)[0]
+    )
+    path.write_bytes(whole[:-2])
+    assert "another size" in verify_exports(suite, workspace, lambda share, remark: None)[1][0]
+
+
+def order_of(suite: Suite, workspace: Workspace) -> Order:
+    return overlay_of(suite, workspace).order
