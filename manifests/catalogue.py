@@ -99,7 +99,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     has_records = is_whole(workspace.insertion, "records")
     has_insertion = is_whole(workspace.insertion, "insert")
     folder = workspace.insertion
-    fillers = [folder / "fillers.parquet"] if has_insertion else []
+    fillers = [path for path in [folder / "fillers.parquet"] if has_insertion and path.is_file()]
     records = [folder / "records.parquet"] if has_records else []
     renderings = [folder / "renderings.parquet"] if has_records else []
     _load_files(connection, "records", RECORDS, records + fillers)

@@ -31,6 +31,8 @@ from ..core.workspace import (
 )
 from ..eval.effects import read_effects
 from ..eval.summary import interval_text, summarize
+from ..insertion.records import read_records
+from ..manifests.tables import RECORDS, RENDERINGS
 from ..train.checkpoint import read_saved
 from ..train.config import read_config
 from ..train.export import export_hf
@@ -172,11 +174,12 @@ def _pack_data(suite: Suite, workspace: Workspace, environment: jinja2.Environme
     folder = workspace.release / "data"
     arms = pa.array(sorted({RunName.parse(run).arm for run in runs}), pa.string())
     mend = "run the stage that wrote it again"
+    records, renderings = read_records(workspace.insertion)
+    fillers = read_table(workspace.insertion / "fillers.parquet", mend=mend)
+    written = [name for name in RENDERINGS.names if name not in ("spans", "token_ids")]
     tables: dict[str, pa.Table] = {
-        "records": read_table(workspace.insertion / "records.parquet", mend=mend),
-        "renderings": read_table(workspace.insertion / "renderings.parquet", mend=mend).drop_columns(
-            ["spans", "token_ids"]
-        ),
+        "records": pa.concat_tables([records, fillers.select(RECORDS.names)]),
+        "renderings": pa.concat_tables([table.select(written) for table in (renderings, fillers)]),
         "assignments": read_table(workspace.insertion / "assignments.parquet", mend=mend),
         "exposures": pa.concat_tables(
             [

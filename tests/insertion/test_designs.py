@@ -233,13 +233,10 @@ def test_a_filler_that_held_out_text_cannot_give_is_refused_with_both_numbers(bu
 
 def test_paraphrases_given_as_data_take_turns_over_the_copies(built: Path, tmp_path: Path) -> None:
     """Copy c is the c-th paraphrase, and begins again where they are used up."""
+    texts = [[f"In spring mill {i}{k} shut." for k in "abc"] for i in range(12)]
     lines = [
-        {
-            "id": i,
-            "text": f"The mill at bridge {i} closed in spring.",
-            "paraphrases": [f"In spring mill {i}{k} shut." for k in "abc"],
-        }
-        for i in range(12)
+        {"id": i, "text": f"The mill at bridge {i} closed in spring.", "paraphrases": given}
+        for i, given in enumerate(texts)
     ]
     (tmp_path / "mills.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     mills = '[perturbation.mills]\nkind = "passage"\nrecords = { from = "mills.jsonl" }\nlevels = { 0 = 8, 5 = 4 }\n'
