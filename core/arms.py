@@ -43,6 +43,22 @@ class ArmReader:
                 expected="an arm that differs from its control in the filler",
                 mend='name a control, such as "standard"',
             )
+        idle = [k for k in ("filler", "factors", "assignment", "phase", "renderings") if k in table.model_fields_set]
+        if not inserted and idle:
+            raise self.fail(
+                key,
+                found=f"{', '.join(idle)} in an arm that inserts nothing",
+                expected="perturbations to which it applies",
+                mend="name perturbations, or remove the keys",
+            )
+        for other in table.renderings:
+            if other in self.perturbations and other not in inserted:
+                raise self.fail(
+                    f"{key} renderings",
+                    found=f"{other}, which the arm does not insert",
+                    expected=f"one of {', '.join(inserted)}",
+                    mend="add it to perturbations, or remove it here",
+                )
         return ArmDesign(
             name=name,
             control=None if control == "none" else control,
@@ -71,8 +87,8 @@ class ArmReader:
             self._refuse_unknown(f"{key} phase", table.phase)
             phases |= {p: fractions(phase) for p, phase in table.phase.items()}
         self._refuse_unknown(f"{key} renderings", table.renderings)
-        positions = self._spread(f"{key} position", table.position, inserted, "balanced")
-        spacings = self._spread(f"{key} spacing", table.spacing, inserted, "uniform")
+        positions = self._spread(f"{key} position", table.position, "balanced")
+        spacings = self._spread(f"{key} spacing", table.spacing, "uniform")
         self._check_factors(key, table)
         many = table.factors
         found = {}
@@ -118,12 +134,10 @@ class ArmReader:
             )
         return Fraction(int(match[1]), int(match[2]))
 
-    def _spread(
-        self, key: str, given: str | Mapping[str, str], inserted: Iterable[str], default: str
-    ) -> dict[str, str]:
-        """A choice for what the arm inserts, or a table per perturbation; the others keep the default."""
+    def _spread(self, key: str, given: str | Mapping[str, str], default: str) -> dict[str, str]:
+        """A choice for the whole roster, so that dropping a perturbation moves nothing, or a table per perturbation."""
         if isinstance(given, str):
-            return dict.fromkeys(self.perturbations, default) | dict.fromkeys(inserted, given)
+            return dict.fromkeys(self.perturbations, given)
         self._refuse_unknown(key, given)
         return dict.fromkeys(self.perturbations, default) | dict(given)
 
@@ -159,6 +173,14 @@ def check_control(arm: ArmDesign, arms: Mapping[str, ArmDesign], fail: Fail) -> 
             raise fail(
                 f"[arm.{arm.name}] models", found=", ".join(names), expected="each model once", mend="correct it"
             )
+    both = [name for name in arm.inserted if name in control.inserted and control.filler == "none"]
+    if both and (arm.filler != "none" or arm.turn != control.turn):
+        raise fail(
+            f"[arm.{arm.name}] control",
+            found=f"{control.name!r}, which inserts {', '.join(both)} itself",
+            expected="a control that inserts none of the records that are compared",
+            mend='name another, such as "standard"',
+        )
     seen = [arm.name]
     while (above := arms.get(seen[-1])) and above.control:
         if above.control in seen:

@@ -118,6 +118,13 @@ class ArmDesign:
     filler: str
     train: TrainDesign
 
+    def combinations(self, name: str) -> tuple[tuple[str, ...], ...]:
+        """The combinations of a perturbation's factors as texts: phase, position, spacing, rendering."""
+        return tuple(
+            (f"{each.phase[0]}-{each.phase[1]}", each.position, each.spacing, each.rendering)
+            for each in self.factors[name]
+        )
+
     def phases(self, name: str) -> list[Phase]:
         """The phases that the records of a perturbation may have in this arm."""
         return sorted({each.phase for each in self.factors[name]})

@@ -198,7 +198,7 @@ def print_plan(suite: Suite, names: list[RunName], vocabulary: int, micro_batch:
     ]
     console.table(("arm", "control", "insertion", "slots with a copy", "copies"), load, numeric=(3, 4))
     console.say(
-        "\nSmallest effect beyond held-out records that is found with 80 % power, in standard deviations of the measure:"
+        "\nSmallest effect beyond held-out records found with 80 % power, in standard deviations of the paired difference:"
     )
     power = [
         (design.name, *(f"{level}×: {size:.2f}" for level, size in detectable(design.levels).items()))

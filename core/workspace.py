@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,10 +150,19 @@ def start_step(folder: Path, step: str = "") -> None:
     _marker(folder, step).unlink(missing_ok=True)
 
 
-def finish_step(folder: Path, input_hash: str, files: Sequence[Path], step: str = "", state: str | None = None) -> None:
-    """Write the marker, last of all; `state` names what was measured, where that is not the folder's own."""
+def finish_step(
+    folder: Path,
+    input_hash: str,
+    files: Sequence[Path],
+    step: str = "",
+    state: str | None = None,
+    known: Mapping[Path, str] | None = None,
+) -> None:
+    """Write the marker, last of all; `state` names what was measured, where that is not the folder's own, `known` has
+    hashes of large files that were computed already."""
+    hashes = known or {}
     entries = {
-        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": sha256_file(path)}
+        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": hashes.get(path) or sha256_file(path)}
         for path in sorted(files)
     }
     write_json(_marker(folder, step), {"input": input_hash, "files": entries} | ({"state": state} if state else {}))

@@ -88,11 +88,11 @@ def is_stored(design: CorpusDesign) -> bool:
 
 
 def _store_files(design: CorpusDesign, folders: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Path, size and time of the files of a given store; none where the store is built here."""
+    """Name, size and time of the files of a given store; none where the store is built here."""
     if not is_stored(design):
         return []
-    stats = [(item.path, os.stat(item.path)) for item in load_source(design.source).items(design, folders)]
-    return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    stats = [(item.name, os.stat(item.path)) for item in load_source(design.source).items(design, folders)]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def check_source(suite: Suite) -> None:
@@ -303,15 +303,16 @@ def _take_store(
 ) -> bool:
     """Link a given store instead of building one."""
     items = load_source(suite.corpus.source).items(suite.corpus, folders)
-    _refuse_change(sha256_file(Path(items[0].path)), protected)
+    digest = sha256_file(Path(items[0].path))
+    _refuse_change(digest, protected)
     start_step(folder, "tokens")
     with console.progress("corpus") as update:
         paths = link_store(items, folder, tokenizer, update)
     console.say("corpus     the store is taken as it is: no document was searched for records")
     sizes = TokenStore.open(folder).sizes
-    facts = _facts(suite, folder, tokenizer, len(sizes), sha256_file(paths[0]), [])
+    facts = _facts(suite, folder, tokenizer, len(sizes), digest, [])
     write_json(folder / "corpus.json", facts)
-    finish_step(folder, inputs, [*paths, folder / "corpus.json"], "tokens")
+    finish_step(folder, inputs, [*paths, folder / "corpus.json"], "tokens", known={paths[0]: digest})
     return True
 
 

@@ -16,6 +16,7 @@ from ..manifests.tables import ASSIGNMENTS, BALANCE
 from .kinds import load_kind
 from .levels import Cluster, assign_levels, divide_evenly
 from .placement import Copies, Roster, make_roster, sorted_copies
+from .records import renderings_of
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,19 @@ class Assigner:
 
     def _part(self, arm: ArmDesign, draw: int) -> NDArray[np.int64]:
         """Combinations are divided within each level, so that no factor is confounded with it."""
-        counts = tuple((name, len(arm.factors[name])) for name in arm.inserted if len(arm.factors[name]) > 1)
-        if (draw, arm.turn, counts) not in self._parts:
+        many = tuple((name, arm.combinations(name)) for name in arm.inserted if len(arm.factors[name]) > 1)
+        if (draw, arm.turn, many) not in self._parts:
             parts = np.zeros(len(self.ids), np.int64)
             levels = self._level(draw, arm.turn)
-            for name, count in counts:
+            for name, _ in many:
                 members = self.members(name)
                 for level in np.unique(levels[members]):
                     cell = members[levels[members] == level]
-                    key = (self.suite.seed, draw, name, "factors")
-                    assigned = divide_evenly(self._grouped(cell), count, key)
+                    key = (self.suite.seed, draw, name, "factors", int(level))
+                    assigned = divide_evenly(self._grouped(cell), arm.combinations(name), key)
                     parts[cell] = [assigned[self._clusters[i]] for i in cell]
-            self._parts[(draw, arm.turn, counts)] = parts
-        return self._parts[(draw, arm.turn, counts)]
+            self._parts[(draw, arm.turn, many)] = parts
+        return self._parts[(draw, arm.turn, many)]
 
     def _grouped(self, members: NDArray[np.int64]) -> list[Cluster]:
         sizes: dict[str, int] = {}
@@ -108,9 +109,10 @@ class Assigner:
 
     def _named(self, arm: ArmDesign, perturbation: str) -> list[Factors]:
         """The combinations of a perturbation, the canonical rendering by its name."""
-        kind = load_kind(self.suite.perturbations[perturbation].kind, place=f"[perturbation.{perturbation}] kind")
+        design = self.suite.perturbations[perturbation]
+        kind = load_kind(design.kind, place=f"[perturbation.{perturbation}] kind")
         return [
-            Factors(**vars(each) | {"rendering": each.rendering or kind.RENDERINGS[0]})
+            Factors(**vars(each) | {"rendering": each.rendering or renderings_of(design, kind)[0]})
             for each in arm.factors[perturbation]
         ]
 
@@ -186,7 +188,7 @@ class Assigner:
                 for level in np.unique(levels[cell]).tolist():
                     chosen = cell[levels[cell] == level]
                     means[level] = float(np.mean(self.tokens[chosen]))
-                    difference = (means[level] - means[0]) / spread if 0 in means and spread > 0 else 0.0
+                    difference = (means[level] - means[0]) / spread if 0 in means and spread > 0 else None
                     values = (
                         name,
                         draw,

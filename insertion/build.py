@@ -26,7 +26,7 @@ from .order import Order
 from .overlay import read_edits
 from .placement import Roster, check_load, check_suite, place, position_target
 from .records import check_length, read_records
-from .renderings import Texts, base_name, variant_rows
+from .renderings import Texts, base_name, rendering_index
 from .splice import find_spans
 
 CHUNK = 1 << 20
@@ -64,7 +64,7 @@ def build_insertion(
             exposures[(arm.name, draw)] = work / f"arm={arm.name}" / f"draw={draw}" / "exposures.parquet"
             table = planner.exposures(arm, draw)
             if arm.filler != "none":
-                table = shelf.fill(arm, table)
+                table = shelf.fill(arm, draw, table)
             write_table(exposures[(arm.name, draw)], table)
         fillers = shelf.table()
         texts = pa.concat_tables(
@@ -98,13 +98,15 @@ def _replace_exposures(folder: Path, work: Path, made: Sequence[Path]) -> list[P
 
 def insertion_inputs(suite: Suite, workspace: Workspace) -> str:
     """The hash of everything that the exposures depend on."""
-    tokens = check_files(workspace.corpus, "tokens", mend=MEND)["files"]
-    records = check_files(workspace.insertion, "records", mend=MEND)["files"]
+    tokens = check_files(workspace.corpus, "tokens", mend=MEND)
+    records = check_files(workspace.insertion, "records", mend=MEND)
     skipped = ("train", "models", "control")
     arms = [_plain_arm({k: v for k, v in vars(arm).items() if k not in skipped}) for arm in suite.arms.values()]
     sizes = [(arm.train.steps, arm.train.batch) for arm in suite.arms.values()]
     levels = [plain(p.levels) for p in suite.perturbations.values()]
-    return sha256_json([suite.seed, tokens["tokens.bin"]["sha256"], records, arms, sizes, levels])
+    # What the steps were made from, beside what they made: a shorter sequence or other unused rows leave their bytes alone.
+    made_from = [tokens["input"], tokens["files"]["tokens.bin"]["sha256"], records["input"], records["files"]]
+    return sha256_json([suite.seed, suite.corpus.sequence_length, made_from, arms, sizes, levels])
 
 
 def _plain_arm(values: dict[str, Any]) -> Any:
@@ -169,7 +171,7 @@ class Planner:
         self.texts = Texts.of(renderings)
         self._record_ids = records.column("record_id").combine_chunks()
         self._rendering = renderings.column("rendering").combine_chunks()
-        self._variants = variant_rows(renderings, self._record_ids)
+        self._index = rendering_index(renderings, self._record_ids)
         self._placements: dict[Any, tuple[Roster, NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def placement(self, arm: ArmDesign, draw: int) -> tuple[Roster, NDArray[np.int64], NDArray[np.int64]]:
@@ -252,7 +254,7 @@ class Planner:
             mask = np.flatnonzero((names == name)[record])
             if not len(mask):
                 continue
-            first, count = self._variants.get(base_name(name), (np.full(len(self._record_ids), -1), None))
+            first, count = self._index.get(base_name(name), (np.full(len(self._record_ids), -1), None))
             table_rows = self.assigner.rows[record[mask]]
             lacking = np.flatnonzero(first[table_rows] < 0)
             if len(lacking):

@@ -23,7 +23,7 @@ SHOWN = 5  # problems of one kind that are listed one by one
 
 
 @dataclass(frozen=True, kw_only=True)
-class Roll:
+class PlacedRoster:
     """A whole roster with its slots, from the files: per copy its record, copy number, slot and attempt, and per record
     (numbers into `ids`) its perturbation's ordinal, its phase [lo, hi) and its spacing."""
 
@@ -41,48 +41,54 @@ class Roll:
         return f"{self.ids[self.record[number]]} copy {self.copy[number]}"
 
 
-def keys_of(roll: Roll, seed: int, draw: int) -> tuple[U64, U64]:
+def keys_of(placed: PlacedRoster, seed: int, draw: int) -> tuple[U64, U64]:
     """The key of every copy and the hash of its record."""
-    hashes = np.array([record_key(seed, draw, record_id) for record_id in roll.ids], np.uint64)[roll.record]
-    return reference.mix(hashes, roll.copy.astype(np.uint64)), hashes
+    hashes = np.array([record_key(seed, draw, record_id) for record_id in placed.ids], np.uint64)[placed.record]
+    return reference.mix(hashes, placed.copy.astype(np.uint64)), hashes
 
 
-def certify(roll: Roll, seed: int, draw: int) -> Iterator[str]:
+def certify(placed: PlacedRoster, seed: int, draw: int) -> Iterator[str]:
     """What is wrong with a placement; nothing if it is the one of the algorithm."""
-    key, hashes = keys_of(roll, seed, draw)
-    lo, hi = roll.lo[roll.record], roll.hi[roll.record]
-    rank = _ranks(roll, key, hi - lo)
-    by_slot = np.argsort(roll.slot, kind="stable")
-    taken = roll.slot[by_slot]
+    key, hashes = keys_of(placed, seed, draw)
+    lo, hi = placed.lo[placed.record], placed.hi[placed.record]
+    rank = _ranks(placed, key, hi - lo)
+    by_slot = np.argsort(placed.slot, kind="stable")
+    taken = placed.slot[by_slot]
     shared = np.flatnonzero(taken[1:] == taken[:-1])
     yield from _listed(
-        shared, lambda i: f"{roll.name(by_slot[i])} and {roll.name(by_slot[i + 1])} share slot {taken[i]}"
+        shared, lambda i: f"{placed.name(by_slot[i])} and {placed.name(by_slot[i + 1])} share slot {taken[i]}"
     )
-    outside = np.flatnonzero((roll.slot < lo) | (roll.slot >= hi))
+    outside = np.flatnonzero((placed.slot < lo) | (placed.slot >= hi))
     yield from _listed(
-        outside, lambda i: f"{roll.name(i)} at slot {roll.slot[i]}, outside its phase {lo[i]} to {hi[i]}"
+        outside, lambda i: f"{placed.name(i)} at slot {placed.slot[i]}, outside its phase {lo[i]} to {hi[i]}"
     )
-    first = reference.first_proposals(key, hashes, roll.copy, roll.spacing[roll.record])
-    for attempt in range(int(roll.attempt.max(initial=0)) + 1):
-        now = np.flatnonzero(roll.attempt >= attempt)
+    first = reference.first_proposals(key, hashes, placed.copy, placed.spacing[placed.record])
+    for attempt in range(int(placed.attempt.max(initial=0)) + 1):
+        now = np.flatnonzero(placed.attempt >= attempt)
         wanted = reference.proposals(key[now], first[now], lo[now], hi[now], attempt)
-        here = roll.attempt[now] == attempt
-        wrong = now[here & (wanted != roll.slot[now])]
+        here = placed.attempt[now] == attempt
+        wrong = now[here & (wanted != placed.slot[now])]
         yield from _listed(
-            wrong, lambda i: f"{roll.name(i)} at slot {roll.slot[i]} is not its proposal {roll.attempt[i]}"
+            wrong, lambda i: f"{placed.name(i)} at slot {placed.slot[i]} is not its proposal {placed.attempt[i]}"
         )
         refused, asked = now[~here], wanted[~here]
         found = np.minimum(np.searchsorted(taken, asked), len(taken) - 1)
         holder = by_slot[found]
         weak = refused[(taken[found] != asked) | (rank[holder] >= rank[refused])]
-        yield from _listed(weak, lambda i: f"{roll.name(i)} was refused a slot without a stronger holder")
+        yield from _listed(weak, lambda i: f"{placed.name(i)} was refused a slot without a stronger holder")
 
 
-def _ranks(roll: Roll, key: U64, width: NDArray[np.int64]) -> NDArray[np.int64]:
+def _ranks(placed: PlacedRoster, key: U64, width: NDArray[np.int64]) -> NDArray[np.int64]:
     """The rank of every copy: width of the phase, ordinal, keyed hash, record id, copy."""
-    alphabetical = np.empty(len(roll.ids), np.int64)
-    alphabetical[pc.sort_indices(pa.array(roll.ids, pa.string())).to_numpy()] = np.arange(len(roll.ids))
-    keys = (roll.copy, alphabetical[roll.record], reference.mix(key, RANK_SALT), roll.ordinal[roll.record], width)
+    alphabetical = np.empty(len(placed.ids), np.int64)
+    alphabetical[pc.sort_indices(pa.array(placed.ids, pa.string())).to_numpy()] = np.arange(len(placed.ids))
+    keys = (
+        placed.copy,
+        alphabetical[placed.record],
+        reference.mix(key, RANK_SALT),
+        placed.ordinal[placed.record],
+        width,
+    )
     rank = np.empty(len(key), np.int64)
     rank[np.lexsort(keys)] = np.arange(len(key))
     return rank

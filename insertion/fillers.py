@@ -1,13 +1,15 @@
 """What a filler arm reads in the places of records: held-out text (`base`), or fresh records of the same kind (`kin`).
 
 Every filler has exactly as many tokens as the copy whose place it takes, so that the arm changes the same tokens as the
-one it is compared with, and is used once in an arm.
+one it is compared with. It is used once in its arm, and no record holds its text. The fillers of an arm and draw depend on
+that arm alone.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,56 +21,73 @@ from ..core.errors import CostarError
 from ..core.hashing import canonical_json, keyed_hash
 from ..core.workspace import Workspace
 from ..corpus.build import base_documents, open_tokenizer
-from ..corpus.decontaminate import WordGrams
+from ..corpus.decontaminate import WordGrams, WordHasher
 from ..corpus.tokenizer import Tokenizer
 from ..manifests.tables import FILLERS
 from .kinds import Kind, load_kind, text_of
 from .kinds.passage import exact_passage
 from .origins import Record, unused_records
-from .records import length_stratum, token_spans
+from .records import length_stratum, pieces_of, refuse_unsafe, token_spans
 from .renderings import base_name
+from .safety import findings
 
 TRIES = 400  # fresh records made for each one that is needed, before a length counts as not to be had
-Need = tuple[str, str, str, int]  # filler, perturbation, rendering, tokens
+Row = dict[str, Any]
 
 
 class FillerShelf:
-    """Fillers by what they are for, made when an arm first needs them and used again by other arms."""
+    """What the fillers of all arms are made from, and the fillers that were made."""
 
     def __init__(self, suite: Suite, workspace: Workspace, folders: Sequence[Path], records: pa.Table):
-        self.suite, self.workspace, self.folders = suite, workspace, folders
-        self._records = records
-        self._made: dict[Need, list[dict[str, Any]]] = defaultdict(list)
-        self._sources: dict[tuple[str, str, str], Iterator[dict[str, Any]]] = {}
-        self._spare: dict[Need, list[dict[str, Any]]] = defaultdict(list)
-        self._cutter: _Cutter | None = None
-        self._tokenizer: Tokenizer | None = None
+        self.suite, self.workspace, self.folders, self.records = suite, workspace, folders, records
+        self.hasher = WordHasher()
+        self._made: list[Row] = []
 
-    @property
+    @cached_property
     def tokenizer(self) -> Tokenizer:
-        if self._tokenizer is None:
-            self._tokenizer = open_tokenizer(self.suite.corpus, self.workspace.corpus)
-        return self._tokenizer
+        return open_tokenizer(self.suite.corpus, self.workspace.corpus)
 
-    def fill(self, arm: ArmDesign, exposures: pa.Table) -> pa.Table:
-        """The exposures of an arm with fillers instead of records: slots and spans stay, each filler is there once."""
-        perturbation = dict(
-            zip(
-                self._records.column("record_id").to_pylist(),
-                self._records.column("perturbation").to_pylist(),
-                strict=True,
-            )
-        )
+    @cached_property
+    def held_out(self) -> list[tuple[str, str]]:
+        """(id, text) of the held-out documents, in the order of a keyed hash."""
+        table = base_documents(self.workspace.corpus, "held_out")
+        pairs = zip(table.column("doc_id").to_pylist(), table.column("text").to_pylist(), strict=True)
+        return sorted(pairs, key=lambda document: keyed_hash(self.suite.seed, "filler", document[0]))
+
+    @cached_property
+    def grams(self) -> WordGrams:
+        """Runs of words of the records: held-out text that shares one is passed over."""
+        return WordGrams(self.records.column("text").to_pylist())
+
+    @cached_property
+    def texts(self) -> frozenset[bytes]:
+        """The records' texts as words."""
+        return frozenset(self.words(text) for text in self.records.column("text").to_pylist())
+
+    def words(self, text: str) -> bytes:
+        return self.hasher.words(text).tobytes() or text.encode()
+
+    def fill(self, arm: ArmDesign, draw: int, exposures: pa.Table) -> pa.Table:
+        """The exposures of an arm with fillers instead of records: slots and spans stay, each filler is there once.
+
+        Raises:
+            CostarError: not enough held-out text or fresh records of the lengths that are needed.
+        """
+        names = (self.records.column(name).to_pylist() for name in ("record_id", "perturbation"))
+        perturbation = dict(zip(*names, strict=True))
         columns = (exposures.column(name).to_pylist() for name in ("record_id", "rendering", "length", "copy"))
         rows = list(zip(*columns, strict=True))
-        needs = [(arm.filler, perturbation[r], base_name(name), length) for r, name, length, _ in rows]
-        for need, count in sorted(Counter(needs).items()):
-            self._provide(need, count)
-        used: Counter[Need] = Counter()
-        chosen: list[dict[str, Any]] = [{}] * len(rows)
-        for i in sorted(range(len(rows)), key=lambda i: (rows[i][0], rows[i][3])):
-            chosen[i] = self._made[needs[i]][used[needs[i]]]
-            used[needs[i]] += 1
+        order = sorted(
+            range(len(rows)), key=lambda i: (list(self.suite.perturbations).index(perturbation[rows[i][0]]), rows[i])
+        )
+        maker = _Maker(self, arm, [(perturbation[r], base_name(name)) for r, name, _, _ in rows])
+        chosen: list[Row] = [{}] * len(rows)
+        for number, i in enumerate(order):
+            record_id, rendering, length, _ = rows[i]
+            name = perturbation[record_id]
+            own_id = f"{name}/{arm.filler}-{arm.name}-d{draw}-{number:04d}"
+            chosen[i] = maker.make(name, base_name(rendering), length) | {"record_id": own_id, "cluster_id": own_id}
+        self._made += [chosen[i] for i in order]
         replaced = {
             "record_id": pa.array([row["record_id"] for row in chosen], pa.string()),
             "rendering": pa.array([row["rendering"] for row in chosen], pa.string()),
@@ -80,77 +99,98 @@ class FillerShelf:
 
     def table(self) -> pa.Table:
         """Every filler that was made, as records with their one rendering."""
-        rows = [row for need in sorted(self._made) for row in self._made[need]]
-        return pa.table({name: [row[name] for row in rows] for name in FILLERS.names}, schema=FILLERS)
+        return pa.table({name: [row[name] for row in self._made] for name in FILLERS.names}, schema=FILLERS)
 
-    def _provide(self, need: Need, count: int) -> None:
-        while len(self._made[need]) < count:
-            filler, name, rendering, tokens = need
-            design = self.suite.perturbations[name]
-            row = self._cut(need, count) if filler == "base" or design.origin == "corpus" else self._kin(need, count)
-            number = len(self._made[need])
-            own_id = f"{name}/{filler}-{tokens}-{number:04d}" + (f"-{rendering}" if filler == "kin" else "")
-            named = {"record_id": own_id, "cluster_id": own_id}
-            self._made[need].append(row | named)
 
-    def _cut(self, need: Need, count: int) -> dict[str, Any]:
-        """Held-out text that no record holds and no filler before it."""
-        filler, name, rendering, tokens = need
-        if self._cutter is None:
-            texts = self._records.column("text").to_pylist()
-            self._cutter = _Cutter(self.workspace.corpus, self.tokenizer, texts, self.suite.seed)
-        found = self._cutter.next(tokens)
-        if found is None:
+class _Maker:
+    """Makes the fillers of one arm and draw, one after the other."""
+
+    def __init__(self, shelf: FillerShelf, arm: ArmDesign, asked: Sequence[tuple[str, str]]):
+        self.shelf, self.arm = shelf, arm
+        self._renderings: dict[str, list[str]] = defaultdict(list)
+        for name, rendering in sorted(set(asked)):
+            self._renderings[name].append(rendering)
+        self._wanted = len(asked)
+        self._at = [0] * len(shelf.held_out)
+        self._next = 0
+        self._used: set[bytes] = set()
+        self._sources: dict[str, Iterator[dict[str, Row]]] = {}
+        self._spare: dict[tuple[str, str, int], list[dict[str, Row]]] = defaultdict(list)
+        self._made = 0
+
+    def make(self, name: str, rendering: str, tokens: int) -> Row:
+        """A filler for a copy of a perturbation, written in a rendering of so many tokens."""
+        design = self.shelf.suite.perturbations[name]
+        kin = self.arm.filler == "kin" and design.origin != "corpus"
+        row = self._kin(design, rendering, tokens) if kin else self._cut(design, rendering, tokens)
+        if row is None:
             raise CostarError(
-                f"filler {filler!r} of [perturbation.{name}]",
-                found=f"{len(self._made[need])} held-out texts of {tokens} tokens",
-                expected=f"{count}, one for each copy",
-                mend="raise [corpus] held_out, or lower the levels",
+                f"[arm.{self.arm.name}] filler",
+                found=f"{self._made} {'fresh records' if kin else 'held-out texts'}, and none more of {tokens} tokens",
+                expected=f"{self._wanted}, one for each copy, of its length",
+                mend='give more records than the levels ask, or filler = "base"'
+                if kin
+                else "raise [corpus] held_out, or lower the levels",
             )
-        doc_id, text = found
-        kind = load_kind("passage", place=name)
-        record = Record(
-            record_id="", role="reserve", cluster="", fields={"text": text}, source=f"corpus:{doc_id}", place=doc_id
-        )
-        risk = load_kind(self.suite.perturbations[name].kind, place=name).RISK
-        return self._row(record, self.suite.perturbations[name], kind, "text") | {"risk": risk, "rendering": rendering}
+        self._made += 1
+        return row
 
-    def _kin(self, need: Need, count: int) -> dict[str, Any]:
-        """A fresh record of the same perturbation whose rendering has the tokens that are needed."""
-        _, name, rendering, tokens = need
-        spare = self._spare[need]
-        source = self._sources.setdefault((name, rendering, "kin"), self._fresh(name, rendering))
-        for _ in range(TRIES * count):
-            if spare:
-                break
-            row = next(source, None)
-            if row is None:
-                break
-            self._spare[("kin", name, rendering, row["n_tokens"])].append(row)
-        if not spare:
-            raise CostarError(
-                f"filler 'kin' of [perturbation.{name}]",
-                found=f"{len(self._made[need])} fresh records of {tokens} tokens",
-                expected=f"{count}, one for each copy of that length",
-                mend='give more records than the levels ask, lower the levels, or use filler = "base"',
-            )
-        return spare.pop(0)
+    def _cut(self, design: PerturbationDesign, rendering: str, tokens: int) -> Row | None:
+        """Held-out text of whole words, cut from the documents in turn."""
+        documents = self.shelf.held_out
+        for _ in range(len(documents)):
+            number, self._next = self._next, (self._next + 1) % len(documents)
+            doc_id, text = documents[number]
+            while (found := exact_passage(text, self._at[number], self.shelf.tokenizer, tokens)) is not None:
+                passage, self._at[number] = found
+                if not len(self.shelf.grams.shared(passage)) and not findings(passage):
+                    kind = load_kind("passage", place=design.name)
+                    source, fields = f"corpus:{doc_id}", {"text": passage}
+                    record = Record(
+                        record_id="", role="reserve", cluster="", fields=fields, source=source, place=doc_id
+                    )
+                    return self._row(record, design, kind.render(fields, "text")) | {"rendering": rendering}
+        return None
 
-    def _fresh(self, name: str, rendering: str) -> Iterator[dict[str, Any]]:
-        design = self.suite.perturbations[name]
-        kind = load_kind(design.kind, place=f"[perturbation.{name}] kind")
-        for record in unused_records(self.suite, design, kind, self.folders):
-            yield self._row(record, design, kind, rendering)
+    def _kin(self, design: PerturbationDesign, rendering: str, tokens: int) -> Row | None:
+        """A fresh record whose rendering has the tokens that are needed."""
+        spare = self._spare[(design.name, rendering, tokens)]
+        if design.name not in self._sources:
+            self._sources[design.name] = self._fresh(design)
+        for _ in range(TRIES * self._wanted):
+            while spare:
+                written = spare.pop(0)
+                if written.pop("free", None) is not None:
+                    return written[rendering]
+            rows = next(self._sources[design.name], None)
+            if rows is None:
+                return None
+            for name, row in rows.items():
+                if name != "free":
+                    self._spare[(design.name, name, row["n_tokens"])].append(rows)
+        return None
 
-    def _row(self, record: Record, design: PerturbationDesign, kind: Kind, rendering: str) -> dict[str, Any]:
-        pieces = kind.render(record.fields, rendering)
+    def _fresh(self, design: PerturbationDesign) -> Iterator[dict[str, Row]]:
+        """Unused records in every rendering that the arm needs; `free` is taken away when one is used."""
+        kind: Kind = load_kind(design.kind, place=f"[perturbation.{design.name}] kind")
+        for record in unused_records(self.shelf.suite, design, kind, self.shelf.folders):
+            canonical = self.shelf.words(text_of(kind.render(record.fields, kind.RENDERINGS[0])))
+            if canonical in self.shelf.texts or canonical in self._used:
+                continue
+            self._used.add(canonical)
+            pieces = {name: pieces_of(record.fields, name, design, kind) for name in self._renderings[design.name]}
+            refuse_unsafe(record, design, [text_of(each) for each in pieces.values()])
+            rows = {name: self._row(record, design, each) | {"rendering": name} for name, each in pieces.items()}
+            yield rows | {"free": {}}
+
+    def _row(self, record: Record, design: PerturbationDesign, pieces: Any) -> Row:
         text = text_of(pieces)
-        ids = self.tokenizer.encode_record(text, record.place)
+        ids = self.shelf.tokenizer.encode_record(text, record.place)
         return {
             "record_id": "",
             "perturbation": design.name,
             "kind": design.kind,
-            "risk": kind.RISK,
+            "risk": load_kind(design.kind, place=design.name).RISK,
             "role": "reserve",
             "cluster_id": "",
             "stratum": length_stratum(len(ids)),
@@ -160,31 +200,7 @@ class FillerShelf:
             "n_bytes": len(text.encode()),
             "licence": design.licence,
             "source": record.source,
-            "rendering": rendering,
-            "spans": token_spans(pieces, self.tokenizer, record.place),
+            "rendering": "",
+            "spans": token_spans(pieces, self.shelf.tokenizer, record.place),
             "token_ids": ids,
         }
-
-
-class _Cutter:
-    """Cuts held-out documents, in the order of a keyed hash, into texts of wanted lengths, each part used once."""
-
-    def __init__(self, corpus: Path, tokenizer: Tokenizer, records: Sequence[str], seed: int):
-        held_out = base_documents(corpus, "held_out")
-        pairs = zip(held_out.column("doc_id").to_pylist(), held_out.column("text").to_pylist(), strict=True)
-        self.documents = sorted(pairs, key=lambda document: keyed_hash(seed, "filler", document[0]))
-        self.tokenizer = tokenizer
-        self.records = WordGrams(records)
-        self._at = [0] * len(self.documents)
-        self._next = 0
-
-    def next(self, tokens: int) -> tuple[str, str] | None:
-        """(document id, text) of exactly `tokens` tokens, whole words; None when the documents are used up."""
-        for _ in range(len(self.documents)):
-            number, self._next = self._next, (self._next + 1) % len(self.documents)
-            doc_id, text = self.documents[number]
-            while (found := exact_passage(text, self._at[number], self.tokenizer, tokens)) is not None:
-                passage, self._at[number] = found
-                if not len(self.records.shared(passage)):
-                    return doc_id, passage
-        return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -32,8 +33,9 @@ def assign_levels(
     Within a stratum the clusters are sorted by keyed hash and cut at the quotas, highest level first, so that a new
     cluster changes at most (number of levels − 1) others of its stratum and a raised level only adds copies; rounding of
     the quotas may move a record at a border of another stratum. `key` is (suite seed, draw, perturbation). A `turn` of
-    k/n begins the sorted clusters at the k-th of n parts: over the n turns every record passes through the levels (a
-    Latin square of n equal parts), and half a turn swaps inserted and held-out records where both are half.
+    k/n begins the sorted clusters at the k-th of n parts of a stratum's records. Where each stratum divides into n equal
+    levels, every record has each level once over the n turns (a Latin square), and half a turn swaps held-out and inserted
+    halves; otherwise that holds but for the records at the borders.
 
     Raises:
         CostarError: the levels' counts are not the number of records, or whole clusters do not fit the quotas.
@@ -53,8 +55,7 @@ def assign_levels(
     assigned: dict[str, int] = {}
     for stratum in sorted(strata):
         members = by_hash(strata[stratum], (*key, "level"))
-        first = len(members) * turn.numerator // turn.denominator
-        members = members[first:] + members[:first]
+        members = rotated(members, turn)
         quotas = stratum_quotas(remaining, sum(cluster.size for cluster in members))
         for cluster in members:
             level = next((lvl for lvl, room in quotas.items() if room >= cluster.size), None)
@@ -69,6 +70,15 @@ def assign_levels(
             remaining[level] -= cluster.size
             assigned[cluster.name] = level
     return assigned
+
+
+def rotated(members: list[Cluster], turn: Fraction) -> list[Cluster]:
+    """The clusters from the first that begins at or behind a share of the records on, then the ones before it."""
+    total, before, first = sum(cluster.size for cluster in members), 0, 0
+    while first < len(members) and before < total * turn:
+        before += members[first].size
+        first += 1
+    return members[first:] + members[:first]
 
 
 def by_hash(clusters: Sequence[Cluster], key: tuple[int | str, ...]) -> list[Cluster]:
@@ -87,13 +97,36 @@ def stratum_quotas(remaining: Mapping[int, int], size: int) -> dict[int, int]:
     return exact
 
 
-def divide_evenly(clusters: Sequence[Cluster], parts: int, key: tuple[int | str, ...]) -> dict[str, int]:
-    """The part in [0, parts) of each cluster: sorted by keyed hash and cut into parts as equal as whole clusters allow."""
-    total = sum(cluster.size for cluster in clusters)
-    room = [total // parts + (number < total % parts) for number in range(parts)]
+def divide_evenly(
+    clusters: Sequence[Cluster], combinations: Sequence[Sequence[Hashable]], key: tuple[int | str, ...]
+) -> dict[str, int]:
+    """The combination, by number, of each cluster: sorted by keyed hash and cut as evenly as whole clusters allow.
+
+    Which combinations get one record more is drawn by keyed hash among those that keep the values of every factor as even
+    as can be: two records over 2 × 2 combinations differ in both factors.
+    """
+    total, parts = sum(cluster.size for cluster in clusters), len(combinations)
+    room = [total // parts] * parts
+    for part in _more(combinations, total % parts, key):
+        room[part] += 1
     assigned: dict[str, int] = {}
     for cluster in by_hash(clusters, key):
         part = next((n for n in range(parts) if room[n] >= cluster.size), max(range(parts), key=room.__getitem__))
         room[part] -= cluster.size
         assigned[cluster.name] = part
     return assigned
+
+
+def _more(combinations: Sequence[Sequence[Hashable]], count: int, key: tuple[int | str, ...]) -> list[int]:
+    """`count` combinations, one after the other the one whose factor values were chosen least, ties by keyed hash."""
+    drawn = keyed_hashes((*key, "more"), map(str, range(len(combinations))))
+    chosen: list[int] = []
+    used: Counter[tuple[int, Hashable]] = Counter()
+    for _ in range(count):
+        left = [part for part in range(len(combinations)) if part not in chosen]
+        part = min(
+            left, key=lambda part: (sum(used[value] ** 2 for value in enumerate(combinations[part])), drawn[part])
+        )
+        chosen.append(part)
+        used.update(enumerate(combinations[part]))
+    return chosen

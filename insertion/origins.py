@@ -179,7 +179,8 @@ def _from_corpus(
         )
     held_out = base_documents(corpus, "held_out")
     base = base_documents(corpus, "base").column("text")
-    pairs = list(zip(held_out.column("doc_id").to_pylist(), held_out.column("text").to_pylist(), strict=True))
+    columns = (held_out.column(name).to_pylist() for name in ("doc_id", "text"))
+    pairs = [pair for pair in zip(*columns, strict=True) if _owner(suite, pair[0]) == design.name]
     texts = (text.as_py() for text in base)
     chosen = passage.from_corpus(
         pairs,
@@ -197,6 +198,12 @@ def _from_corpus(
         yield Record(
             record_id=record_id, role="main", cluster=doc_id, fields=fields, source=f"corpus:{doc_id}", place=place
         )
+
+
+def _owner(suite: Suite, doc_id: str) -> str:
+    """The perturbation that a held-out document belongs to, so that the size of one never changes the texts of another."""
+    names = [p.name for p in suite.perturbations.values() if p.origin == "corpus"]
+    return max(names, key=lambda name: keyed_hash(suite.seed, "owner", name, doc_id))
 
 
 def _from_generator(design: PerturbationDesign, kind: Kind, seed: int, numbers: range) -> Iterator[Record]:

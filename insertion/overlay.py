@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,7 +146,3 @@ def open_suite_overlay(workspace: Workspace, arm: str, draw: int, *, seed: int) 
     check_files(workspace.corpus, "tokens", mend="run `costar corpus` again")
     facts = corpus_facts(workspace)
     return open_overlay(workspace, arm, draw, seed=seed, length=facts["sequence_length"], eos=facts["eos_id"])
-
-
-def exposures_path(workspace: Workspace, arm: str, draw: int) -> Path:
-    return workspace.exposures(arm, draw) / "exposures.parquet"

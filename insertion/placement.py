@@ -113,8 +113,9 @@ def first_proposals(
         if len(chosen):
             centre = mix64(record_hash[chosen], SPACING_SALT)
             with np.errstate(over="ignore"):
-                even = copy[chosen].astype(np.uint64) * GOLDEN
-                first[chosen] = centre + (even if name == "even" else first[chosen] >> np.uint64(5))
+                even = centre + copy[chosen].astype(np.uint64) * GOLDEN
+            near = centre - (centre >> np.uint64(5)) + (first[chosen] >> np.uint64(5))  # stays below 2⁶⁴
+            first[chosen] = even if name == "even" else near
     return first
 
 
@@ -208,15 +209,16 @@ def check_load(arm: ArmDesign, copies: Mapping[tuple[str, Phase], int], place_na
 
 
 def planned_copies(suite: Suite, arm: ArmDesign) -> dict[tuple[str, Phase], int]:
-    """The roster of an arm by perturbation and phase, from the suite file alone: cohorts are as equal as can be."""
+    """The roster of an arm by perturbation and phase, from the suite file alone, before the draw: each cohort as large as it
+    may become."""
     counts: dict[tuple[str, Phase], int] = {}
     for name, design in suite.perturbations.items():
         factors = arm.factors[name]
         for level, records in design.levels.items():
-            for number, each in enumerate(factors):
-                share = records // len(factors) + (number < records % len(factors))
+            for phase in arm.phases(name):
+                share = -(-records * sum(each.phase == phase for each in factors) // len(factors))
                 if level * share:
-                    counts[(name, each.phase)] = counts.get((name, each.phase), 0) + level * share
+                    counts[(name, phase)] = counts.get((name, phase), 0) + level * share
     return counts
 
 

@@ -17,20 +17,19 @@ from ..core.workspace import check_files, finish_step, is_current, read_marker, 
 from ..corpus.build import MEND, open_tokenizer
 from ..corpus.tokenizer import Tokenizer
 from ..manifests.tables import RECORDS, RENDERINGS
-from .kinds import Kind, Pieces, load_kind, text_of
+from .kinds import Kind, Pieces, kind_source, load_kind, text_of
 from .origins import HUB, Record, file_rows, record_files, records_of, too_few
-from .safety import findings
-from .similar import Text, merge_same_texts, refuse_shared_texts
-from .variants import (
+from .rewordings import (
     PARAPHRASE,
     edited_copies,
     edited_share,
     from_template,
-    is_variant,
+    is_reworded,
     paraphrases,
     template_names,
-    word_pool,
 )
+from .safety import findings
+from .similar import Text, merge_same_texts, refuse_shared_texts
 
 MARGIN = 3  # a sequence of L tokens holds a record of at most L − 3: EOS before and after, and the shared last token
 
@@ -79,30 +78,42 @@ class _Made:
     design: PerturbationDesign
     kind: Kind
     names: tuple[str, ...]
-    pool: Sequence[str]
 
     @property
     def text(self) -> str:
-        return text_of(self.kind.render(self.record.fields, self.kind.RENDERINGS[0]))
+        return text_of(pieces_of(self.record.fields, renderings_of(self.design, self.kind)[0], self.design, self.kind))
 
     def writings(self) -> Iterator[tuple[str, Pieces]]:
-        """(rendering, pieces): those of the kind, the canonical one first, templates, and variants for main records."""
+        """(rendering, pieces): the canonical one first, then the others of kind and suite, for main records numbered ones."""
         fields, place = self.record.fields, self.record.place
-        for name in self.kind.RENDERINGS:
-            yield name, self.kind.render(fields, name)
-        for name, template in self.design.templates.items():
-            yield name, from_template(template, fields, place)
+        for name in renderings_of(self.design, self.kind):
+            yield name, pieces_of(fields, name, self.design, self.kind, place)
         if self.record.role != "main":
             return
         for name in self.names:
             share = edited_share(name)
             if share:
                 count = max(self.design.levels)
-                texts = list(edited_copies(self.text, share, count, self.pool, (name, self.record.record_id)))
+                texts = list(edited_copies(self.text, share, count, (name, self.record.record_id)))
             else:
                 texts = paraphrases(fields, place)
             for number, text in enumerate(texts):
                 yield f"{name}/{number}", [(text, None)]
+
+
+def renderings_of(design: PerturbationDesign, kind: Kind) -> list[str]:
+    """The renderings of every record of a perturbation, the canonical one first: the suite's choice, or the kind's."""
+    names = [*kind.RENDERINGS, *design.templates]
+    return sorted(names, key=lambda name: name != design.rendering)
+
+
+def pieces_of(
+    fields: Mapping[str, Any], rendering: str, design: PerturbationDesign, kind: Kind, place: str = ""
+) -> Pieces:
+    """A record written in one rendering of its kind or by a template of the suite."""
+    if rendering in design.templates:
+        return from_template(design.templates[rendering], fields, place)
+    return kind.render(fields, rendering)
 
 
 def _made_records(suite: Suite, corpus: Path, tokenizer: Tokenizer, files: Mapping[str, Sequence[Path]]) -> list[_Made]:
@@ -111,14 +122,9 @@ def _made_records(suite: Suite, corpus: Path, tokenizer: Tokenizer, files: Mappi
     used: set[int] = set()
     for design in suite.perturbations.values():
         kind = load_kind(design.kind, place=f"[perturbation.{design.name}] kind")
-        names = tuple(sorted({n for n in _asked(suite, design.name) if is_variant(n)}))
+        names = tuple(sorted({n for n in _asked(suite, design.name) if is_reworded(n)}))
         found = list(records_of(design, kind, suite, corpus, tokenizer, files.get(design.name), used))
-        texts = [text_of(kind.render(record.fields, kind.RENDERINGS[0])) for record in found]
-        pool = word_pool(texts) if any(edited_share(name) for name in names) else []
-        made += [
-            _Made(record=_clustered(record, design), design=design, kind=kind, names=names, pool=pool)
-            for record in found
-        ]
+        made += [_Made(record=_clustered(record, design), design=design, kind=kind, names=names) for record in found]
     mains = [each for each in made if each.record.role == "main"]
     texts_of = [
         Text(
@@ -159,16 +165,25 @@ def _clustered(record: Record, design: PerturbationDesign) -> Record:
 
 def _refuse_unsafe(made: _Made) -> None:
     """The safety gate, over every text of a record that came from outside."""
-    if made.record.source == "generator" or made.record.source.startswith("corpus:"):
+    texts = [text_of(pieces) for _, pieces in made.writings()]
+    refuse_unsafe(made.record, made.design, texts)
+
+
+def refuse_unsafe(record: Record, design: PerturbationDesign, texts: Sequence[str]) -> None:
+    """Stop at what must not be published, in the texts and fields of a record from a file or the Hub.
+
+    Raises:
+        CostarError: what was found, masked, unless the suite allows it with a statement.
+    """
+    if record.source == "generator" or record.source.startswith("corpus:"):
         return
-    texts = [text_of(pieces) for _, pieces in made.writings()] + list(_texts_in(made.record.fields))
-    for finding in findings("\n".join(texts)):
-        if finding.what not in made.design.allow:
+    for finding in findings("\n".join([*texts, *_texts_in(record.fields)])):
+        if finding.what not in design.allow:
             raise CostarError(
-                made.record.place,
+                record.place,
                 found=f"{finding.what} {finding.excerpt}",
                 expected="records without data of real people or live secrets",
-                mend=f"replace it, or state its origin and that it may be used: [perturbation.{made.design.name}] "
+                mend=f"replace it, or state its origin and that it may be used: [perturbation.{design.name}] "
                 f'allow = {{ "{finding.what}" = "…" }}',
             )
 
@@ -212,6 +227,11 @@ def check_origins(suite: Suite, folders: Sequence[Path]) -> list[str]:
         place = f"[perturbation.{design.name}]"
         kind = load_kind(design.kind, place=f"{place} kind")
         template_names(design.templates, kind.RENDERINGS, place)
+        known = renderings_of(design, kind)
+        if design.rendering and design.rendering not in known:
+            raise CostarError(
+                f"{place} rendering", found=design.rendering, expected=f"one of {', '.join(known)}", mend="correct it"
+            )
     declared: list[PerturbationDesign] = []
     for name, paths in record_files(suite, folders, fetch=False).items():
         design = suite.perturbations[name]
@@ -235,12 +255,14 @@ def records_inputs(suite: Suite, corpus: Path, files: Mapping[str, Sequence[Path
     """The hash of everything that the records depend on."""
     documents = check_files(corpus, "documents", mend=MEND)["files"]["documents.parquet"]["sha256"]
     designs = [plain({k: v for k, v in vars(p).items() if k != "home"}) for p in suite.perturbations.values()]
+    kinds = sorted({design.kind for design in suite.perturbations.values()})
     return sha256_json(
         [
             suite.seed,
             suite.corpus.sequence_length,
             designs,
-            [sorted(name for name in _asked(suite, p) if is_variant(name)) for p in suite.perturbations],
+            [sha256_file(kind_source(name)) for name in kinds],
+            [sorted(name for name in _asked(suite, p) if is_reworded(name)) for p in suite.perturbations],
             documents if any(p.origin == "corpus" for p in suite.perturbations.values()) else "",
             sha256_file(corpus / "tokenizer.json"),
             {name: [sha256_file(path) for path in paths] for name, paths in files.items()},
@@ -261,7 +283,14 @@ def _check_renderings(suite: Suite) -> None:
             kind = load_kind(design.kind, place=f"[perturbation.{name}] kind")
             known = [*kind.RENDERINGS, *design.templates, PARAPHRASE, "edited-0.1 (or another share)"]
             for rendering in (each.rendering for each in arm.factors[name]):
-                if rendering and rendering not in known and not is_variant(rendering):
+                if arm.filler == "kin" and is_reworded(rendering):
+                    raise CostarError(
+                        f"[arm.{arm.name}] filler",
+                        found=f"kin in the rendering {rendering} of {name}",
+                        expected="a rendering that every fresh record has",
+                        mend='choose one of the kind or a template, or filler = "base"',
+                    )
+                if rendering and rendering not in known and not is_reworded(rendering):
                     raise CostarError(
                         f"[arm.{arm.name}] renderings.{name}",
                         found=rendering,

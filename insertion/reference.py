@@ -65,7 +65,7 @@ def first_proposals(key: U64, record_hash: U64, copy: NDArray[np.int32], spacing
     uniform, centre = mix(key, 0), mix(record_hash, SPACING_SALT)
     with np.errstate(over="ignore"):
         even = centre + copy.astype(np.uint64) * GOLDEN
-        burst = centre + uniform // np.uint64(32)
+        burst = centre - centre // np.uint64(32) + uniform // np.uint64(32)
     return np.select([spacing == "even", spacing == "burst"], [even, burst], uniform)
 
 

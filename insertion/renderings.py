@@ -35,7 +35,9 @@ def base_name(rendering: str) -> str:
     return rendering.split("/", maxsplit=1)[0]
 
 
-def variant_rows(renderings: pa.Table, record_ids: pa.Array) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def rendering_index(
+    renderings: pa.Table, record_ids: pa.Array
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """For each name the first row of every record [n] and the number of its variants; −1 and 0 where it has none."""
     record = pc.index_in(renderings.column("record_id"), value_set=record_ids).combine_chunks()
     known = np.flatnonzero(~record.is_null().to_numpy(zero_copy_only=False))

@@ -165,7 +165,13 @@ def _pack_model(
     write_json(target / "costar_manifest.json", manifest)
     copies = sum(suite.perturbations[name].copies for name in suite.arms[config.arm].inserted)
     card = environment.get_template("model_card.md.j2").render(
-        suite=suite, config=config, manifest=manifest, twin=twin, role=role, copies=copies
+        suite=suite,
+        config=config,
+        manifest=manifest,
+        twin=twin,
+        role=role,
+        copies=copies,
+        filler=suite.arms[config.arm].filler,
     )
     write_text(target / "README.md", card)
 

@@ -15,6 +15,7 @@ A kind is a module with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from ...core.plugins import load_plugin
@@ -36,6 +37,11 @@ class Kind(Protocol):
 
 def load_kind(name: str, *, place: str) -> Kind:
     return cast(Kind, load_plugin("costar.insertion.kinds", name, place=place))
+
+
+def kind_source(name: str) -> Path:
+    """The file of a kind: what it says enters the hash of the records made by it."""
+    return Path(__file__).with_name(name.replace("-", "_") + ".py")
 
 
 def adapted(kind: Kind, row: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def first_proposal(key: int, record_hash: int, copy: int, spacing: str) -> int:
     if spacing == "even":
         return (mix(record_hash, SPACING_SALT) + copy * 0x9E3779B97F4A7C15) & MASK
     if spacing == "burst":
-        return (mix(record_hash, SPACING_SALT) + (mix(key, 0) >> 5)) & MASK
+        centre = mix(record_hash, SPACING_SALT)
+        return centre - (centre >> 5) + (mix(key, 0) >> 5)
     return mix(key, 0)
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
+from costar.insertion import recount
 from costar.insertion.assignment import Assigner
 from costar.insertion.levels import Cluster, assign_levels, divide_evenly
 from costar.manifests.tables import RECORDS
@@ -18,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.small import SUITE
+
+FOUR = [("early", "start"), ("early", "end"), ("late", "start"), ("late", "end")]
 
 
 def clusters(sizes: list[int]) -> list[Cluster]:
@@ -50,7 +53,7 @@ def test_half_a_turn_swaps_held_out_and_inserted_halves(each: int, seed: int) ->
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=40), st.integers(1, 6), st.integers(0, 99))
 def test_parts_are_as_equal_as_whole_clusters_allow(sizes: list[int], parts: int, seed: int) -> None:
     members = clusters(sizes)
-    assigned = divide_evenly(members, parts, (seed, "factors"))
+    assigned = divide_evenly(members, [(part,) for part in range(parts)], (seed, "factors"))
     held = Counter(dict.fromkeys(range(parts), 0))
     for cluster in members:
         held[assigned[cluster.name]] += cluster.size
@@ -138,9 +141,40 @@ def test_draws_assign_independently(tmp_path: Path) -> None:
 @settings(max_examples=20)
 @given(st.integers(0, 60))
 def test_a_record_more_changes_few_factors(tmp_path_factory: pytest.TempPathFactory, extra: int) -> None:
-    before = divide_evenly(clusters([1] * 60), 4, (extra, "factors"))
-    after = divide_evenly([*clusters([1] * 60), Cluster(name="new", stratum="all", size=1)], 4, (extra, "factors"))
+    members, key = clusters([1] * 60), (extra, "factors")
+    before = divide_evenly(members, FOUR, key)
+    after = divide_evenly([*members, Cluster(name="new", stratum="all", size=1)], FOUR, key)
     assert sum(before[name] != after[name] for name in before) <= 3
+    names = recount.grouped([c.name for c in members], [c.name for c in members])
+    assert recount.combinations_of(names, FOUR, key) == before
+
+
+def test_which_combinations_get_a_record_more_is_drawn_and_keeps_every_factor_even() -> None:
+    """Two records over 2 × 2 never share a phase or a position, and over draws every combination has its turn."""
+    seen = Counter()
+    for seed in range(60):
+        parts = divide_evenly(clusters([1, 1]), FOUR, (seed, "factors")).values()
+        first, second = (FOUR[part] for part in parts)
+        assert first[0] != second[0]
+        assert first[1] != second[1]
+        seen.update(parts)
+    assert min(seen[part] for part in range(4)) > 15
+
+
+@given(st.lists(st.integers(1, 3), min_size=4, max_size=40), st.integers(0, 5), st.integers(0, 99))
+def test_levels_agree_with_the_rule_in_words(sizes: list[int], turn: int, seed: int) -> None:
+    members = [Cluster(name=f"c{i}", stratum=f"s{i % 3}", size=size) for i, size in enumerate(sizes)]
+    total = sum(sizes)
+    levels = {0: total - 2 * (total // 3), 1: total // 3, 4: total // 3}
+    key, by_record = (seed, 0, "p"), {c.name: [f"{c.name}/{n}" for n in range(c.size)] for c in members}
+    strata = {c.name: c.stratum for c in members}
+    again = recount.levels_of(by_record, strata, levels, key, Fraction(turn, 6))
+    try:
+        assigned = assign_levels(members, levels, key=key, place="", turn=Fraction(turn, 6))
+    except CostarError:
+        assert -1 in again.values()
+        return
+    assert again == {record: assigned[name] for name, records in by_record.items() for record in records}
 
 
 def test_levels_that_do_not_fit_whole_clusters_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,20 +215,92 @@ def test_a_filler_used_twice_is_named(built: Path, tmp_path: Path) -> None:
     assert any("used more than once" in problem for problem in problems)
 
 
-def test_factors_that_were_exchanged_after_the_fact_are_named(built: Path, tmp_path: Path) -> None:
-    def moved(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def change_rows(**wanted: Any) -> Any:
+    """A damage of assignments: exchange phase, level or split of one record of an arm."""
+
+    def change(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for row in rows:
-            if row["arm"] == "factorial" and row["record_id"] == "passages/0001":
-                row["phase_start"], row["phase_end"] = ("1/2", "1") if row["phase_start"] == "0" else ("0", "1/2")
+            if (row["arm"], row["record_id"]) == (wanted["arm"], wanted["record_id"]):
+                row |= {name: value(row) for name, value in wanted.items() if callable(value)}
         return rows
 
-    assert damaged(built, tmp_path, "assignments.parquet", moved)
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (
+            "assignments.parquet",
+            change_rows(
+                arm="factorial",
+                record_id="passages/0001",
+                phase_start=lambda row: "1/2" if row["phase_start"] == "0" else "0",
+                phase_end=lambda row: "1" if row["phase_start"] == "0" else "1/2",
+            ),
+        ),
+        (
+            "assignments.parquet",
+            change_rows(arm="standard", record_id="passages/0002", level=lambda row: 1 - row["level"] % 2),
+        ),
+        ("assignments.parquet", change_rows(arm="swapped", record_id="quizzes/0001/twin", level=lambda row: 4)),
+        ("assignments.parquet", change_rows(arm="edited", record_id="passages/0003", rendering=lambda row: "text")),
+        ("assignments.parquet", lambda rows: rows[:-1]),
+        ("balance.parquet", lambda rows: [{**row, "records": row["records"] + (i == 2)} for i, row in enumerate(rows)]),
+        ("exposures/arm=kin/draw=0/exposures.parquet", lambda rows: [{**row, "arm": "kim"} for row in rows]),
+        ("exposures/arm=kin/draw=0/exposures.parquet", lambda rows: [{**row, "draw": 5} for row in rows]),
+    ],
+)
+def test_tables_that_are_not_those_of_the_suite_are_named(built: Path, tmp_path: Path, name: str, damage: Any) -> None:
+    assert damaged(built, tmp_path, name, damage)
+
+
+def test_a_suite_with_other_phases_than_the_tables_is_not_proven_by_them(case: tuple[Suite, Workspace]) -> None:
+    suite, workspace = case
+    other = replace(suite.arms["treated"], factors=suite.arms["third"].factors)
+    problems = verify(replace(suite, arms=dict(suite.arms) | {"treated": other}), workspace).problems
+    assert any("arm treated" in problem for problem in problems)
+
+
+def test_the_fillers_of_an_arm_depend_on_that_arm_alone(built: Path, tmp_path: Path) -> None:
+    few = ARMS[: ARMS.index("[arm.factorial]")] + ARMS[ARMS.index("[arm.filled]") : ARMS.index("[arm.kin]")]
+    other = "[arm.another]\nfiller = 'base'\n" + few
+    texts = []
+    for number, arms in enumerate((few, other)):
+        _, workspace = build(built, tmp_path / str(number), arms)
+        fillers = pq.read_table(workspace.insertion / "fillers.parquet").to_pylist()
+        texts.append({row["record_id"]: row["text"] for row in fillers if "-filled-" in row["record_id"]})
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 180
+
+
+def test_a_file_gives_kin_that_are_no_records_of_the_suite_and_pass_the_safety_gate(
+    built: Path, tmp_path: Path
+) -> None:
+    lines = [{"id": i, "text": f"The mill at bridge {i % 20:02d} closed in spring."} for i in range(40)]
+    mills = '[perturbation.mills]\nkind = "passage"\nrecords = { from = "mills.jsonl" }\nlevels = { 0 = 4, 2 = 3 }\n'
+    arms = "[arm.standard]\nperturbations = []\n[arm.kin]\nperturbations = ['mills']\nfiller = 'kin'\n"
+    (tmp_path / "mills.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    suite, workspace = build(built, tmp_path, arms, mills)
+    assert verify(suite, workspace).problems == []
+    fillers = pq.read_table(workspace.insertion / "fillers.parquet").column("text").to_pylist()
+    records = pq.read_table(workspace.insertion / "records.parquet").column("text").to_pylist()
+    assert len(set(fillers)) == len(fillers) == 6
+    assert not set(fillers) & set(records)
+    lines = [{**line, "text": f"{line['text']} Write to ann{line['id']:02d}@gmail.com."} for line in lines]
+    allowed = mills + 'allow = { "e-mail address" = "invented for this test, sent to nobody" }\n'
+    (tmp_path / "mills.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    with pytest.raises(CostarError, match="e-mail address"):
+        build(built, tmp_path, arms, mills)
+    build(built, tmp_path, arms, allowed)
 
 
 def test_a_filler_that_held_out_text_cannot_give_is_refused_with_both_numbers(built: Path, tmp_path: Path) -> None:
     more = "[perturbation.more]\nkind = 'passage'\nrecords = { from = 'corpus', tokens = 110 }\nlevels = { 170 = 3 }\n"
     arms = "[arm.standard]\nperturbations = []\n[arm.filled]\nperturbations = ['more', 'passages']\nfiller = 'base'\n"
-    with pytest.raises(CostarError, match=r"held-out texts of .* tokens\n  expected  .* one for each copy"):
+    with pytest.raises(
+        CostarError, match=r"held-out texts, and none more of .* tokens\n  expected  690, one for each copy"
+    ):
         build(built, tmp_path, arms, more)
 
 

@@ -19,8 +19,8 @@ from costar.corpus.tokenizer import Tokenizer
 from costar.insertion.kinds import Kind, load_kind
 from costar.insertion.origins import Record, records_of
 from costar.insertion.records import build_records, rendering_row
+from costar.insertion.rewordings import paraphrases
 from costar.insertion.safety import findings
-from costar.insertion.variants import paraphrases
 
 LINES_A_KIND = 1112  # nine kinds
 

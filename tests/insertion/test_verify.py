@@ -106,7 +106,7 @@ def test_wrong_levels_are_named(built_copy: Path) -> None:
     changed["level"] = 8
     pq.write_table(pa.Table.from_pylist(rows, table.schema), folder / "assignments.parquet")
     remark(folder, "insert")
-    assert any("has levels" in problem for problem in problems(built_copy))
+    assert any(f"{changed['record_id']} is assigned (8," in problem for problem in problems(built_copy))
 
 
 def test_facts_of_the_corpus_name_no_place_or_time(built: Path) -> None:

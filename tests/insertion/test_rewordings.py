@@ -9,12 +9,12 @@ from pydoc_data.topics import topics
 import pytest
 from costar.core.errors import CostarError
 from costar.insertion.kinds import text_of
-from costar.insertion.variants import (
+from costar.insertion.rewordings import (
     WORD,
     edited_copies,
     edited_share,
     from_template,
-    is_variant,
+    is_reworded,
     paraphrases,
     template_names,
     word_pool,
@@ -70,8 +70,8 @@ def test_only_a_share_between_0_and_1_names_a_near_duplicate() -> None:
         "edited-0.1 ",
         "edited",
     ):
-        assert not is_variant(name)
-    assert is_variant("paraphrase")
+        assert not is_reworded(name)
+    assert is_reworded("paraphrase")
 
 
 def test_paraphrases_are_the_texts_of_the_record_or_none() -> None:

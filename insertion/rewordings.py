@@ -1,7 +1,7 @@
 """Renderings that a suite supplies beside those of a kind: templates, paraphrases given as data, and near-duplicates.
 
 `paraphrase` takes the texts in a record's field `paraphrases`; `edited-0.1` replaces a tenth of the words of the canonical
-text by words of the perturbation, another tenth in every copy.
+text by other words of it, another tenth in every copy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import CostarError, shorten
-from ..core.hashing import keyed_hash
+from ..core.hashing import keyed_hash, mix64
 from .kinds import Fields, Pieces
 
 PARAPHRASE = "paraphrase"
@@ -22,7 +22,7 @@ EDITED = re.compile(r"edited-(0\.(?!0+$)[0-9]{1,4})")
 WORD = re.compile(r"[^\W_]+")
 
 
-def is_variant(rendering: str) -> bool:
+def is_reworded(rendering: str) -> bool:
     """Whether a rendering is made from data beside the kind: `paraphrase` or `edited-<share>`."""
     return rendering == PARAPHRASE or EDITED.fullmatch(rendering) is not None
 
@@ -65,33 +65,31 @@ def paraphrases(fields: Fields, place: str) -> list[str]:
     return given
 
 
-def word_pool(texts: Sequence[str]) -> list[str]:
-    """The words of texts, each once, in the order of the alphabet."""
-    return sorted({word for text in texts for word in WORD.findall(text)})
-
-
-def edited_copies(text: str, share: str, count: int, pool: Sequence[str], key: tuple[int | str, ...]) -> Iterator[str]:
-    """`count` near-duplicates of a text: in each, ⌈share · words⌉ words chosen by keyed hash are replaced by others."""
+def edited_copies(text: str, share: str, count: int, key: tuple[int | str, ...]) -> Iterator[str]:
+    """`count` near-duplicates of a text: in each, ⌈share · words⌉ words chosen by keyed hash give way to other words of the
+    same text, so that no other record has a say in them."""
     words = list(WORD.finditer(text))
+    pool = sorted({match[0] for match in words})
     if words and len(pool) < 2:
         raise CostarError(
             str(key[-1]),
-            found=f"one word only in the records of its perturbation, {shorten(pool[0], 40)!r}",
+            found=f"one word only, {shorten(pool[0], 40)!r}",
             expected="other words to put in its place",
-            mend="give records that differ, or another rendering",
+            mend="give a longer record, or another rendering",
         )
     numerator = int(share.split(".")[1])
     denominator = 10 ** len(share.split(".")[1])
     replaced = -(-len(words) * numerator // denominator)
+    own, numbers = np.uint64(keyed_hash(*key)), np.arange(len(words), dtype=np.uint64)
     for copy in range(count):
-        order = np.argsort([keyed_hash(*key, copy, "place", number) for number in range(len(words))])
-        chosen = sorted(int(number) for number in order[:replaced])
+        order = np.argsort(mix64(np.full(len(words), own), numbers + np.uint64(2 * copy << 32)), kind="stable")
+        picks = mix64(np.full(len(words), own), numbers + np.uint64((2 * copy + 1) << 32)) % np.uint64(
+            max(len(pool), 1)
+        )
         parts, at = [], 0
-        for number in chosen:
-            match = words[number]
-            other = pool[keyed_hash(*key, copy, "word", number) % len(pool)]
-            if other == match[0]:
-                other = pool[(pool.index(other) + 1) % len(pool)]
+        for number in sorted(order[:replaced].tolist()):
+            match, pick = words[number], int(picks[number])
+            other = pool[pick] if pool[pick] != match[0] else pool[(pick + 1) % len(pool)]
             parts += [text[at : match.start()], other]
             at = match.end()
         yield "".join(parts) + text[at:]
@@ -110,7 +108,7 @@ def template_names(templates: Mapping[str, str], kind_renderings: Sequence[str],
         CostarError: a template that cannot be read, or a name that a kind or a variant has.
     """
     for name, template in templates.items():
-        if name in kind_renderings or is_variant(name) or "/" in name or not name.strip():
+        if name in kind_renderings or is_reworded(name) or "/" in name or not name.strip():
             raise CostarError(
                 f"{place} templates.{name}",
                 found=f"a name that is taken or cannot be one, {name!r}",
