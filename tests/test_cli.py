@@ -34,7 +34,7 @@ def test_plan_prints_runs_tree_load_and_power_without_building_anything(tmp_path
     done = costar(tmp_path, "plan", "demo")
     assert "4 runs for the price of 3.5" in done.stdout
     assert "30.8%" in done.stdout
-    assert "64×: 0.83" in done.stdout
+    assert "64×: 0.99" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
