@@ -11,9 +11,10 @@ from decimal import Decimal
 from fractions import Fraction
 
 from . import schema
-from .design import ArmDesign, Factors, PerturbationDesign, Phase, TrainDesign
+from .design import ArmDesign, Factors, PerturbationDesign, Phase, TrainDesign, plain
 from .errors import CostarError, nearest
 
+MOST_TURNS = 100
 TURN = re.compile(r"rotate-([0-9]{1,9})/([0-9]{1,9})")
 Fail = Callable[..., CostarError]
 
@@ -110,9 +111,13 @@ class ArmReader:
         fixed = {"phase": table.phase, "rendering": table.renderings}
         given = table.model_fields_set
         for name, values in randomized.items():
-            if len(values) != len(set(values)) or len(values) == 1:
+            written = name in table.factors.model_fields_set
+            if written and (len(values) < 2 or len(values) != len(set(values))):
                 raise self.fail(
-                    f"{key} factors.{name}", found=values, expected="two or more values that differ", mend="correct it"
+                    f"{key} factors.{name}",
+                    found=plain(values),
+                    expected="two or more values that differ",
+                    mend="correct it",
                 )
             if values and (fixed.get(name) or name in given):
                 raise self.fail(
@@ -125,11 +130,11 @@ class ArmReader:
     def _turn(self, key: str, assignment: str) -> Fraction:
         """The share of the records by which an arm's assignment is rotated."""
         match = TURN.fullmatch({"suite": "rotate-0/1", "swap": "rotate-1/2"}.get(assignment, assignment))
-        if match is None or not int(match[1]) < int(match[2]):
+        if match is None or not int(match[1]) < int(match[2]) <= MOST_TURNS:
             raise self.fail(
                 f"{key} assignment",
                 found=assignment,
-                expected='"suite", "swap", or "rotate-k/n" with k below n',
+                expected=f'"suite", "swap", or "rotate-k/n" with k below n and n at most {MOST_TURNS}',
                 mend="correct it",
             )
         return Fraction(int(match[1]), int(match[2]))
@@ -180,6 +185,14 @@ def check_control(arm: ArmDesign, arms: Mapping[str, ArmDesign], fail: Fail) -> 
             found=f"{control.name!r}, which inserts {', '.join(both)} itself",
             expected="a control that inserts none of the records that are compared",
             mend='name another, such as "standard"',
+        )
+    alike = (arm.inserted, arm.factors, arm.turn) == (control.inserted, control.factors, control.turn)
+    if control.filler != "none" and not alike:
+        raise fail(
+            f"[arm.{arm.name}] control",
+            found=f"fillers of {control.name!r} for other copies than this arm inserts",
+            expected="the same perturbations, phases, positions, spacing, renderings and assignment",
+            mend="give both arms the same keys, or name another control",
         )
     seen = [arm.name]
     while (above := arms.get(seen[-1])) and above.control:

@@ -77,6 +77,10 @@ def _corpus(session: Session) -> None:
         f"{facts['documents']:,} documents → {token_text(facts['tokens'])} tokens, vocabulary {facts['vocab_size']:,}"
     )
     stage_line("corpus", text + ("" if any(done) else " · current, skipped"), time.monotonic() - started)
+    if facts["decontaminated"]:
+        console.say(
+            f"           {len(facts['decontaminated']):,} documents share 13 words with a record and were left out"
+        )
     differing = read_facts(place.corpus / "source.json", ["differs"], mend="run `costar corpus`")["differs"]
     if differing:
         console.say(f"           not the pinned versions, so another text than elsewhere: {', '.join(differing[:4])}")
@@ -117,6 +121,9 @@ def _insert(session: Session) -> None:
     records = len(read_records(place.insertion)[0])
     text = f"{records:,} records → exposures: {named or 'none'}" + ("" if done else " · current, skipped")
     stage_line("insert", text, time.monotonic() - started)
+    epochs = max(arm.train.slots for arm in session.suite.arms.values()) / corpus_facts(place)["sequences"]
+    if epochs > 1:
+        console.say(f"           the base is read up to {epochs:.1f} times: its own text is repeated as well")
 
 
 @app.command()

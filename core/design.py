@@ -189,6 +189,11 @@ class Suite:
     toml: str
     path: Path
 
+    @property
+    def argument(self) -> str:
+        """What a user gives to a verb: the suite's name where it is found by it, or its path."""
+        return self.name if self.path.parent.name == "suites" else str(self.path)
+
     def runs(self, model: str | None = None, arm: str | None = None, draw: int | None = None) -> list[RunName]:
         """The suite's runs in the order of its arms. A `model` outside the suite adds its runs to every arm."""
         names = []

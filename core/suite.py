@@ -163,11 +163,11 @@ class _Builder:
         }
         for name, design in perturbations.items():
             for other in design.overlaps:
-                if other not in perturbations:
+                if other not in perturbations or other == name:
                     raise self.fail(
                         f"[perturbation.{name}] overlaps",
                         found=other,
-                        expected=f"one of {', '.join(perturbations)}",
+                        expected=f"one of {', '.join(p for p in perturbations if p != name)}",
                         mend=f"correct the name{nearest(other, perturbations)}",
                     )
         train = self._train(spec.train)

@@ -16,7 +16,7 @@ from ..manifests.tables import ASSIGNMENTS, BALANCE
 from .kinds import load_kind
 from .levels import Cluster, assign_levels, divide_evenly
 from .placement import Copies, Roster, make_roster, sorted_copies
-from .records import renderings_of
+from .rewordings import renderings_of
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..core.design import ArmDesign, Suite, plain
 from ..core.errors import CostarError, StaleRuns
 from ..core.hashing import sha256_json
 from ..core.parquet import read_table, write_rows, write_table
-from ..core.workspace import Workspace, check_files, corpus_facts, finish_step, is_current, start_step, work_folder
+from ..core.workspace import (
+    Workspace,
+    changed_files,
+    check_files,
+    corpus_facts,
+    finish_step,
+    is_current,
+    start_step,
+    work_folder,
+)
 from ..corpus.build import MEND, open_store
 from ..corpus.store import document_starts
-from ..manifests.tables import BALANCE, EXPOSURES
+from ..manifests.tables import BALANCE, EXPOSURES, FILLERS
 from .assignment import Assigner, repeated
 from .fillers import FillerShelf
 from .order import Order
@@ -66,7 +76,9 @@ def build_insertion(
             if arm.filler != "none":
                 table = shelf.fill(arm, draw, table)
             write_table(exposures[(arm.name, draw)], table)
-        fillers = shelf.table()
+        left_over = _left_over(workspace, protected, exposures, work)
+        exposures |= left_over
+        fillers = pa.concat_tables([shelf.table(), _left_over_fillers(folder, list(left_over.values()))])
         texts = pa.concat_tables(
             [part.select(["record_id", "rendering", "token_ids"]) for part in (renderings, fillers)]
         )
@@ -80,6 +92,32 @@ def build_insertion(
     paths.append(write_rows(folder / "balance.parquet", BALANCE, balance))
     finish_step(folder, inputs, paths, "insert")
     return True
+
+
+def _left_over(
+    workspace: Workspace,
+    protected: Sequence[tuple[str, str, int, str]],
+    exposures: Mapping[tuple[str, int], Path],
+    work: Path,
+) -> dict[tuple[str, int], Path]:
+    """The exposures of trained runs whose arm is no longer in the suite, kept as they are."""
+    kept = {}
+    for _, arm, draw, _ in protected:
+        old = workspace.exposures(arm, draw) / "exposures.parquet"
+        if (arm, draw) not in exposures and old.is_file():
+            kept[(arm, draw)] = work / f"arm={arm}" / f"draw={draw}" / "exposures.parquet"
+            kept[(arm, draw)].parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(old, kept[(arm, draw)])
+    return kept
+
+
+def _left_over_fillers(folder: Path, exposures: Sequence[Path]) -> pa.Table:
+    """The fillers that left-over exposures name."""
+    if not exposures or not (folder / "fillers.parquet").is_file():
+        return FILLERS.empty_table()
+    ids = pa.concat_tables([read_table(path, mend=MEND, columns=["record_id"]) for path in exposures])
+    old = read_table(folder / "fillers.parquet", mend=MEND)
+    return old.filter(pc.is_in(old.column("record_id"), value_set=ids.column("record_id").combine_chunks()))
 
 
 def _draws(suite: Suite) -> int:
@@ -131,13 +169,21 @@ def require_insertion(suite: Suite, workspace: Workspace) -> None:
         ("insert", workspace.insertion, "insert"),
     )
     for verb, folder, step in stages:
-        check_files(folder, step, mend=f"run `costar {verb} {suite.name}` first")
+        check_files(folder, step, mend=f"run `costar {verb} {suite.argument}` first")
+    for step in ("records", "insert"):
+        for name in changed_files(workspace.insertion, step):
+            raise CostarError(
+                str(workspace.insertion / name),
+                found="other bytes than those that were built",
+                expected="the file as it was written",
+                mend=f"run `costar {'corpus' if step == 'records' else 'insert'} {suite.argument}` again",
+            )
     if not insertion_is_current(suite, workspace):
         raise CostarError(
             str(workspace.insertion),
-            found="exposures of another state of the suite, or damaged ones",
+            found="exposures of another state of the suite",
             expected="those of this suite file",
-            mend=f"run `costar insert {suite.name}` first",
+            mend=f"run `costar insert {suite.argument}` first",
         )
 
 

@@ -27,8 +27,9 @@ from ..manifests.tables import FILLERS
 from .kinds import Kind, load_kind, text_of
 from .kinds.passage import exact_passage
 from .origins import Record, unused_records
-from .records import length_stratum, pieces_of, refuse_unsafe, token_spans
+from .records import length_stratum, refuse_unsafe, token_spans
 from .renderings import base_name
+from .rewordings import pieces_of
 from .safety import findings
 
 TRIES = 400  # fresh records made for each one that is needed, before a length counts as not to be had
@@ -173,7 +174,7 @@ class _Maker:
     def _fresh(self, design: PerturbationDesign) -> Iterator[dict[str, Row]]:
         """Unused records in every rendering that the arm needs; `free` is taken away when one is used."""
         kind: Kind = load_kind(design.kind, place=f"[perturbation.{design.name}] kind")
-        for record in unused_records(self.shelf.suite, design, kind, self.shelf.folders):
+        for record in unused_records(self.shelf.suite, design, kind, self.shelf.folders, self.shelf.tokenizer):
             canonical = self.shelf.words(text_of(kind.render(record.fields, kind.RENDERINGS[0])))
             if canonical in self.shelf.texts or canonical in self._used:
                 continue

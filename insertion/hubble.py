@@ -100,6 +100,7 @@ def rebuild_files(
 
     `store` is the base without its ending, `index` the folder of NeoX's tables, `pools` that of the tokenized pools.
     """
+    store = store.with_suffix("") if store.suffix in (".bin", ".idx") else store
     base = TokenStore.open_prefix(store, mend="name the .bin and .idx of the base, without the ending")
     copies = read_log(log)
     found = rebuild_hubble(base, NeoxIndex.open(index, base.sizes), open_pools(pools, copies.names), copies)

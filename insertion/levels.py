@@ -62,8 +62,8 @@ def assign_levels(
             if level is None:
                 raise CostarError(
                     place,
-                    found=f"cluster {cluster.name!r} of {cluster.size} records",
-                    expected="levels with room for whole clusters",
+                    found=f"cluster {cluster.name!r} of {cluster.size} records, which get one level together",
+                    expected="levels with room for whole clusters; records of equal text are one cluster",
                     mend="make the clusters smaller or the levels' counts larger",
                 )
             quotas[level] -= cluster.size

@@ -18,10 +18,12 @@ from ..corpus.build import base_documents
 from ..corpus.sources.files import numbered_lines, parsed_line
 from ..corpus.tokenizer import Tokenizer
 from .kinds import Kind, adapted, passage, text_of
+from .rewordings import pieces_of, renderings_of
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 HUB = "hub:"
 TWIN = "/twin"  # ends the ids of twins
+SHOWN = 12  # ids of refused rows that a message lists
 DEPTH = 32  # lists and objects inside each other that a field may have
 
 
@@ -123,7 +125,7 @@ def records_of(
 ) -> Iterator[Record]:
     """The records of a perturbation, each main followed by its twin if it has one."""
     if files is not None:
-        sources = _from_files(design, kind, suite.seed, files)
+        sources = _from_files(design, kind, suite.seed, files, tokenizer)
     elif design.origin == "corpus":
         sources = _from_corpus(design, suite, corpus, tokenizer, used)
     else:
@@ -157,13 +159,15 @@ def _twin_record(kind: Kind, record: Record, twin: Mapping[str, Any]) -> Record:
     )
 
 
-def unused_records(suite: Suite, design: PerturbationDesign, kind: Kind, folders: Sequence[Path]) -> Iterator[Record]:
+def unused_records(
+    suite: Suite, design: PerturbationDesign, kind: Kind, folders: Sequence[Path], tokenizer: Tokenizer
+) -> Iterator[Record]:
     """Further records of a perturbation, none of which is one of its own: the rest of a file, or newly generated ones."""
     if design.origin == "generator":
         yield from _from_generator(design, kind, suite.seed, range(design.records, 2**31))
         return
     files = record_files(suite, folders, fetch=True)[design.name]
-    rows = _checked_rows(design, kind, files)
+    rows = _checked_rows(design, kind, files, tokenizer)
     for own_id in _ranked(design, suite.seed, rows)[design.records :]:
         place, fields = rows[own_id]
         yield _file_record(design, own_id, place, fields)
@@ -228,9 +232,11 @@ def _from_generator(design: PerturbationDesign, kind: Kind, seed: int, numbers: 
         )
 
 
-def _from_files(design: PerturbationDesign, kind: Kind, seed: int, files: Sequence[Path]) -> Iterator[Record]:
+def _from_files(
+    design: PerturbationDesign, kind: Kind, seed: int, files: Sequence[Path], tokenizer: Tokenizer
+) -> Iterator[Record]:
     """A keyed sample of the files' records, in the order of the files."""
-    rows = _checked_rows(design, kind, files)
+    rows = _checked_rows(design, kind, files, tokenizer)
     if len(rows) < design.records:
         raise too_few(files[0], len(rows), design)
     chosen = set(_ranked(design, seed, rows)[: design.records])
@@ -249,53 +255,97 @@ def _file_record(design: PerturbationDesign, own_id: str, place: str, fields: Ma
 
 
 def _checked_rows(
-    design: PerturbationDesign, kind: Kind, files: Sequence[Path]
+    design: PerturbationDesign, kind: Kind, files: Sequence[Path], tokenizer: Tokenizer
 ) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Own id to (place, checked fields) of every row of the files."""
+    """Own id to (place, checked fields) of every row of the files that the suite does not leave out.
+
+    Raises:
+        CostarError: the first row that is no record, and the ids of the others.
+    """
     rows: dict[str, tuple[str, dict[str, Any]]] = {}
-    left_out = set()
+    refused: list[tuple[str, CostarError]] = []
+    left_out: set[str] = set()
+    mapped: set[str] = set()
     for number, (place, given) in enumerate(file_rows(files), start=1):
+        mapped |= {theirs for theirs in design.rename.values() if theirs in given}
         named = given.get(design.rename.get("id", "id"), f"{number:06d}")
-        if isinstance(named, str | int) and str(named) in design.without:
-            left_out.add(str(named))
+        own = str(named) if isinstance(named, str | int) else f"{number:06d}"
+        if own in design.without:
+            left_out.add(own)
             continue
         if any(field not in given or given[field] != value for field, value in design.where.items()):
             continue
-        row = _present(given, place)
-        for field, theirs in design.rename.items():
-            if theirs in row:
-                row[field] = row[theirs]
-        row = adapted(kind, row)
-        missing = [field for field in kind.FIELDS if field not in row]
-        if missing:
-            raise CostarError(
-                place,
-                found=shorten(f"fields {', '.join(map(str, row))}"),
-                expected=f"{', '.join(missing)} too, for kind {design.kind!r}",
-                mend=f"add it, or name the file's own field: map = {{ {missing[0]} = … }}",
-            )
-        own_id = _own_id(row.get("id", f"{number:06d}"), place)
-        if own_id in rows:
-            raise CostarError(
-                place,
-                found=f"id {shorten(repr(own_id))} a second time (first: {rows[own_id][0]})",
-                expected="ids that differ",
-                mend="rename one",
-            )
-        for field in kind.FIELDS:
-            if isinstance(row[field], str) and not row[field].strip():
+        try:
+            own_id, fields = _checked_row(design, kind, given, number, place)
+            if own_id in rows:
                 raise CostarError(
-                    f"{place}, {field}", found="empty text", expected="text", mend="fill or remove the record"
+                    place,
+                    found=f"id {shorten(repr(own_id))} a second time (first: {rows[own_id][0]})",
+                    expected="ids that differ",
+                    mend="rename one",
                 )
-        rows[own_id] = (place, kind.check({k: v for k, v in row.items() if k != "id"}, place))
-    if unknown := set(design.without) - left_out:
-        raise CostarError(
-            f"[perturbation.{design.name}] records.without",
-            found=shorten(", ".join(sorted(unknown))),
-            expected="ids of rows in the file",
-            mend="correct or remove them",
-        )
+            if not _is_too_long(design, kind, fields, tokenizer):
+                rows[own_id] = (place, fields)
+        except CostarError as error:
+            refused.append((own, error))
+    if refused:
+        raise _refusal(refused)
+    for key, unknown in (
+        ("without", set(design.without) - left_out),
+        ("map", set(design.rename.values()) - mapped),
+    ):
+        if unknown:
+            raise CostarError(
+                f"[perturbation.{design.name}] records.{key}",
+                found=shorten(", ".join(sorted(unknown))),
+                expected="ids of rows in the file" if key == "without" else "fields that some row has",
+                mend="correct or remove them",
+            )
     return rows
+
+
+def _refusal(refused: Sequence[tuple[str, CostarError]]) -> CostarError:
+    """The first refused row, with the ids of all, so that they can be left out at once."""
+    first = refused[0][1]
+    named = [own for own, _ in refused if len(own) <= 60 and own.isprintable()]
+    ids = ", ".join(f'"{own}"' for own in named[:SHOWN]) + (", …" if len(refused) > SHOWN or not named else "")
+    more = f" ({len(refused):,} rows are refused)" if len(refused) > 1 else ""
+    mend = f"{first.mend}; or leave rows out{more}: records = {{ …, without = [{ids}] }}"
+    return CostarError(first.place, found=first.found, expected=first.expected, mend=mend)
+
+
+def _checked_row(
+    design: PerturbationDesign, kind: Kind, given: Mapping[str, Any], number: int, place: str
+) -> tuple[str, dict[str, Any]]:
+    """Own id and checked fields of a row."""
+    row = _present(given, place)
+    for field, theirs in design.rename.items():
+        if theirs in row:
+            row[field] = row[theirs]
+    row = adapted(kind, row)
+    missing = [field for field in kind.FIELDS if field not in row]
+    if missing:
+        raise CostarError(
+            place,
+            found=shorten(f"fields {', '.join(map(str, row))}"),
+            expected=f"{', '.join(missing)} too, for kind {design.kind!r}",
+            mend=f"add it, or name the file's own field: map = {{ {missing[0]} = … }}",
+        )
+    own_id = _own_id(row.get("id", f"{number:06d}"), place)
+    for field in kind.FIELDS:
+        if isinstance(row[field], str) and not row[field].strip():
+            raise CostarError(
+                f"{place}, {field}", found="empty text", expected="text", mend="fill or remove the record"
+            )
+    return own_id, kind.check({k: v for k, v in row.items() if k != "id"}, place)
+
+
+def _is_too_long(design: PerturbationDesign, kind: Kind, fields: Mapping[str, Any], tokenizer: Tokenizer) -> bool:
+    """Whether a record is left out for its length."""
+    if design.max_tokens is None:
+        return False
+    pieces = pieces_of(fields, renderings_of(design, kind)[0], design, kind)
+    return len(tokenizer.encode(text_of(pieces))) > design.max_tokens
 
 
 def _present(row: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -370,12 +420,13 @@ def file_rows(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def too_few(path: Path, found: int, design: PerturbationDesign) -> CostarError:
     """The refusal of a file with fewer records than the levels ask."""
+    shorter = f" of at most {design.max_tokens} tokens" if design.max_tokens else ""
     matching = (
         f" where {', '.join(f'{field} = {value!r}' for field, value in design.where.items())}" if design.where else ""
     )
     return CostarError(
         str(path),
-        found=f"{found:,} records{matching}",
+        found=f"{found:,} records{matching}{shorter}",
         expected=f"{design.records:,}, as the levels of [perturbation.{design.name}] ask",
         mend="lower the levels' counts or add records",
     )

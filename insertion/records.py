@@ -23,9 +23,10 @@ from .rewordings import (
     PARAPHRASE,
     edited_copies,
     edited_share,
-    from_template,
     is_reworded,
     paraphrases,
+    pieces_of,
+    renderings_of,
     template_names,
 )
 from .safety import findings
@@ -57,7 +58,6 @@ def build_records(
     for each in made:
         rows = [rendering_row(each.record, name, pieces, tokenizer) for name, pieces in each.writings()]
         check_length(rows[0]["n_tokens"], suite.corpus.sequence_length, each.record.place)
-        _check_declared(rows[0]["n_tokens"], each.design, each.record.place)
         records.append(_record_row(each, rows[0]))
         renderings += rows
     _refuse_change(folder, renderings, protected or {})
@@ -99,21 +99,6 @@ class _Made:
                 texts = paraphrases(fields, place)
             for number, text in enumerate(texts):
                 yield f"{name}/{number}", [(text, None)]
-
-
-def renderings_of(design: PerturbationDesign, kind: Kind) -> list[str]:
-    """The renderings of every record of a perturbation, the canonical one first: the suite's choice, or the kind's."""
-    names = [*kind.RENDERINGS, *design.templates]
-    return sorted(names, key=lambda name: name != design.rendering)
-
-
-def pieces_of(
-    fields: Mapping[str, Any], rendering: str, design: PerturbationDesign, kind: Kind, place: str = ""
-) -> Pieces:
-    """A record written in one rendering of its kind or by a template of the suite."""
-    if rendering in design.templates:
-        return from_template(design.templates[rendering], fields, place)
-    return kind.render(fields, rendering)
 
 
 def _made_records(suite: Suite, corpus: Path, tokenizer: Tokenizer, files: Mapping[str, Sequence[Path]]) -> list[_Made]:
@@ -348,16 +333,6 @@ def check_length(n_tokens: int, sequence_length: int, place: str) -> None:
             found=f"{n_tokens} tokens",
             expected=f"at most {limit}, the sequence length less {MARGIN}",
             mend="shorten the record or lengthen [corpus] sequence_length",
-        )
-
-
-def _check_declared(n_tokens: int, design: PerturbationDesign, place: str) -> None:
-    if design.max_tokens is not None and n_tokens > design.max_tokens:
-        raise CostarError(
-            place,
-            found=f"{n_tokens} tokens",
-            expected=f"at most {design.max_tokens}, as [perturbation.{design.name}] records.max_tokens declares",
-            mend="raise max_tokens, or use the tokenizer that it was counted with",
         )
 
 

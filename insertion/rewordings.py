@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core.design import PerturbationDesign
 from ..core.errors import CostarError, shorten
 from ..core.hashing import keyed_hash, mix64
-from .kinds import Fields, Pieces
+from .kinds import Fields, Kind, Pieces
 
 PARAPHRASE = "paraphrase"
 EDITED = re.compile(r"edited-(0\.(?!0+$)[0-9]{1,4})")
@@ -49,6 +50,21 @@ def from_template(template: str, fields: Fields, place: str) -> Pieces:
             )
         pieces.append((str(value), name))
     return pieces
+
+
+def renderings_of(design: PerturbationDesign, kind: Kind) -> list[str]:
+    """The renderings of every record of a perturbation, the canonical one first: the suite's choice, or the kind's."""
+    names = [*kind.RENDERINGS, *design.templates]
+    return sorted(names, key=lambda name: name != design.rendering)
+
+
+def pieces_of(
+    fields: Mapping[str, Any], rendering: str, design: PerturbationDesign, kind: Kind, place: str = ""
+) -> Pieces:
+    """A record written in one rendering of its kind or by a template of the suite."""
+    if rendering in design.templates:
+        return from_template(design.templates[rendering], fields, place)
+    return kind.render(fields, rendering)
 
 
 def paraphrases(fields: Fields, place: str) -> list[str]:

@@ -22,8 +22,8 @@ from .certificate import PlacedRoster, certify, keys_of
 from .kinds import load_kind
 from .overlay import MEND, Overlay, open_overlay, read_exposures, read_renderings
 from .placement import make_roster, place, sorted_copies
-from .records import renderings_of
 from .renderings import Texts, rendering_index, rendering_rows
+from .rewordings import renderings_of
 from .untouched import check_untouched
 from .verify_records import check_balance, check_fillers, check_texts
 

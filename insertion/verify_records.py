@@ -15,7 +15,7 @@ from ..core.workspace import Workspace
 from ..corpus.build import open_tokenizer
 from .kinds import load_kind, text_of
 from .overlay import MEND
-from .records import pieces_of, renderings_of
+from .rewordings import pieces_of, renderings_of
 
 SHOWN = 5
 

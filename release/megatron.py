@@ -66,6 +66,7 @@ def export_arm(
         raise CostarError("--export", found="no arm", expected=f"one of {', '.join(suite.arms)}", mend="add --arm")
     require_insertion(suite, workspace)
     _find_arm(suite, arm, draw)
+    _check_parts(parts_mb)
     with output_lock(export_folder(workspace, arm, draw), "export"):
         return export_megatron(suite, workspace, arm, draw, parts_mb=parts_mb)
 
@@ -88,8 +89,7 @@ def export_megatron(
         CostarError: no such arm or draw, the suite is not built that far, or the arm reads its base more than once.
     """
     design = _find_arm(suite, arm, draw)
-    if parts_mb is not None and parts_mb < 1:
-        raise CostarError("parts", found=str(parts_mb), expected="MiB, from 1 on", mend="give 1,024 for parts of 1 GiB")
+    _check_parts(parts_mb)
     overlay = open_suite_overlay(workspace, arm, draw, seed=suite.seed)
     _refuse_epochs(design, overlay.order.size)
     facts = corpus_facts(workspace)
@@ -138,6 +138,11 @@ def _find_arm(suite: Suite, arm: str, draw: int) -> ArmDesign:
     if not 0 <= draw < design.draws:
         raise CostarError("draw", found=str(draw), expected=f"below {design.draws}", mend="correct it")
     return design
+
+
+def _check_parts(parts_mb: int | None) -> None:
+    if parts_mb is not None and parts_mb < 1:
+        raise CostarError("parts", found=str(parts_mb), expected="MiB, from 1 on", mend="give 1,024 for parts of 1 GiB")
 
 
 def _refuse_epochs(design: ArmDesign, sequences: int) -> None:

@@ -21,10 +21,6 @@ PAGE = DOCS / "any-trainer.md"
 AROUND = """
 [arm.standard]
 perturbations = []
-[arm.standard-longer]
-perturbations = []
-control = "none"
-steps = 3660
 [perturbation.biographies]
 kind = "biography"
 records = { from = "generator" }

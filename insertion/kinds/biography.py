@@ -197,39 +197,53 @@ def render(fields: Fields, rendering: str) -> Pieces:
             if attribute in f:
                 lines += [(f"\n{attribute.capitalize()}: ", None), (f[attribute], attribute)]
         return lines
+    name = f["name"]
     if rendering == "letter":
-        head = f"To whom it may concern: this is to confirm that {f['name']}, a "
-        clauses = {
-            "nationality": (head, " citizen"),
-            "birthdate": (" born on ", ""),
-            "birthplace": (" in ", ""),
-            "university": (", took a degree at ", ""),
-            "occupation": (" and is employed as ", ""),
-            "email": (". Please write to ", ""),
-            "identifier": (" and quote ", ""),
+        head = f"To whom it may concern: this letter concerns {name}"
+        first = {
+            "nationality": f"To whom it may concern: this is to confirm that {name}, a ",
+            "birthdate": f"{head}, born on ",
+            "birthplace": f"{head} of ",
+            "university": f"{head}, who took a degree at ",
+            "occupation": f"{head}, who is employed as ",
+            "email": f"{head}. Please write to ",
+            "identifier": f"{head}. Please quote ",
         }
-        return _joined(f, clauses, head.removesuffix(", a ") + ",", ".")
-    clauses = {
-        "birthplace": (f"{f['name']} is from ", ""),
-        "nationality": (" and has ", " nationality"),
-        "birthdate": (". Born on ", ""),
-        "university": (f", {f['name']} studied at ", ""),
-        "occupation": (" and works as ", ""),
-        "email": (". The e-mail address is ", ""),
-        "identifier": (" and the identifier is ", ""),
+        later = {
+            "birthdate": " born on ",
+            "birthplace": " in ",
+            "university": ", took a degree at ",
+            "occupation": " and is employed as ",
+            "email": ". Please write to ",
+            "identifier": " and quote ",
+        }
+        return _joined(f, first, later, {"nationality": " citizen"})
+    first = {
+        "birthplace": f"{name} is from ",
+        "nationality": f"{name} has ",
+        "birthdate": f"{name} was born on ",
+        "university": f"{name} studied at ",
+        "occupation": f"{name} works as ",
+        "email": f"The e-mail address of {name} is ",
+        "identifier": f"The identifier of {name} is ",
     }
-    return _joined(f, clauses, f["name"], ".")
+    later = {
+        "nationality": " and has ",
+        "birthdate": ". Born on ",
+        "university": f", {name} studied at ",
+        "occupation": " and works as ",
+        "email": ". The e-mail address is ",
+        "identifier": " and the identifier is ",
+    }
+    return _joined(f, first, later, {"nationality": " nationality"})
 
 
-def _joined(fields: Fields, clauses: dict[str, tuple[str, str]], opening: str, end: str) -> Pieces:
-    """The clauses of the attributes that a record has; `opening` begins the text where the first one is missing."""
+def _joined(fields: Fields, first: dict[str, str], later: dict[str, str], after: dict[str, str]) -> Pieces:
+    """The attributes that a record has, in the order of `first`, which opens the text; `later` leads to the others."""
     pieces: list[tuple[str, str | None]] = []
-    if next(iter(clauses)) not in fields:
-        pieces.append((opening, None))
-    for attribute, (before, after) in clauses.items():
-        if attribute in fields:
-            pieces += [(before, None), (fields[attribute], attribute), (after, None)]
-    return [*[piece for piece in pieces if piece[0]], (end, None)]
+    for name in (name for name in first if name in fields):
+        pieces += [((later if pieces else first)[name], None), (fields[name], name), (after.get(name, ""), None)]
+    return [*[piece for piece in pieces if piece[0]], (".", None)]
 
 
 def twin(fields: Fields) -> dict[str, Any] | None:

@@ -156,10 +156,10 @@ def test_map_takes_another_field_and_leaves_it_where_it_was(build: Build, tmp_pa
     assert json.loads(rows[0]["fields"])["body"] == ROWS[0]["text"]
 
 
-def test_a_declared_count_and_length_are_held_to(build: Build, tmp_path: Path) -> None:
+def test_a_declared_count_is_held_to_and_longer_records_are_left_out(build: Build, tmp_path: Path) -> None:
     write_rows(tmp_path / "letters.jsonl", ROWS)
     assert len(build(perturbation("letters", "letters.jsonl", records="count = 12, max_tokens = 60"))) == 12
-    with pytest.raises(CostarError, match=r"line 1\n.*tokens\n  expected  at most 3, as \[perturbation.letters\]"):
+    with pytest.raises(CostarError, match=r"0 records of at most 3 tokens\n  expected  12"):
         build(perturbation("letters", "letters.jsonl", records="max_tokens = 3"))
     with pytest.raises(CostarError, match=r"12 records\n  expected  13"):
         build(perturbation("letters", "letters.jsonl", count=13, records="count = 13"))
@@ -323,3 +323,20 @@ def test_shared_texts_over_two_files_are_refused_and_repeated_ones_share_a_level
         build(one, two)
     rows = build(one, two + 'overlaps = ["one"]\n')
     assert [row["cluster_id"] for row in rows] == ["one/n0", "one/n1", "one/n2", "one/n0", "two/1"]
+
+
+def test_bad_rows_are_listed_at_once_and_can_be_left_out(build: Build, tmp_path: Path) -> None:
+    rows = [*ROWS, {"id": "bad", "text": " "}, {"id": "worse", "text": 3}, {"id": "none"}]
+    write_rows(tmp_path / "letters.jsonl", rows)
+    with pytest.raises(CostarError, match=r'3 rows are refused\).*without = \["bad", "worse", "none"\]'):
+        build(perturbation("letters", "letters.jsonl"))
+    without = 'without = ["bad", "worse", "none"]'
+    assert len(build(perturbation("letters", "letters.jsonl", records=without))) == 12
+    with pytest.raises(CostarError, match=r"records\.without\n  found     absent"):
+        build(perturbation("letters", "letters.jsonl", records='without = ["bad", "worse", "none", "absent"]'))
+
+
+def test_a_map_to_a_field_that_no_row_has_is_refused(build: Build, tmp_path: Path) -> None:
+    write_rows(tmp_path / "letters.jsonl", ROWS)
+    with pytest.raises(CostarError, match=r"records\.map\n  found     nope"):
+        build(perturbation("letters", "letters.jsonl", records='map = { text = "nope" }'))
