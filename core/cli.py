@@ -176,11 +176,14 @@ def _verify_insertion(session: Session) -> None:
 
 def _verify_runs(session: Session, replay: int = 0) -> None:
     from ..eval.score import damaged_files
+    from ..train.state import stale_keys
     from ..train.verify import verify_runs
 
     started = time.monotonic()
     proof = verify_runs(session.workspace, replay=replay)
-    _refute(proof.problems + damaged_files(session.workspace))
+    keys = stale_keys(session.suite, session.workspace)
+    stale = [f"{run} was trained with other {', '.join(changed)}" for run, changed in keys.items()]
+    _refute(stale + proof.problems + damaged_files(session.workspace))
     repeated = f" · {proof.replayed} steps repeated bit for bit" if replay else ""
     text = f"{proof.runs} runs, {proof.checkpoints} checkpoints: hashes and read digests agree{repeated}"
     stage_line("verify", text, time.monotonic() - started)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,7 +14,7 @@ from . import console
 from .console import token_text
 from .design import ArmDesign, RunName, Suite, TrainDesign
 from .models import ModelShape
-from .schemes import detectable
+from .schemes import LEAST, detectable
 
 GIB = 2**30
 RATE = """
@@ -166,6 +167,46 @@ def _insertion_text(arm: ArmDesign) -> str:
     return ", ".join(parts) if arm.inserted else "nothing"
 
 
+def _power_cells(levels: Mapping[int, int]) -> list[str]:
+    """The smallest effect at each level, or why there is none."""
+    if not levels.get(0):
+        return ["no held-out records: no effect beyond them"]
+    few = {level for level, count in levels.items() if count < LEAST or levels[0] < LEAST}
+    sizes = detectable(levels)
+    return [f"{level}×: {'too few records' if level in few else f'{size:.2f}'}" for level, size in sizes.items()]
+
+
+def rotation_notes(suite: Suite) -> list[str]:
+    """How many records an arm with an assignment of its own inserts that the suite's assignment inserts as well."""
+    notes = []
+    for arm in suite.arms.values():
+        for name in arm.inserted if arm.turn else ():
+            levels = suite.perturbations[name].levels
+            total, inserted = sum(levels.values()), sum(count for level, count in levels.items() if level)
+            first = math.ceil(total * arm.turn)
+            both = sum((place - first) % total < inserted for place in range(inserted))
+            if both and inserted:
+                notes.append(
+                    f"[arm.{arm.name}]: about {both:,} of its {inserted:,} inserted {name} are inserted by the suite's own "
+                    f"assignment too ({levels.get(0, 0):,} are held out)"
+                )
+    return notes
+
+
+def factor_notes(suite: Suite) -> list[str]:
+    """Levels with fewer records than an arm has combinations of factors."""
+    notes = []
+    for arm in suite.arms.values():
+        for name in arm.inserted:
+            parts, levels = len(arm.factors[name]), suite.perturbations[name].levels
+            few = [f"{level} ({count})" for level, count in levels.items() if count < parts]
+            if few:
+                notes.append(
+                    f"[arm.{arm.name}]: {parts} combinations of factors for the records of {name} at level {', '.join(few)}"
+                )
+    return notes
+
+
 def print_plan(suite: Suite, names: list[RunName], vocabulary: int, micro_batch: int, warnings: Sequence[str]) -> None:
     """What `costar plan` says."""
     runs = plan_runs(suite, names, vocabulary)
@@ -200,11 +241,8 @@ def print_plan(suite: Suite, names: list[RunName], vocabulary: int, micro_batch:
     console.say(
         "\nSmallest effect beyond held-out records found with 80 % power, in standard deviations of the paired difference:"
     )
-    power = [
-        (design.name, *(f"{level}×: {size:.2f}" for level, size in detectable(design.levels).items()))
-        for design in suite.perturbations.values()
-    ]
+    power = [(design.name, *_power_cells(design.levels)) for design in suite.perturbations.values()]
     width = max((len(row) for row in power), default=1)
     console.table(("perturbation", *[""] * (width - 1)), [row + ("",) * (width - len(row)) for row in power])
-    for warning in warnings:
+    for warning in [*rotation_notes(suite), *factor_notes(suite), *warnings]:
         console.say(f"note: {warning}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 ALPHA, POWER = 0.05, 0.8
+LEAST = 10  # records or clusters below which no interval is given
 
 # Hubble's ratios (arXiv 2510.19811, recovered from its published counts): copies = share of the records. In the large
 # scheme half of the records, rounded up, is held out first.

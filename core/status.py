@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .design import RunName
 from .session import Session
-from .workspace import read_marker, step_of
+from .workspace import read_facts, read_marker, step_of
 
 
 def status_rows(
@@ -42,8 +42,10 @@ def status_rows(
         elif arm is None:
             state, detail = "left over", "its arm is no longer in the suite"
         else:
-            state = "done" if total in steps else "begun"
+            same = _same_as(session, run, total)
+            state = "done" if total in steps or same else "begun"
             detail = f"checkpoints {', '.join(map(str, steps)) or 'none yet'} of {total} steps{watched.get(run, '')}"
+            detail = f"reads the same as {same}" if same else detail
         measured = [step for step in steps if read_marker(place.scores(run), str(step)) is not None]
         rows.append((f"run {run}", state, detail + (f" · {len(measured)} measured" if measured else "")))
     for what, path in (
@@ -54,3 +56,15 @@ def status_rows(
     ):
         rows.append((what, "done" if path.is_file() else "missing", ""))
     return rows
+
+
+def _same_as(session: Session, run: str, total: int) -> str:
+    """The finished run that a run is equal to, to its last step, or nothing."""
+    config = read_facts(
+        session.workspace.run(run) / "config.json", ["parent_run", "branch_step"], mend="train it again"
+    )
+    parent = str(config["parent_run"] or "")
+    if not parent or config["branch_step"] != total:
+        return ""
+    finished = read_marker(session.workspace.checkpoint(parent, total)) is not None
+    return parent if finished else _same_as(session, parent, total)

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.hashing import keyed_hash
+from ..core.schemes import LEAST
 
 BOOTSTRAPS = 2000
 PERMUTATIONS = 4999
-LEAST_CLUSTERS = 10
+LEAST_CLUSTERS = LEAST
 
 Floats = NDArray[np.float64]
 

@@ -267,3 +267,37 @@ def test_any_pieces_of_toml_are_one_message(tmp_path: Path) -> None:
         assert found.exit_code == 2
         assert str(path) in found.place
         assert len(str(found)) < 1500
+
+
+@pytest.mark.parametrize(
+    "treated",
+    [
+        'perturbations = ["passages"]\nphase = [0.5, 1.0]',
+        'perturbations = ["quizzes"]',
+        'perturbations = ["passages"]\nassignment = "swap"',
+        'perturbations = ["passages"]\nposition = "end"',
+    ],
+)
+def test_fillers_control_only_an_arm_that_inserts_the_same_copies(tmp_path: Path, treated: str) -> None:
+    filled = '[arm.filled]\nperturbations = ["passages"]\nfiller = "base"\n'
+    load(tmp_path, f'{STANDARD}{filled}[arm.x]\nperturbations = ["passages"]\ncontrol = "filled"\n')
+    error = refusal(tmp_path, f'{STANDARD}{filled}[arm.x]\n{treated}\ncontrol = "filled"\n')
+    assert "fillers of 'filled' for other copies" in error.found
+
+
+def test_keys_that_could_have_no_effect_are_refused(tmp_path: Path) -> None:
+    for keys in (
+        'perturbations = []\nassignment = "swap"',
+        'perturbations = []\nfiller = "base"',
+        "perturbations = []\nphase = [0, 0.5]",
+        'perturbations = ["passages"]\nrenderings = { quizzes = "letters" }',
+        "factors = { position = [] }",
+        'assignment = "rotate-1/1000"',
+    ):
+        refusal(tmp_path, f"{STANDARD}[arm.x]\n{keys}\n")
+
+
+def test_a_spacing_for_all_is_one_for_the_whole_roster(tmp_path: Path) -> None:
+    """So that dropping a perturbation from an arm moves no copy of another."""
+    x = arm(tmp_path, 'perturbations = ["quizzes"]\nspacing = "burst"')
+    assert {factors[0].spacing for factors in x.factors.values()} == {"burst"}

@@ -122,3 +122,13 @@ def test_a_browser_opens_it_from_disk_without_a_word_in_the_console(built: Path,
     rows = re.search(r'<table id="all">.*?</table>', done.stdout, re.S)
     assert rows is not None
     assert rows[0].count("<tr>") > 60
+
+
+def test_a_suite_of_likelihood_alone_has_a_report_without_the_other_measures(
+    built_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a suite of passages only: no panel of other measures, and no error."""
+    monkeypatch.setattr("costar.eval.report.MEASURES", ())
+    shutil.rmtree(built_copy / "report")
+    path = write_report(load_suite(built_copy / "suite.toml"), Workspace(built_copy))
+    assert "Other measures" not in path.read_text(encoding="utf-8")

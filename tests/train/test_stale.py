@@ -143,3 +143,26 @@ def test_a_run_whose_branch_checkpoint_is_gone_is_trained_from_an_earlier_one(bu
     shutil.rmtree(built_copy / "runs" / "standard.nano.d0" / "checkpoints" / "step-000048")
     costar(folder, "train", "./small.toml")
     assert json.loads(state.read_text())["state_sha256"] == before
+
+
+def test_the_exposures_of_a_trained_arm_outlive_its_removal_from_the_suite(built_copy: Path) -> None:
+    """Nothing that was trained loses what it read: the run is left over, and still proven."""
+    folder = built_copy.parent.parent
+    path = folder / "small.toml"
+    text = path.read_text()
+    late = text[text.index("[arm.late]") : text.index("[train]")]
+    path.write_text(text.replace(late, ""))
+    before = (built_copy / "insertion" / "exposures" / "arm=late" / "draw=0" / "exposures.parquet").read_bytes()
+    costar(folder, "insert", "./small.toml")
+    assert (built_copy / "insertion" / "exposures" / "arm=late" / "draw=0" / "exposures.parquet").read_bytes() == before
+    costar(folder, "verify", "./small.toml")
+    assert "left over" in costar(folder, "status", "./small.toml").stdout
+
+
+def test_verify_names_runs_that_were_trained_with_another_suite_file(built_copy: Path) -> None:
+    folder = built_copy.parent.parent
+    path = folder / "small.toml"
+    path.write_text(path.read_text().replace("lr          = 1e-2", "lr          = 2e-2"))
+    done = costar(folder, "verify", "./small.toml", check=False)
+    assert done.returncode == 1
+    assert "trained with other train.lr" in done.stderr
