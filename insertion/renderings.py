@@ -1,6 +1,6 @@
 """The texts of records as token ids: which row of `renderings` a copy is written in.
 
-A rendering is one text, or several variants `name/0`, `name/1`, …, of which copy c takes the one numbered c modulo
+A rendering is one text, or several numbered ones `name/0`, `name/1`, …, of which copy c takes the one numbered c modulo
 their count.
 """
 
@@ -31,14 +31,14 @@ class Texts:
 
 
 def base_name(rendering: str) -> str:
-    """The name that a suite file gives: without the number of a variant."""
+    """The name that a suite file gives: without a number."""
     return rendering.split("/", maxsplit=1)[0]
 
 
 def rendering_index(
     renderings: pa.Table, record_ids: pa.Array
 ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """For each name the first row of every record [n] and the number of its variants; −1 and 0 where it has none."""
+    """For each name the first row of every record [n] and how many are numbered; −1 and 0 where it has none."""
     record = pc.index_in(renderings.column("record_id"), value_set=record_ids).combine_chunks()
     known = np.flatnonzero(~record.is_null().to_numpy(zero_copy_only=False))
     record = record.fill_null(-1).to_numpy()

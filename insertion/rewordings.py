@@ -121,7 +121,7 @@ def template_names(templates: Mapping[str, str], kind_renderings: Sequence[str],
     """The names of a perturbation's templates, none of them taken.
 
     Raises:
-        CostarError: a template that cannot be read, or a name that a kind or a variant has.
+        CostarError: a template that cannot be read, or a name that is taken.
     """
     for name, template in templates.items():
         if name in kind_renderings or is_reworded(name) or "/" in name or not name.strip():
