@@ -15,12 +15,12 @@ from ..core.design import PerturbationDesign, Suite
 from ..core.errors import CostarError, shorten
 from ..core.hashing import keyed_hash
 from ..corpus.build import base_documents
+from ..corpus.hub import SUFFIXES, hub_files
 from ..corpus.sources.files import numbered_lines, parsed_line
 from ..corpus.tokenizer import Tokenizer
 from .kinds import Kind, adapted, passage, text_of
 from .rewordings import pieces_of, renderings_of
 
-SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 HUB = "hub:"
 TWIN = "/twin"  # ends the ids of twins
 SHOWN = 12  # ids of refused rows that a message lists
@@ -45,7 +45,9 @@ def record_files(suite: Suite, folders: Sequence[Path], *, fetch: bool) -> dict[
     found = {}
     for p in suite.perturbations.values():
         if p.origin.startswith(HUB):
-            found[p.name] = _hub_files(p, folders, fetch=fetch)
+            place = f"[perturbation.{p.name}] records from {p.origin!r}"
+            named = hub_files(p.origin.removeprefix(HUB), place, folders, fetch=fetch)
+            found[p.name] = [path for _, path in named]
         elif p.origin not in ("corpus", "generator"):
             found[p.name] = [find_file(p.origin, folders, f"[perturbation.{p.name}]")]
     return found
@@ -66,52 +68,6 @@ def find_file(origin: str, folders: Sequence[Path], place: str) -> Path:
             str(path), found="an unknown kind of file", expected=" ".join(SUFFIXES), mend="convert the file"
         )
     return path
-
-
-def _hub_files(design: PerturbationDesign, folders: Sequence[Path], *, fetch: bool) -> list[Path]:
-    """The files of `hub:owner/name`, or of `hub:owner/name/glob`, in the order of their paths."""
-    place = f"[perturbation.{design.name}] records from {design.origin!r}"
-    parts = design.origin.removeprefix(HUB).split("/", 2)
-    if len(parts) < 2 or not all(parts):
-        raise CostarError(place, found=design.origin, expected='"hub:owner/name"', mend="correct the name")
-    repository, pattern = "/".join(parts[:2]), parts[2] if len(parts) > 2 else "**/*"
-    folder = next((f / repository for f in folders if (f / repository).is_dir()), None)
-    if folder is None:
-        folder = _snapshot(repository, place, folders, fetch=fetch)
-    if folder is None:
-        return []
-    try:
-        files = sorted(path for path in folder.glob(pattern) if path.is_file() and path.name.endswith(SUFFIXES))
-    except (NotImplementedError, ValueError) as error:  # a pattern that begins with /, or holds a**
-        raise CostarError(
-            place, found=f"{pattern} ({shorten(error)})", expected="a pattern of files", mend="correct the pattern"
-        ) from None
-    if not files:
-        raise CostarError(
-            place, found=f"no file {pattern} in {folder}", expected=" ".join(SUFFIXES), mend="correct the pattern"
-        )
-    return files
-
-
-def _snapshot(repository: str, place: str, folders: Sequence[Path], *, fetch: bool) -> Path | None:
-    """The folder of a data set of the Hub: from the cache, or downloaded with `fetch`; None when it is not here."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    patterns = [f"*{suffix}" for suffix in SUFFIXES]
-    try:
-        return Path(
-            snapshot_download(repository, repo_type="dataset", allow_patterns=patterns, local_files_only=not fetch)
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError, OSError, ValueError) as error:
-        if not fetch:
-            return None
-        raise CostarError(
-            place,
-            found=f"no such data set, or no way to it ({shorten(error, 100)})",
-            expected=f"the data set {repository} on the Hub, or its files in {folders[0] / repository}",
-            mend="check the name and the network, or put a copy of the repository there",
-        ) from None
 
 
 def records_of(

@@ -1,4 +1,4 @@
-"""A user's own text: .txt (a document a file), .jsonl, .jsonl.zst and .parquet (a document a row), by path or glob."""
+"""A user's own text: .txt (a document a file), .jsonl (also .zst, .gz) and .parquet (a document a row), by path or glob."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...core.errors import CostarError, shorten
 from ..documents import Item, RawDocument
 
 ONE_PARAGRAPH_A_LINE = False
-SUFFIXES = (".txt", ".jsonl", ".jsonl.zst", ".parquet")
+SUFFIXES = (".txt", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 
 
 def items(design: CorpusDesign, folders: Sequence[Path]) -> list[Item]:
