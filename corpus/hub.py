@@ -10,8 +10,11 @@ from ..core.errors import CostarError, shorten
 SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 
 
-def hub_files(name: str, place: str, folders: Sequence[Path], *, fetch: bool) -> list[tuple[str, Path]]:
-    """(name, path) of the files of `owner/name`, or of `owner/name/glob`, in the order of their paths.
+def hub_files(
+    name: str, place: str, folders: Sequence[Path], *, fetch: bool, prefix: str = ""
+) -> list[tuple[str, Path]]:
+    """(name, path) of the files of `owner/name`, or of `owner/name/glob`, in the order of their paths; `prefix` is what a
+    suite file writes before the name.
 
     A folder `owner/name` below one of the folders comes first, then the cache of huggingface_hub, then, with `fetch`, a
     download; without it, a data set that is not here has no files.
@@ -21,7 +24,7 @@ def hub_files(name: str, place: str, folders: Sequence[Path], *, fetch: bool) ->
     """
     parts = name.split("/", 2)
     if len(parts) < 2 or not all(parts):
-        raise CostarError(place, found=name, expected='"owner/name"', mend="correct the name")
+        raise CostarError(place, found=name, expected=f'"{prefix}owner/name"', mend="correct the name")
     repository, pattern = "/".join(parts[:2]), parts[2] if len(parts) > 2 else "**/*"
     folder = next((f / repository for f in folders if (f / repository).is_dir()), None)
     if folder is None:

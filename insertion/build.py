@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ from .records import check_length, read_records
 from .renderings import Texts, base_name, rendering_index
 from .splice import find_spans
 
-CHUNK = 1 << 20
+CHUNK = 1 << 19
+THREADS = 2
 Progress = Callable[[float, str], None]
 
 
@@ -244,10 +246,13 @@ class Planner:
         chosen = np.flatnonzero(np.isin(self.assigner.ordinal, inserted)[roster.record])
         chosen = chosen[np.argsort(slots[chosen])]
         how = {name: self.assigner.factor(arm, draw, name) for name in ("position", "rendering")}
-        parts = [
-            self._spliced(arm, draw, how, roster, slots, attempts, chosen[first : first + CHUNK])
-            for first in range(0, len(chosen), CHUNK)
-        ]
+        with ThreadPoolExecutor(THREADS) as pool:  # numpy and pyarrow leave the interpreter to the other
+            parts = list(
+                pool.map(
+                    lambda first: self._spliced(arm, draw, how, roster, slots, attempts, chosen[first : first + CHUNK]),
+                    range(0, len(chosen), CHUNK),
+                )
+            )
         return pa.concat_tables(parts) if parts else EXPOSURES.empty_table()
 
     def _spliced(

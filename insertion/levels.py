@@ -7,6 +7,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from ..core.errors import CostarError
 from ..core.hashing import keyed_hashes
 
@@ -57,6 +59,11 @@ def assign_levels(
         members = by_hash(strata[stratum], (*key, "level"))
         members = rotated(members, turn)
         quotas = stratum_quotas(remaining, sum(cluster.size for cluster in members))
+        if all(cluster.size == 1 for cluster in members):  # the common case, at a glance
+            cut = [level for level, room in quotas.items() for _ in range(room)]
+            assigned |= {cluster.name: level for cluster, level in zip(members, cut, strict=True)}
+            remaining = {level: count - quotas[level] for level, count in remaining.items()}
+            continue
         for cluster in members:
             level = next((lvl for lvl, room in quotas.items() if room >= cluster.size), None)
             if level is None:
@@ -84,7 +91,7 @@ def rotated(members: list[Cluster], turn: Fraction) -> list[Cluster]:
 def by_hash(clusters: Sequence[Cluster], key: tuple[int | str, ...]) -> list[Cluster]:
     """Clusters in the order of their keyed hashes."""
     hashes = keyed_hashes(key, (cluster.name for cluster in clusters))
-    return [clusters[i] for i in sorted(range(len(clusters)), key=hashes.__getitem__)]
+    return [clusters[i] for i in np.argsort(np.array(hashes, np.uint64), kind="stable").tolist()]
 
 
 def stratum_quotas(remaining: Mapping[int, int], size: int) -> dict[int, int]:

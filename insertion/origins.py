@@ -46,7 +46,7 @@ def record_files(suite: Suite, folders: Sequence[Path], *, fetch: bool) -> dict[
     for p in suite.perturbations.values():
         if p.origin.startswith(HUB):
             place = f"[perturbation.{p.name}] records from {p.origin!r}"
-            named = hub_files(p.origin.removeprefix(HUB), place, folders, fetch=fetch)
+            named = hub_files(p.origin.removeprefix(HUB), place, folders, fetch=fetch, prefix=HUB)
             found[p.name] = [path for _, path in named]
         elif p.origin not in ("corpus", "generator"):
             found[p.name] = [find_file(p.origin, folders, f"[perturbation.{p.name}]")]
