@@ -133,8 +133,10 @@ def test_a_second_trainer_of_the_same_run_is_refused_by_name(built_copy: Path) -
     shutil.rmtree(built_copy / "runs")
     first = start(folder, "train", "./small.toml")
     while not list((built_copy / "runs").glob("*/log/log.jsonl")):
-        time.sleep(0.05)
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGSTOP)  # it trains for seconds only: held still, it is there when the second comes
     done = costar(folder, "train", "./small.toml", check=False)
+    os.killpg(first.pid, signal.SIGCONT)
     assert done.returncode == 2
     assert "being written by costar train" in done.stderr
     assert first.wait() == 0
