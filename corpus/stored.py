@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ..core.console import Update
 from ..core.errors import CostarError
 from .documents import Item
 from .store import TokenStore, token_dtype
@@ -16,9 +17,7 @@ from .tokenizer import Tokenizer
 CHUNK = 1 << 26
 
 
-def link_store(
-    items: Sequence[Item], folder: Path, tokenizer: Tokenizer, progress: Callable[[float, str], None]
-) -> tuple[Path, Path]:
+def link_store(items: Sequence[Item], folder: Path, tokenizer: Tokenizer, progress: Update) -> tuple[Path, Path]:
     """Make `tokens.bin` and `tokens.idx` links to a given pair, when its tokens are what a suite needs.
 
     Raises:
@@ -34,7 +33,7 @@ def link_store(
     return targets
 
 
-def check_store(store: TokenStore, tokenizer: Tokenizer, place: str, progress: Callable[[float, str], None]) -> None:
+def check_store(store: TokenStore, tokenizer: Tokenizer, place: str, progress: Update) -> None:
     """One pass over the tokens of a store."""
     tokens, eos = store.tokens, tokenizer.eos_id
     if tokens.dtype != token_dtype(tokenizer.vocab_size):

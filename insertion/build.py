@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ..core.console import Update
 from ..core.design import ArmDesign, Suite, plain
 from ..core.errors import CostarError, StaleRuns
 from ..core.hashing import sha256_json
@@ -42,7 +43,6 @@ from .splice import find_spans
 
 CHUNK = 1 << 19
 THREADS = 2
-Progress = Callable[[float, str], None]
 
 
 def build_insertion(
@@ -50,7 +50,7 @@ def build_insertion(
     workspace: Workspace,
     protected: Sequence[tuple[str, str, int, str]],
     folders: Sequence[Path] = (),
-    progress: Progress = lambda share, remark: None,
+    progress: Update = lambda share, remark: None,
 ) -> bool:
     """Make assignments, balance, fillers and exposures; False when they were current.
 

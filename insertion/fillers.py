@@ -7,8 +7,9 @@ that arm alone.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,16 @@ import pyarrow as pa
 
 from ..core.design import ArmDesign, PerturbationDesign, Suite
 from ..core.errors import CostarError
-from ..core.hashing import canonical_json, keyed_hash
+from ..core.hashing import keyed_hash
 from ..core.workspace import Workspace
 from ..corpus.build import base_documents, open_tokenizer
 from ..corpus.decontaminate import WordGrams, WordHasher
 from ..corpus.tokenizer import Tokenizer
 from ..manifests.tables import FILLERS
-from .kinds import Kind, load_kind, text_of
+from .kinds import Kind, Pieces, load_kind, text_of
 from .kinds.passage import exact_passage
 from .origins import Record, unused_records
-from .records import length_stratum, refuse_unsafe, token_spans
+from .records import length_stratum, record_row, refuse_unsafe, rendering_row
 from .renderings import base_name
 from .rewordings import pieces_of
 from .safety import findings
@@ -78,9 +79,8 @@ class FillerShelf:
         perturbation = dict(zip(*names, strict=True))
         columns = (exposures.column(name).to_pylist() for name in ("record_id", "rendering", "length", "copy"))
         rows = list(zip(*columns, strict=True))
-        order = sorted(
-            range(len(rows)), key=lambda i: (list(self.suite.perturbations).index(perturbation[rows[i][0]]), rows[i])
-        )
+        designs = self.suite.perturbations
+        order = sorted(range(len(rows)), key=lambda i: (designs[perturbation[rows[i][0]]].ordinal, rows[i]))
         maker = _Maker(self, arm, [(perturbation[r], base_name(name)) for r, name, _, _ in rows])
         chosen: list[Row] = [{}] * len(rows)
         for number, i in enumerate(order):
@@ -103,6 +103,14 @@ class FillerShelf:
         return pa.table({name: [row[name] for row in self._made] for name in FILLERS.names}, schema=FILLERS)
 
 
+@dataclass
+class _Fresh:
+    """A fresh record by rendering; it may wait under several lengths, and is used once."""
+
+    rows: dict[str, Row]
+    used: bool = False
+
+
 class _Maker:
     """Makes the fillers of one arm and draw, one after the other."""
 
@@ -115,8 +123,8 @@ class _Maker:
         self._at = [0] * len(shelf.held_out)
         self._next = 0
         self._used: set[bytes] = set()
-        self._sources: dict[str, Iterator[dict[str, Row]]] = {}
-        self._spare: dict[tuple[str, str, int], list[dict[str, Row]]] = defaultdict(list)
+        self._sources: dict[str, Iterator[_Fresh]] = {}
+        self._spare: dict[tuple[str, str, int], deque[_Fresh]] = defaultdict(deque)
         self._made = 0
 
     def make(self, name: str, rendering: str, tokens: int) -> Row:
@@ -145,12 +153,11 @@ class _Maker:
             while (found := exact_passage(text, self._at[number], self.shelf.tokenizer, tokens)) is not None:
                 passage, self._at[number] = found
                 if not len(self.shelf.grams.shared(passage)) and not findings(passage):
-                    kind = load_kind("passage", place=design.name)
-                    source, fields = f"corpus:{doc_id}", {"text": passage}
+                    fields, source = {"text": passage}, f"corpus:{doc_id}"
                     record = Record(
                         record_id="", role="reserve", cluster="", fields=fields, source=source, place=doc_id
                     )
-                    return self._row(record, design, kind.render(fields, "text")) | {"rendering": rendering}
+                    return self._row(record, design, rendering, [(passage, None)])
         return None
 
     def _kin(self, design: PerturbationDesign, rendering: str, tokens: int) -> Row | None:
@@ -160,19 +167,19 @@ class _Maker:
             self._sources[design.name] = self._fresh(design)
         for _ in range(TRIES * self._wanted):
             while spare:
-                written = spare.pop(0)
-                if written.pop("free", None) is not None:
-                    return written[rendering]
-            rows = next(self._sources[design.name], None)
-            if rows is None:
+                fresh = spare.popleft()
+                if not fresh.used:
+                    fresh.used = True
+                    return fresh.rows[rendering]
+            found = next(self._sources[design.name], None)
+            if found is None:
                 return None
-            for name, row in rows.items():
-                if name != "free":
-                    self._spare[(design.name, name, row["n_tokens"])].append(rows)
+            for name, row in found.rows.items():
+                self._spare[(design.name, name, row["n_tokens"])].append(found)
         return None
 
-    def _fresh(self, design: PerturbationDesign) -> Iterator[dict[str, Row]]:
-        """Unused records in every rendering that the arm needs; `free` is taken away when one is used."""
+    def _fresh(self, design: PerturbationDesign) -> Iterator[_Fresh]:
+        """Records of a perturbation that the suite does not use, in every rendering that the arm needs."""
         kind: Kind = load_kind(design.kind, place=f"[perturbation.{design.name}] kind")
         for record in unused_records(self.shelf.suite, design, kind, self.shelf.folders, self.shelf.tokenizer):
             canonical = self.shelf.words(text_of(kind.render(record.fields, kind.RENDERINGS[0])))
@@ -181,27 +188,14 @@ class _Maker:
             self._used.add(canonical)
             pieces = {name: pieces_of(record.fields, name, design, kind) for name in self._renderings[design.name]}
             refuse_unsafe(record, design, [text_of(each) for each in pieces.values()])
-            rows = {name: self._row(record, design, each) | {"rendering": name} for name, each in pieces.items()}
-            yield rows | {"free": {}}
+            yield _Fresh({name: self._row(_reserve(record), design, name, each) for name, each in pieces.items()})
 
-    def _row(self, record: Record, design: PerturbationDesign, pieces: Any) -> Row:
-        text = text_of(pieces)
-        ids = self.shelf.tokenizer.encode_record(text, record.place)
-        return {
-            "record_id": "",
-            "perturbation": design.name,
-            "kind": design.kind,
-            "risk": load_kind(design.kind, place=design.name).RISK,
-            "role": "reserve",
-            "cluster_id": "",
-            "stratum": length_stratum(len(ids)),
-            "text": text,
-            "fields": canonical_json(record.fields),
-            "n_tokens": len(ids),
-            "n_bytes": len(text.encode()),
-            "licence": design.licence,
-            "source": record.source,
-            "rendering": "",
-            "spans": token_spans(pieces, self.shelf.tokenizer, record.place),
-            "token_ids": ids,
-        }
+    def _row(self, record: Record, design: PerturbationDesign, rendering: str, pieces: Pieces) -> Row:
+        written = rendering_row(record, rendering, pieces, self.shelf.tokenizer)
+        risk = load_kind(design.kind, place=design.name).RISK
+        return record_row(record, design, risk, length_stratum(written["n_tokens"]), written) | written
+
+
+def _reserve(record: Record) -> Record:
+    """A record that only takes another's place: its id and cluster come when it is used."""
+    return replace(record, record_id="", role="reserve", cluster="")

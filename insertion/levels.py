@@ -114,7 +114,7 @@ def divide_evenly(
     """
     total, parts = sum(cluster.size for cluster in clusters), len(combinations)
     room = [total // parts] * parts
-    for part in _more(combinations, total % parts, key):
+    for part in _larger_parts(combinations, total % parts, key):
         room[part] += 1
     assigned: dict[str, int] = {}
     for cluster in by_hash(clusters, key):
@@ -124,7 +124,7 @@ def divide_evenly(
     return assigned
 
 
-def _more(combinations: Sequence[Sequence[Hashable]], count: int, key: tuple[int | str, ...]) -> list[int]:
+def _larger_parts(combinations: Sequence[Sequence[Hashable]], count: int, key: tuple[int | str, ...]) -> list[int]:
     """`count` combinations, one after the other the one whose factor values were chosen least, ties by keyed hash."""
     drawn = keyed_hashes((*key, "more"), map(str, range(len(combinations))))
     chosen: list[int] = []

@@ -18,7 +18,7 @@ from ..corpus.build import MEND, open_tokenizer
 from ..corpus.tokenizer import Tokenizer
 from ..manifests.tables import RECORDS, RENDERINGS
 from .kinds import Kind, Pieces, kind_source, load_kind, text_of
-from .origins import HUB, Record, file_rows, record_files, records_of, too_few
+from .origins import HUB, TWIN, Record, file_rows, record_files, records_of, too_few
 from .rewordings import (
     PARAPHRASE,
     edited_copies,
@@ -57,8 +57,10 @@ def build_records(
     renderings: list[dict[str, Any]] = []
     for each in made:
         rows = [rendering_row(each.record, name, pieces, tokenizer) for name, pieces in each.writings()]
+        refuse_unsafe(each.record, each.design, [row["text"] for row in rows])
         check_length(rows[0]["n_tokens"], suite.corpus.sequence_length, each.record.place)
-        records.append(_record_row(each, rows[0]))
+        stratum = _stratum(each.record, each.design, rows[0]["n_tokens"])
+        records.append(record_row(each.record, each.design, each.kind.RISK, stratum, rows[0]))
         renderings += rows
     _refuse_change(folder, renderings, protected or {})
     start_step(folder, "records")
@@ -102,7 +104,7 @@ class _Made:
 
 
 def _made_records(suite: Suite, corpus: Path, tokenizer: Tokenizer, files: Mapping[str, Sequence[Path]]) -> list[_Made]:
-    """Every record of the suite, its cluster settled and its text checked against the others and for safety."""
+    """Every record of the suite, its cluster settled and its text checked against the others."""
     made: list[_Made] = []
     used: set[int] = set()
     for design in suite.perturbations.values():
@@ -126,8 +128,7 @@ def _made_records(suite: Suite, corpus: Path, tokenizer: Tokenizer, files: Mappi
     refuse_shared_texts(texts_of, overlaps)
     clusters = dict(zip((m.record.record_id for m in mains), merge_same_texts(texts_of), strict=True))
     for number, each in enumerate(made):
-        _refuse_unsafe(each)
-        own = clusters.get(each.record.record_id.removesuffix("/twin"), each.record.cluster)
+        own = clusters.get(each.record.record_id.removesuffix(TWIN), each.record.cluster)
         if own != each.record.cluster:
             made[number] = replace(each, record=replace(each.record, cluster=own))
     return made
@@ -146,12 +147,6 @@ def _clustered(record: Record, design: PerturbationDesign) -> Record:
             mend="fill it, or name another field",
         )
     return replace(record, cluster=f"{design.name}/{design.cluster}={value}")
-
-
-def _refuse_unsafe(made: _Made) -> None:
-    """The safety gate, over every text of a record that came from outside."""
-    texts = [text_of(pieces) for _, pieces in made.writings()]
-    refuse_unsafe(made.record, made.design, texts)
 
 
 def refuse_unsafe(record: Record, design: PerturbationDesign, texts: Sequence[str]) -> None:
@@ -336,22 +331,24 @@ def check_length(n_tokens: int, sequence_length: int, place: str) -> None:
         )
 
 
-def _record_row(made: _Made, canonical: Mapping[str, Any]) -> dict[str, Any]:
-    record, design = made.record, made.design
+def record_row(
+    record: Record, design: PerturbationDesign, risk: str, stratum: str, written: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A row of `records`: a record with its text, as `written` in a row of `renderings`."""
     return {
         "record_id": record.record_id,
         "perturbation": design.name,
         "kind": design.kind,
-        "risk": made.kind.RISK,
+        "risk": risk,
         "role": record.role,
         "cluster_id": record.cluster,
-        "stratum": _stratum(record, design, canonical["n_tokens"]),
-        "text": canonical["text"],
+        "stratum": stratum,
+        "text": written["text"],
         "fields": canonical_json(record.fields),
-        "n_tokens": canonical["n_tokens"],
-        "n_bytes": canonical["n_bytes"],
+        "n_tokens": written["n_tokens"],
+        "n_bytes": written["n_bytes"],
         "licence": design.licence,
-        "source": record.source.removeprefix(HUB) if record.source.startswith(HUB) else record.source,
+        "source": record.source.removeprefix(HUB),
     }
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ..core.console import Update
 from ..core.design import ArmDesign, Factors, Suite, phase_slots
 from ..core.parquet import read_table
 from ..core.workspace import Workspace, changed_files, corpus_facts
@@ -28,7 +29,6 @@ from .untouched import check_untouched
 from .verify_records import check_balance, check_fillers, check_texts
 
 CHUNK = 2048
-Progress = Callable[[float, str], None]
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Proof:
     problems: list[str] = field(default_factory=list)
 
 
-def verify_insertion(suite: Suite, workspace: Workspace, progress: Progress) -> Proof:
+def verify_insertion(suite: Suite, workspace: Workspace, progress: Update) -> Proof:
     """Check corpus and insertion of a built suite; problems are listed, not raised."""
     proof = Proof()
     for folder, steps in (

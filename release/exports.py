@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.console import Update
 from ..core.design import Suite
 from ..core.workspace import Workspace, read_facts, read_marker
 from ..insertion.materialize import list_edits, read_edited
@@ -20,7 +20,7 @@ SHOWN = 5
 MEND = "export the arm again"
 
 
-def verify_exports(suite: Suite, workspace: Workspace, progress: Callable[[float, str], None]) -> tuple[int, list[str]]:
+def verify_exports(suite: Suite, workspace: Workspace, progress: Update) -> tuple[int, list[str]]:
     """Compare every finished export of a suite with its arm: how many there are, and what is wrong with them."""
     folders = sorted(path for path in (workspace.release / FOLDER).glob("*-d*") if read_marker(path) is not None)
     problems: list[str] = []

@@ -7,7 +7,7 @@ that differs is where the trainer left the plan; what it read there is then look
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.console import Update
 from ..core.design import Suite
 from ..core.errors import CostarError
 from ..core.hashing import EMPTY_DIGEST, row_hashes, step_digest
@@ -27,7 +28,6 @@ REACH = 8  # steps before and after in which skipped or repeated rows are looked
 PERMUTED = 8  # rows of which every order is tried: 40,320
 LOOKED_UP = 16  # steps whose first rows are looked for in the whole run
 
-Progress = Callable[[float, str], None]
 Rows = NDArray[np.integer[Any]]
 
 
@@ -67,7 +67,7 @@ class DigestProof:
         return found
 
 
-def verify_digests(suite: Suite, workspace: Workspace, path: str | Path, progress: Progress) -> DigestProof:
+def verify_digests(suite: Suite, workspace: Workspace, path: str | Path, progress: Update) -> DigestProof:
     """Hold a file of digests against the plan of a built suite. What is wrong is listed in the proof, not raised.
 
     Costs the reading and hashing of every row of the run, once more or twice where something is wrong.
@@ -104,7 +104,7 @@ def count_agreeing(
     *,
     start: int = 0,
     before: bytes = EMPTY_DIGEST,
-    progress: Progress | None = None,
+    progress: Update | None = None,
 ) -> tuple[int, bytes]:
     """How many steps from `start` on agree one after the other, and the digest after the last of them."""
     digest, batch, total = before, file.batch, len(file.steps)
