@@ -18,7 +18,7 @@ from . import console
 from .console import stage_line, token_text
 from .design import RunName
 from .errors import CostarError, StaleRuns
-from .pool import WorkerFailed, run_jobs
+from .pool import WorkerFailed
 from .session import Session, open_session
 from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, write_text
 
@@ -256,8 +256,8 @@ def evaluate(
     step: Annotated[int | None, typer.Option("--step", help="one step only")] = None,
 ) -> None:
     """Measure finished checkpoints, then compute effects."""
+    from ..eval.chain import measure_runs
     from ..eval.probes import check_probes
-    from ..eval.score import EvalQueue, Measurer
     from ..insertion.build import require_insertion
 
     session = _reading(suite)
@@ -265,19 +265,9 @@ def evaluate(
     require_insertion(session.suite, session.workspace)
     session.save_suite()
     started = time.monotonic()
-    slots = session.machine.processes
     chosen = [str(name) for name in session.run_names(model, arm, draw)]
-    queue = EvalQueue(
-        Measurer(session.suite, session.workspace), runs=chosen if model or arm or draw is not None else None, step=step
-    )
-    queue.require_targets()
-    total = len(queue.pending())
-    with console.progress("eval") as update:
-        run_jobs(
-            lambda running: queue.next_job(running, slots),
-            slots,
-            lambda: update(1 - len(queue.pending()) / max(total, 1), f"{total} checkpoints"),
-        )
+    runs = chosen if model or arm or draw is not None else None
+    measure_runs(session.suite, session.workspace, session.machine, runs=runs, step=step)
     _effects(session, started)
     _manifest(session)
 

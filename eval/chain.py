@@ -59,3 +59,23 @@ def train_runs(
             exit_code=1,
         )
     stage_line("", "all runs" + (" and measurements" if measure else ""), time.monotonic() - started)
+
+
+def measure_runs(
+    suite: Suite, workspace: Workspace, machine: Machine, *, runs: Sequence[str] | None, step: int | None
+) -> None:
+    """Measure finished checkpoints that were not yet measured: of all runs or of some, at all steps or at one.
+
+    Raises:
+        CostarError: there is no such checkpoint.
+    """
+    slots = machine.processes
+    queue = EvalQueue(Measurer(suite, workspace), runs=None if runs is None else list(runs), step=step)
+    queue.require_targets()
+    total = len(queue.pending())
+    with console.progress("eval") as update:
+        run_jobs(
+            lambda running: queue.next_job(running, slots),
+            slots,
+            lambda: update(1 - len(queue.pending()) / max(total, 1), f"{total} checkpoints"),
+        )
