@@ -21,15 +21,44 @@ def phase_slots(phase: Phase, slots: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusDesign:
+class SourceDesign:
+    """Where base text comes from. `name` is the part of a mixture, empty for a corpus of one source; `share` its part of
+    the base in bytes, relative to the other parts, None for all of it. `megabytes` and `seed` are for text that is generated.
+    """
+
+    name: str
     source: str
     paths: tuple[str, ...]
     text: str
+    megabytes: int | None
+    share: Decimal | None
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusDesign:
+    """The base. With `reuse`, the path of a built suite, everything but the sequence length is taken from there.
+
+    `index` names the order tables of a given store, `tasks` is the number of shards that text is worked through in.
+    """
+
+    sources: tuple[SourceDesign, ...]
+    reuse: str | None
+    index: str | None
+    quality: tuple[str, ...]
+    deduplicate: str
     held_out: Decimal
+    validation: Decimal
+    tasks: int
     sequence_length: int
     tokenizer_file: str | None
     vocabulary: int | None
     eos: str
+
+    @property
+    def source(self) -> str:
+        """The names of the sources, for people."""
+        return self.reuse or " + ".join(dict.fromkeys(each.source for each in self.sources))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +242,14 @@ class Suite:
         """
         arm = self.arms[run.arm]
         flat: dict[str, Any] = {"suite.seed": self.seed}
-        flat |= {f"corpus.{key}": plain(value) for key, value in vars(self.corpus).items()}
+        flat |= {
+            f"corpus.{key}": plain(value) for key, value in vars(self.corpus).items() if key not in ("sources", "tasks")
+        }
+        for source in self.corpus.sources:
+            table = f"corpus.mixture.{source.name}" if source.name else "corpus"
+            flat |= {
+                f"{table}.{key}": plain(value) for key, value in vars(source).items() if key not in ("name", "seed")
+            }
         flat |= {f"train.{key}": plain(value) for key, value in vars(arm.train).items() if key not in ("every", "also")}
         flat |= {f"model.{run.model}.{key}": value for key, value in vars(self.preset(run.model)).items()}
         flat[f"arm.{run.arm}.perturbations"] = list(arm.inserted)

@@ -109,13 +109,31 @@ class TokenizerTable(Table):
         return self
 
 
-class CorpusTable(Table):
-    source: str
+class SourceKeys(Table):
+    """Where base text comes from: of the whole corpus, or of a part of its mixture."""
+
+    source: str | None = None
     path: str | list[str] = []
     text: str = "text"
+    megabytes: Count | None = None
+
+
+class MixtureTable(SourceKeys):
+    source: str
+    share: Annotated[Decimal, BeforeValidator(_to_decimal), Field(gt=0)] | None = None
+
+
+class CorpusTable(SourceKeys):
+    mixture: dict[str, MixtureTable] = {}
+    reuse: Annotated[str | None, Field(alias="from")] = None
+    index: str | None = None
+    quality: list[str] = []
+    deduplicate: Literal["exact", "minhash"] = "exact"
     held_out: Share = Decimal("0.05")
+    validation: Share | None = None
+    tasks: Annotated[int, Field(ge=1, le=100_000)] = 16
     sequence_length: Annotated[int, Field(ge=16)]
-    tokenizer: TokenizerTable
+    tokenizer: TokenizerTable | None = None
 
 
 class RecordsTable(Table):

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from . import schema
 from .arms import ArmReader, check_control, fractions
+from .base import read_corpus
 from .design import (
     ArmDesign,
-    CorpusDesign,
     EvalDesign,
     PerturbationDesign,
     ReleaseDesign,
@@ -105,7 +105,7 @@ def _explain(path: Path, error: ValidationError) -> CostarError:
 
 
 def _place(path: Path, loc: list[str]) -> str:
-    tables = 2 if loc and loc[0] in ("perturbation", "arm", "model") else 1
+    tables = 3 if loc[:2] == ["corpus", "mixture"] else 2 if loc and loc[0] in ("perturbation", "arm", "model") else 1
     table, keys = loc[:tables], loc[tables:]
     return f"{path}, [{'.'.join(table)}]" + (f" {'.'.join(keys)}" if keys else "")
 
@@ -123,7 +123,7 @@ def _known_keys(loc: list[str]) -> list[str]:
         models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not models:
             return []
-        model, skip = models[0], annotation not in models and part in ("perturbation", "arm", "model")
+        model, skip = models[0], annotation not in models and part in ("perturbation", "arm", "model", "mixture")
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
@@ -189,7 +189,7 @@ class _Builder:
             seed=spec.suite.seed,
             draws=spec.suite.draws,
             models=tuple(spec.suite.models),
-            corpus=self._corpus(spec.corpus),
+            corpus=read_corpus(spec.corpus, spec.suite.seed, self.fail),
             perturbations=perturbations,
             arms=arms,
             model_presets=models,
@@ -218,21 +218,6 @@ class _Builder:
                     expected=f"one of {', '.join(self.known_models)}, or a table [model.{name}]",
                     mend=f"correct the name or add the table{nearest(name, self.known_models)}",
                 )
-
-    def _corpus(self, table: schema.CorpusTable) -> CorpusDesign:
-        paths = (table.path,) if isinstance(table.path, str) else tuple(table.path)
-        if table.source == "files" and not paths:
-            raise self.fail("[corpus] path", found="nothing", expected="files or globs", mend="add the key")
-        return CorpusDesign(
-            source=table.source,
-            paths=paths,
-            text=table.text,
-            held_out=table.held_out,
-            sequence_length=table.sequence_length,
-            tokenizer_file=table.tokenizer.file,
-            vocabulary=table.tokenizer.vocabulary,
-            eos=table.tokenizer.eos,
-        )
 
     def _perturbation(self, name: str, ordinal: int, table: schema.PerturbationTable) -> PerturbationDesign:
         limit = self.spec.corpus.sequence_length - 3

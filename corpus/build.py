@@ -58,12 +58,12 @@ def build_documents(
     `protected` names trained runs: when the documents would change, nothing is replaced and the runs are named.
     """
     design = suite.corpus
-    source = load_source(design.source)
-    items = source.items(design, folders)
-    facts = source.facts(design)
+    source = load_source(design.sources[0].source)
+    items = source.items(design.sources[0], folders)
+    facts = source.facts(design.sources[0])
     stats = [(item.name, os.stat(item.path).st_size, os.stat(item.path).st_mtime_ns) for item in items]
     listing = stats if design.source == "files" else [(name, size) for name, size, _ in stats]
-    inputs = sha256_json([suite.seed, design.source, design.text, str(design.held_out), facts, listing])
+    inputs = sha256_json([suite.seed, design.source, design.sources[0].text, str(design.held_out), facts, listing])
     if is_current(folder, inputs, "documents"):
         return False
     console.say(f"corpus     reading {len(items):,} files of {design.source}")
@@ -84,14 +84,17 @@ def build_documents(
 
 def is_stored(design: CorpusDesign) -> bool:
     """Whether the source is a token store that another tool built."""
-    return bool(getattr(load_source(design.source), "STORED", False))
+    return bool(getattr(load_source(design.sources[0].source), "STORED", False))
 
 
 def _store_files(design: CorpusDesign, folders: Sequence[Path]) -> list[tuple[str, int, int]]:
     """Name, size and time of the files of a given store; none where the store is built here."""
     if not is_stored(design):
         return []
-    stats = [(item.name, os.stat(item.path)) for item in load_source(design.source).items(design, folders)]
+    stats = [
+        (item.name, os.stat(item.path))
+        for item in load_source(design.sources[0].source).items(design.sources[0], folders)
+    ]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
@@ -302,7 +305,7 @@ def _take_store(
     folders: Sequence[Path],
 ) -> bool:
     """Link a given store instead of building one."""
-    items = load_source(suite.corpus.source).items(suite.corpus, folders)
+    items = load_source(suite.corpus.sources[0].source).items(suite.corpus.sources[0], folders)
     digest = sha256_file(Path(items[0].path))
     _refuse_change(digest, protected)
     start_step(folder, "tokens")

@@ -18,7 +18,7 @@ from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from loguru import logger
 
-from ..core.design import CorpusDesign
+from ..core.design import CorpusDesign, SourceDesign
 from ..core.errors import CostarError
 from ..core.hashing import keyed_hash, keyed_unit
 from ..core.parquet import write_table
@@ -62,15 +62,15 @@ class SourceReader(PipelineStep):
     name = "source"
     type = "READER"
 
-    def __init__(self, items: Sequence[Item], design: CorpusDesign):
+    def __init__(self, items: Sequence[Item], source: SourceDesign):
         super().__init__()
         self.items = items
-        self.design = design
+        self.source = source
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        source = load_source(self.design.source)
+        source = load_source(self.source.source)
         for place in range(rank, len(self.items), world_size):
-            for raw in source.read(self.items[place], self.design):
+            for raw in source.read(self.items[place], self.source):
                 yield Document(text=raw.text, id=raw.doc_id, metadata={"place": place})
 
 
@@ -103,7 +103,7 @@ def load_source(name: str) -> Any:
 def read_source(design: CorpusDesign, items: Sequence[Item], work: Path, workers: int) -> list[RawDocument]:
     """All documents of a source, in its order. `work` is an empty folder for parts."""
     tasks = max(1, min(TASKS, len(items)))
-    pipeline = [SourceReader(items, design), PartWriter(str(work))]
+    pipeline = [SourceReader(items, design.sources[0]), PartWriter(str(work))]
     QuietExecutor(pipeline, tasks=tasks, workers=min(workers, tasks), logging_dir=str(work / "log")).run()
     rows: list[tuple[int, str, str]] = []
     for rank in range(tasks):
@@ -143,7 +143,7 @@ def write_documents(
     """Build `documents.parquet`: one row a document, its use `base`, `held_out` or `dropped`."""
     rows: dict[str, list[Any]] = {name: [] for name in DOCUMENTS.names}
     ids: set[str] = set()
-    by_line = load_source(design.source).ONE_PARAGRAPH_A_LINE
+    by_line = load_source(design.sources[0].source).ONE_PARAGRAPH_A_LINE
     for document, reason in deduplicated(read_source(design, items, work, workers), by_line=by_line):
         if document.doc_id in ids:
             raise CostarError(

@@ -1,1 +1,1 @@
-"""Where base text comes from: one file per source, with `items(design, folders)` and `read(item)`."""
+"""Where base text comes from: one file per source, with `items(source, folders)` and `read(item)`."""

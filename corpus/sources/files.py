@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...core.design import CorpusDesign
+from ...core.design import SourceDesign
 from ...core.errors import CostarError, shorten
 from ..documents import Item, RawDocument
 
@@ -19,10 +19,10 @@ ONE_PARAGRAPH_A_LINE = False
 SUFFIXES = (".txt", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 
 
-def items(design: CorpusDesign, folders: Sequence[Path]) -> list[Item]:
+def items(source: SourceDesign, folders: Sequence[Path]) -> list[Item]:
     """The files of every pattern, in the order of the patterns and sorted within one."""
     found: list[Item] = []
-    for pattern in design.paths:
+    for pattern in source.paths:
         hits: list[Path] = []
         for folder in folders:
             hits = sorted(Path(hit) for hit in glob.glob(str(folder / pattern), recursive=True) if Path(hit).is_file())
@@ -49,11 +49,11 @@ def items(design: CorpusDesign, folders: Sequence[Path]) -> list[Item]:
     return found
 
 
-def facts(design: CorpusDesign) -> dict[str, object]:
+def facts(source: SourceDesign) -> dict[str, object]:
     return {"differs": []}
 
 
-def read(item: Item, design: CorpusDesign) -> Iterator[RawDocument]:
+def read(item: Item, source: SourceDesign) -> Iterator[RawDocument]:
     """The documents of one file.
 
     Raises:
@@ -61,13 +61,13 @@ def read(item: Item, design: CorpusDesign) -> Iterator[RawDocument]:
     """
     path = Path(item.path)
     if path.name.endswith(".parquet"):
-        yield from _read_parquet(path, item, design)
+        yield from _read_parquet(path, item, source)
     elif path.name.endswith(".txt"):
         yield RawDocument(doc_id=item.name, text=_decoded(path.read_bytes(), f"{path}"))
     else:
         for number, line in numbered_lines(path):
             row = parsed_line(line, f"{path}, line {number}")
-            yield RawDocument(doc_id=f"{item.name}:{number}", text=_text_of(row, design.text, f"{path}, line {number}"))
+            yield RawDocument(doc_id=f"{item.name}:{number}", text=_text_of(row, source.text, f"{path}, line {number}"))
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -124,18 +124,18 @@ def _text_of(row: dict[str, object], field: str, place: str) -> str:
     return text
 
 
-def _read_parquet(path: Path, item: Item, design: CorpusDesign) -> Iterator[RawDocument]:
+def _read_parquet(path: Path, item: Item, source: SourceDesign) -> Iterator[RawDocument]:
     try:
         file = pq.ParquetFile(path)
-        if design.text not in file.schema_arrow.names:
-            _text_of(dict.fromkeys(file.schema_arrow.names), design.text, str(path))
+        if source.text not in file.schema_arrow.names:
+            _text_of(dict.fromkeys(file.schema_arrow.names), source.text, str(path))
         number = 0
-        for batch in file.iter_batches(1024, columns=[design.text]):
+        for batch in file.iter_batches(1024, columns=[source.text]):
             for text in batch.column(0).to_pylist():
                 number += 1
                 yield RawDocument(
                     doc_id=f"{item.name}:{number}",
-                    text=_text_of({design.text: text}, design.text, f"{path}, row {number}"),
+                    text=_text_of({source.text: text}, source.text, f"{path}, row {number}"),
                 )
     except (pa.ArrowInvalid, OSError) as error:
         raise CostarError(

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from ...core.design import CorpusDesign
+from ...core.design import SourceDesign
 from ..documents import Item, RawDocument
 
 SKIPPED_FOLDERS = {"test", "tests", "testing", "idle_test", "site-packages", "ensurepip", "__pycache__", "_vendor"}
@@ -30,7 +30,7 @@ def pins() -> dict[str, str]:
     return {match[1]: match[2] for line in text.splitlines() if (match := PIN.match(line))}
 
 
-def items(design: CorpusDesign, folders: Sequence[Path]) -> list[Item]:
+def items(source: SourceDesign, folders: Sequence[Path]) -> list[Item]:
     """The files to read, in a fixed order: topics, standard library, then packages by name."""
     library = Path(sysconfig.get_path("stdlib"))
     found = [Item(name=f"python:{name}", path=str(library / name)) for name in _library_files(library)]
@@ -58,7 +58,7 @@ def _library_files(library: Path) -> list[str]:
     ]
 
 
-def facts(design: CorpusDesign) -> dict[str, object]:
+def facts(source: SourceDesign) -> dict[str, object]:
     """What the text depends on, for `corpus.json`: versions, and the packages that differ from their pins."""
     installed = {}
     differing = []
@@ -78,13 +78,13 @@ def facts(design: CorpusDesign) -> dict[str, object]:
     }
 
 
-def read(item: Item, design: CorpusDesign) -> Iterator[RawDocument]:
+def read(item: Item, source: SourceDesign) -> Iterator[RawDocument]:
     """The prose of one file: each topic a document, or all docstrings of a module as one."""
     try:
-        source = Path(item.path).read_text(encoding="utf-8")
+        code = Path(item.path).read_text(encoding="utf-8")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(source)
+            tree = ast.parse(code)
     except (SyntaxError, ValueError, OSError):
         return  # a template or a file in another encoding: no prose to be had
     if item.name == "python:pydoc_data/topics.py":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...core.design import CorpusDesign
+from ...core.design import SourceDesign
 from ...core.errors import CostarError
 from ..documents import Item, RawDocument
 
@@ -17,22 +17,22 @@ ONE_PARAGRAPH_A_LINE = False
 STORED = True
 
 
-def items(design: CorpusDesign, folders: Sequence[Path]) -> list[Item]:
+def items(source: SourceDesign, folders: Sequence[Path]) -> list[Item]:
     """The `.bin` and the `.idx`."""
-    if len(design.paths) != 1:
+    if len(source.paths) != 1:
         raise CostarError(
             "[corpus] path",
-            found=f"{len(design.paths)} paths",
+            found=f"{len(source.paths)} paths",
             expected="one: that of a .bin and its .idx, without the ending",
             mend="name it",
         )
     found = []
     for ending in (".bin", ".idx"):
-        name = design.paths[0] + ending
+        name = source.paths[0] + ending
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if path is None:
             raise CostarError(
-                f"[corpus] path {design.paths[0]!r}",
+                f"[corpus] path {source.paths[0]!r}",
                 found=f"no file {name}",
                 expected=f"one below {' or '.join(map(str, folders))}",
                 mend="correct the path, or set `data` in machine.toml",
@@ -41,10 +41,10 @@ def items(design: CorpusDesign, folders: Sequence[Path]) -> list[Item]:
     return found
 
 
-def facts(design: CorpusDesign) -> dict[str, object]:
+def facts(source: SourceDesign) -> dict[str, object]:
     return {"differs": []}
 
 
-def read(item: Item, design: CorpusDesign) -> Iterator[RawDocument]:
+def read(item: Item, source: SourceDesign) -> Iterator[RawDocument]:
     """No text: the store holds tokens."""
     return iter(())
