@@ -56,31 +56,31 @@ def corpus(suite: SuiteArgument = "demo", archive: ArchiveOption = False) -> Non
 
 def _corpus(session: Session) -> None:
     from ..corpus import build
+    from ..corpus.contamination import build_occurrences
+    from ..corpus.executors import backend_of
     from ..insertion.records import build_records
     from ..train.stale import protected_texts, protected_tokens
 
     started = time.monotonic()
-    design, place, processes = session.suite, session.workspace, session.machine.processes
+    design, place, backend = session.suite, session.workspace, backend_of(session.machine)
     texts = protected_texts(place)
     with output_lock(place.corpus, "corpus"), output_lock(place.insertion, "corpus"):
         done = [
-            build.build_documents(design, place.corpus, session.folders, processes, list(texts)),
+            build.build_documents(design, place.corpus, session.folders, backend, list(texts)),
             build.build_tokenizer(design.corpus, place.corpus, session.folders, list(texts)),
             build_records(design, place.corpus, place.insertion, session.folders, texts),
+            build.build_store(
+                design, place.corpus, place.insertion, backend, protected_tokens(place), session.folders
+            ),
+            build_occurrences(design, place.corpus, place.insertion, backend),
         ]
-        records = place.insertion / "records.parquet"
-        done.append(
-            build.build_store(design, place.corpus, records, processes, protected_tokens(place), session.folders)
-        )
     facts = corpus_facts(place)
     text = (
         f"{facts['documents']:,} documents → {token_text(facts['tokens'])} tokens, vocabulary {facts['vocab_size']:,}"
     )
     stage_line("corpus", text + ("" if any(done) else " · current, skipped"), time.monotonic() - started)
-    if facts["decontaminated"]:
-        console.say(
-            f"           {len(facts['decontaminated']):,} documents share 13 words with a record and were left out"
-        )
+    if facts["dropped"]:
+        console.say(f"           {facts['dropped']:,} documents hold a record, or nearly, and were left out (table dropped)")
     differing = read_facts(place.corpus / "source.json", ["differs"], mend="run `costar corpus`")["differs"]
     if differing:
         console.say(f"           not the pinned versions, so another text than elsewhere: {', '.join(differing[:4])}")

@@ -108,9 +108,14 @@ def read_facts(path: Path, keys: Sequence[str], *, mend: str) -> dict[str, Any]:
 
 def corpus_facts(workspace: Workspace) -> dict[str, Any]:
     """`corpus.json` of a built corpus."""
-    keys = ("source", "documents", "tokens", "sequences", "sequence_length", "vocab_size", "eos_id", "eos")
-    hashes = ("tokenizer_sha256", "tokens_sha256", "decontaminated", "corpus")
-    return read_facts(workspace.corpus / "corpus.json", (*keys, *hashes), mend="run `costar corpus`")
+    return corpus_facts_in(workspace.corpus)
+
+
+def corpus_facts_in(folder: Path) -> dict[str, Any]:
+    """`corpus.json` of a corpus folder."""
+    keys = ("source", "documents", "tokens", "sequences", "sequence_length", "vocab_size", "eos_id", "eos", "dropped")
+    hashes = ("tokenizer_sha256", "tokens_sha256", "dropped_sha256", "corpus_sha256", "corpus")
+    return read_facts(folder / "corpus.json", (*keys, *hashes), mend="run `costar corpus`")
 
 
 def step_of(path: Path) -> int | None:

@@ -4,41 +4,49 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from ..core import console
-from ..core.design import CorpusDesign, Suite, plain
+from ..core.design import CorpusDesign, Suite
 from ..core.errors import CostarError, StaleRuns
-from ..core.hashing import sha256_file, sha256_json
-from ..core.parquet import read_table, write_table
+from ..core.hashing import keyed_unit, sha256_file, sha256_json
+from ..core.parquet import write_table
 from ..core.workspace import (
     check_files,
+    corpus_facts_in,
     finish_step,
     is_current,
+    read_facts,
     read_marker,
     replacing,
     start_step,
-    work_folder,
     write_json,
 )
-from ..manifests.tables import DOCUMENTS
-from .decontaminate import WordGrams
-from .documents import TASKS, QuietExecutor, load_source, write_documents
-from .store import TokenStore, token_dtype, write_bin, write_idx
+from ..manifests.tables import CORPUS_STEPS, DOCUMENTS, DROPPED
+from .documents import Listed, ReadWriter, SourceReader, list_items, load_source
+from .executors import Backend, resumable_folder, run_tasks
+from .parts import join_parts
+from .quality import check_quality
+from .reuse import link, other_corpus, take_documents, token_files
+from .searched import load_searched
+from .settle import Runner, settle
+from .statistics import step_table
+from .store import TokenStore, token_dtype
 from .stored import link_store
 from .tokenizer import Tokenizer, train_bpe
+from .tokens import Inputs, TokenWriter, UsedReader, join_dropped, join_tokens
 
 MEND = "run `costar corpus`"
 MOST_DROPPED = 0.2  # share of the base documents that records may take out
+TRAINED_ON = 1_000_000_000  # bytes of text that a tokenizer is trained on, a keyed sample where the base has more
+PROOF_DOCUMENTS = 2_000  # on these the fast encoder must agree before it is used …
+PROOF_PLACES = 50  # … from so many places of the corpus
 
 
 def _refuse_other(made: Path, path: Path, what: str, protected: Sequence[str]) -> None:
@@ -51,55 +59,89 @@ def _refuse_other(made: Path, path: Path, what: str, protected: Sequence[str]) -
 
 
 def build_documents(
-    suite: Suite, folder: Path, folders: Sequence[Path], workers: int, protected: Sequence[str] = ()
+    suite: Suite, folder: Path, folders: Sequence[Path], backend: Backend, protected: Sequence[str] = ()
 ) -> bool:
     """Make `documents.parquet`; False when it was current. `folders` are where relative paths start.
 
     `protected` names trained runs: when the documents would change, nothing is replaced and the runs are named.
     """
     design = suite.corpus
-    source = load_source(design.sources[0].source)
-    items = source.items(design.sources[0], folders)
-    facts = source.facts(design.sources[0])
-    stats = [(item.name, os.stat(item.path).st_size, os.stat(item.path).st_mtime_ns) for item in items]
-    listing = stats if design.source == "files" else [(name, size) for name, size, _ in stats]
-    inputs = sha256_json([suite.seed, design.source, design.sources[0].text, str(design.held_out), facts, listing])
+    if design.reuse is not None:
+        return take_documents(other_corpus(design.reuse, folders), folder, protected, _refuse_other)
+    items = list_items(design.sources, folders)
+    facts = _source_facts(design)
+    inputs = sha256_json([suite.seed, *_document_keys(design), facts, _listing(items)])
     if is_current(folder, inputs, "documents"):
         return False
-    console.say(f"corpus     reading {len(items):,} files of {design.source}")
     path, facts_path = folder / "documents.parquet", folder / "source.json"
-    with work_folder(folder) as work:
-        (work / "parts").mkdir()
-        if is_stored(design):
-            made = write_table(work / "new.parquet", DOCUMENTS.empty_table())
-        else:
-            made = write_documents(work / "new.parquet", design, suite.seed, items, work / "parts", workers)
-        _refuse_other(made, path, "documents", protected)
-        start_step(folder, "documents")
-        os.replace(made, path)
+    work = resumable_folder(folder, "documents", inputs)
+    if is_stored(design):
+        made = write_table(work / "new.parquet", DOCUMENTS.empty_table())
+    else:
+        console.say(f"corpus     reading {len(items):,} files of {design.source}")
+        with console.progress("corpus") as update:
+            run = _runner(work, backend, update)
+            run([SourceReader(items), ReadWriter(str(work), design.quality)], design.tasks, "read")
+            made = join_parts(
+                work / "new.parquet", settle(design, suite.seed, work, design.tasks, run), DOCUMENTS
+            )
+        _refuse_few(made, design)
+    _refuse_other(made, path, "documents", protected)
+    start_step(folder, "documents")
+    os.replace(made, path)
     write_json(facts_path, facts)
     finish_step(folder, inputs, [path, facts_path], "documents")
+    shutil.rmtree(work)
     return True
+
+
+def _runner(work: Path, backend: Backend, update: console.Update) -> Runner:
+    """Runs a pipeline as tasks of a step; each pipeline keeps its marks in a folder of its own."""
+
+    def run(pipeline: Sequence[PipelineStep], tasks: int, name: str) -> None:
+        run_tasks(pipeline, tasks=tasks, folder=work / f"tasks-{name}", name=name, backend=backend, progress=update)
+
+    return run
+
+
+def _document_keys(design: CorpusDesign) -> list[Any]:
+    """What of the `[corpus]` table the documents depend on."""
+    sources = [[s.name, s.source, s.text, s.megabytes, str(s.share)] for s in design.sources]
+    return [sources, str(design.held_out), str(design.validation), design.quality, design.deduplicate, design.tasks]
+
+
+def _source_facts(design: CorpusDesign) -> dict[str, Any]:
+    """What the text depends on besides the files: `differs` lists versions that are not the pinned ones."""
+    facts = {source.name: load_source(source.source).facts(source) for source in design.sources}
+    return facts[""] if "" in facts else {"differs": sum((f["differs"] for f in facts.values()), []), "mixture": facts}
+
+
+def _listing(items: Sequence[Listed]) -> list[tuple[str, str, int, int]]:
+    """Names, sizes and, where a user may edit them, times of the files."""
+    edited = ("files", "hub")
+    return [(i.source.name, i.item.name, i.size, i.time if i.source.source in edited else 0) for i in items]
+
+
+def _refuse_few(path: Path, design: CorpusDesign) -> None:
+    uses = pq.read_table(path, columns=["use"], partitioning=None).column("use")
+    count = pc.sum(pc.equal(uses, "base")).as_py() or 0
+    if count < 2:
+        raise CostarError(
+            f"[corpus] source {design.source!r}",
+            found=f"{count} documents for the base",
+            expected="at least 2",
+            mend="give more text",
+        )
 
 
 def is_stored(design: CorpusDesign) -> bool:
     """Whether the source is a token store that another tool built."""
-    return bool(getattr(load_source(design.sources[0].source), "STORED", False))
-
-
-def _store_files(design: CorpusDesign, folders: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Name, size and time of the files of a given store; none where the store is built here."""
-    if not is_stored(design):
-        return []
-    stats = [
-        (item.name, os.stat(item.path))
-        for item in load_source(design.sources[0].source).items(design.sources[0], folders)
-    ]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return any(getattr(load_source(source.source), "STORED", False) for source in design.sources)
 
 
 def check_source(suite: Suite) -> None:
     """The source exists, and the suite asks nothing of it that it cannot give."""
+    check_quality(suite.corpus.quality)
     wanting = [p.name for p in suite.perturbations.values() if p.origin == "corpus"]
     wanting += [f"filler of {arm.name}" for arm in suite.arms.values() if arm.filler == "base"]
     if is_stored(suite.corpus) and (wanting or suite.corpus.tokenizer_file is None):
@@ -111,18 +153,13 @@ def check_source(suite: Suite) -> None:
         )
 
 
-def _texts(folder: Path, use: str) -> Iterator[str]:
-    """The texts of one use, in order, without holding them all."""
-    with pq.ParquetFile(folder / "documents.parquet") as file:
-        for batch in file.iter_batches(2048, columns=["text", "use"]):
-            yield from batch.filter(pc.equal(batch.column("use"), use)).column("text").to_pylist()
-
-
 def build_tokenizer(design: CorpusDesign, folder: Path, folders: Sequence[Path], protected: Sequence[str] = ()) -> bool:
     """Make `tokenizer.json`, trained on the base documents or copied; False when it was current."""
     documents = check_files(folder, "documents", mend=MEND)["files"]["documents.parquet"]["sha256"]
     given: Path | None = None
-    if design.tokenizer_file:
+    if design.reuse is not None:
+        given = other_corpus(design.reuse, folders) / "tokenizer.json"
+    elif design.tokenizer_file:
         given = next((f / design.tokenizer_file for f in folders if (f / design.tokenizer_file).is_file()), None)
         if given is None:
             raise CostarError(
@@ -131,8 +168,8 @@ def build_tokenizer(design: CorpusDesign, folder: Path, folders: Sequence[Path],
                 expected=f"a file below {' or '.join(map(str, folders))}",
                 mend="correct the path, or set `data` in machine.toml",
             )
-    path = folder / "tokenizer.json"
-    inputs = sha256_json([sha256_file(given) if given else documents, design.vocabulary, design.eos])
+    path, eos = folder / "tokenizer.json", corpus_eos(design, folder)
+    inputs = sha256_json([sha256_file(given) if given else documents, design.vocabulary, eos])
     if is_current(folder, inputs, "tokenizer"):
         return False
     with replacing(path) as temporary:
@@ -140,12 +177,26 @@ def build_tokenizer(design: CorpusDesign, folder: Path, folders: Sequence[Path],
             shutil.copyfile(given, temporary)
         else:
             assert design.vocabulary is not None
-            train_bpe(_texts(folder, "base"), design.vocabulary, design.eos, temporary)
-        Tokenizer(temporary, design.eos)
+            size = sum(_sizes(folder, "base"))
+            train_bpe(texts_of(folder, "base", TRAINED_ON / max(size, 1)), design.vocabulary, eos, temporary)
+        Tokenizer(temporary, eos)
         _refuse_other(temporary, path, "tokenizer", protected)
         start_step(folder, "tokenizer")
     finish_step(folder, inputs, [path], "tokenizer")
     return True
+
+
+def _sizes(folder: Path, use: str) -> Iterator[int]:
+    with pq.ParquetFile(folder / "documents.parquet") as file:
+        for batch in file.iter_batches(columns=["n_bytes", "use"]):
+            yield pc.sum(batch.filter(pc.equal(batch.column("use"), use)).column("n_bytes")).as_py() or 0
+
+
+def corpus_eos(design: CorpusDesign, folder: Path) -> str:
+    """The token that ends documents: of the suite, or of the corpus that it takes."""
+    if design.reuse is None:
+        return design.eos
+    return str(read_facts(folder / "source.json", ["eos"], mend=MEND)["eos"])
 
 
 def open_tokenizer(design: CorpusDesign, folder: Path) -> Tokenizer:
@@ -159,130 +210,89 @@ def open_tokenizer(design: CorpusDesign, folder: Path) -> Tokenizer:
             expected="the one the corpus was built with",
             mend="put it back, or " + MEND,
         )
-    return Tokenizer(path, design.eos)
-
-
-class BaseReader(PipelineStep):
-    """Reads one of TASKS consecutive shares of the base documents."""
-
-    name = "base documents"
-    type = "READER"
-
-    def __init__(self, path: str):
-        super().__init__()
-        self.path = path
-
-    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        table = pq.read_table(self.path, columns=["doc_id", "text"], filters=[("use", "=", "base")], partitioning=None)
-        first, last = (len(table) * (rank + k) // world_size for k in (0, 1))
-        for batch in table.slice(first, last - first).to_batches(1024):
-            for doc_id, text in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
-                yield Document(text=text, id=doc_id)
-
-
-class TokenWriter(PipelineStep):
-    """Drops documents that share an n-gram with a record, encodes the others and writes ids, sizes and what was dropped."""
-
-    name = "tokens"
-    type = "WRITER"
-
-    def __init__(self, folder: str, tokenizer: str, eos: str, records: Sequence[str]):
-        super().__init__()
-        self.folder, self.tokenizer, self.eos, self.records = folder, tokenizer, eos, list(records)
-
-    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
-        tokenizer = Tokenizer(Path(self.tokenizer), self.eos)
-        dtype = token_dtype(tokenizer.vocab_size)
-        grams = WordGrams(self.records)
-        sizes: list[int] = []
-        dropped: list[str] = []
-        part = Path(self.folder) / f"part-{rank:03d}"
-        with part.with_suffix(".bin").open("wb") as out:
-            for batch in _batches(data, 256):
-                kept = [d for d in batch if not len(grams.shared(d.text))]
-                dropped += [d.id for d in batch if d not in kept]
-                for document, ids in zip(kept, tokenizer.encode_batch([d.text for d in kept]), strict=True):
-                    if tokenizer.eos_id in ids:
-                        raise CostarError(
-                            f"document {document.id}",
-                            found=f"the end-of-document id {tokenizer.eos_id} inside the text",
-                            expected="that id at the ends of documents only",
-                            mend=f"mark {self.eos!r} as special in the tokenizer's file, so that text is not read as it",
-                        )
-                    ids.append(tokenizer.eos_id)
-                    out.write(np.array(ids, dtype).tobytes())
-                    sizes.append(len(ids))
-        np.save(part.with_suffix(".npy"), np.array(sizes, np.int32))
-        part.with_suffix(".txt").write_text("\n".join(dropped))
-
-
-def _batches(items: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    return Tokenizer(path, corpus_eos(design, folder))
 
 
 def build_store(
     suite: Suite,
     folder: Path,
-    records: Path,
-    workers: int,
+    insertion: Path,
+    backend: Backend,
     protected: Sequence[tuple[str, str]],
     folders: Sequence[Path] = (),
 ) -> bool:
-    """Make `tokens.bin`, `tokens.idx` and `corpus.json`; False when they were current.
+    """Make `tokens.bin`, `tokens.idx`, `dropped.parquet`, `corpus_steps.parquet` and `corpus.json`; False when they were current.
 
-    `records` is `insertion/records.parquet`: its texts must not stand in the base. `protected` lists trained runs with
+    `insertion` holds the finished records: their texts must not stand in the base. `protected` lists trained runs with
     the hash of the tokens they read: when the new tokens differ, nothing is replaced and the runs are named.
     """
     design = suite.corpus
     documents = check_files(folder, "documents", mend=MEND)["files"]["documents.parquet"]["sha256"]
     tokenizer = open_tokenizer(design, folder)
-    # Passages of the held-out documents are chosen so that the base does not hold them; other records are searched for.
-    table = read_table(records, mend=MEND, columns=["text", "source"])
-    others = [
-        text
-        for text, source in zip(*(table.column(c).to_pylist() for c in table.column_names), strict=True)
-        if not source.startswith("corpus:")
-    ]
     tokenizer_sha256 = sha256_file(folder / "tokenizer.json")
-    given = _store_files(design, folders)
-    inputs = sha256_json([documents, tokenizer_sha256, sorted(others), design.sequence_length, *given])
+    if design.reuse is not None or is_stored(design):
+        return _take_store(suite, folder, tokenizer, protected, folders)
+    records, renderings = insertion / "records.parquet", insertion / "renderings.parquet"
+    searched = [[each.record_id, each.texts] for each in load_searched(records, renderings, tokenizer)]
+    inputs = sha256_json([documents, tokenizer_sha256, sorted(searched), design.sequence_length, design.tasks])
     if is_current(folder, inputs, "tokens"):
         return False
-    if is_stored(design):
-        return _take_store(suite, folder, tokenizer, inputs, protected, folders)
-    with work_folder(folder) as work:
-        (work / "parts").mkdir()
-        pipeline = [
-            BaseReader(str(folder / "documents.parquet")),
-            TokenWriter(str(work / "parts"), str(folder / "tokenizer.json"), design.eos, others),
-        ]
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker; the workers are the parallelism
-        QuietExecutor(pipeline, tasks=TASKS, workers=min(workers, TASKS), logging_dir=str(work / "log")).run()
-        parts = [work / "parts" / f"part-{rank:03d}" for rank in range(TASKS)]
-        sizes = np.concatenate([np.load(part.with_suffix(".npy")) for part in parts])
-        dropped = [line for part in parts for line in part.with_suffix(".txt").read_text().splitlines()]
-        _refuse_records_of_the_base(len(dropped), len(sizes))
-        dtype = token_dtype(tokenizer.vocab_size)
-        bin_path, idx_path = folder / "tokens.bin", folder / "tokens.idx"
-        with replacing(bin_path) as new_bin, replacing(idx_path) as new_idx:
-            write_bin(
-                new_bin, [part.with_suffix(".bin") for part in parts], int(sizes.sum(dtype=np.int64)) * dtype.itemsize
-            )
-            write_idx(new_idx, sizes, dtype)
-            tokens_sha256 = sha256_file(new_bin)
-            _refuse_change(tokens_sha256, protected)
-            start_step(folder, "tokens")
-    facts = _facts(suite, folder, tokenizer, len(sizes), tokens_sha256, dropped)
+    path = folder / "documents.parquet"
+    if sha256_file(path) != documents:
+        raise CostarError(
+            str(path), found="other bytes than when it was built", expected="documents as they were", mend=MEND
+        )
+    work = resumable_folder(folder, "tokens", inputs)
+    given = Inputs(
+        documents=str(path),
+        tokenizer=str(folder / "tokenizer.json"),
+        eos=design.eos,
+        records=str(records),
+        renderings=str(renderings),
+        fast=_prove_encoder(tokenizer, folder),
+    )
+    with console.progress("corpus") as update:
+        run = _runner(work, backend, update)
+        run([UsedReader(str(path)), TokenWriter(str(work), given)], design.tasks, "tokens")
+    dropped = join_dropped(work, design.tasks)
+    dtype = token_dtype(tokenizer.vocab_size)
+    joined = {
+        use: join_tokens(work, use, design.tasks, work / f"{use}.bin", work / f"{use}.idx", dtype)
+        for use in ("base", "validation")
+    }
+    _refuse_records_of_the_base(len(dropped), joined["base"].documents)
+    _refuse_change(joined["base"].sha256, protected)
+    start_step(folder, "tokens")
+    paths = [folder / "tokens.bin", folder / "tokens.idx"]
+    moved = dict(zip(("base.bin", "base.idx"), paths))
+    if design.validation:
+        moved |= {f"validation.{ending}": folder / f"validation.{ending}" for ending in ("bin", "idx")}
+    for name, target in moved.items():
+        os.replace(work / name, target)
+    tables = [write_table(folder / "dropped.parquet", dropped)]
+    tables.append(write_table(folder / "corpus_steps.parquet", step_table(path, dropped)))
+    counts = {"documents": joined["base"].documents, "dropped": len(dropped)}
+    counts |= {f"validation_{k}": getattr(joined["validation"], k) for k in ("documents", "tokens")}
+    facts = corpus_row(suite, folder, tokenizer, counts, joined["base"].sha256)
     write_json(folder / "corpus.json", facts)
-    finish_step(folder, inputs, [bin_path, idx_path, folder / "corpus.json"], "tokens")
+    known = {paths[0]: joined["base"].sha256}
+    finish_step(folder, inputs, [*moved.values(), *tables, folder / "corpus.json"], "tokens", known=known)
+    shutil.rmtree(work)
     return True
+
+
+def _prove_encoder(tokenizer: Tokenizer, folder: Path) -> bool:
+    """Whether the fast encoder may be used: it gives the same ids on a sample of this corpus. Loud where it does not."""
+    sample: list[str] = []
+    with pq.ParquetFile(folder / "documents.parquet") as file:
+        groups = range(0, file.num_row_groups, -(-file.num_row_groups // PROOF_PLACES) or 1)
+        for group in groups:
+            texts = file.read_row_group(group, columns=["text"]).column("text")
+            sample += texts.slice(0, PROOF_DOCUMENTS // len(groups)).to_pylist()
+    verdict = tokenizer.accelerate(sample)
+    if not tokenizer.is_fast:
+        console.say(f"corpus     slow tokenization: {verdict}")
+    return tokenizer.is_fast
 
 
 def _refuse_records_of_the_base(dropped: int, kept: int) -> None:
@@ -290,7 +300,7 @@ def _refuse_records_of_the_base(dropped: int, kept: int) -> None:
     if dropped > MOST_DROPPED * (dropped + kept):
         raise CostarError(
             "[corpus]",
-            found=f"{dropped:,} of {dropped + kept:,} base documents that share 13 words with a record",
+            found=f"{dropped:,} of {dropped + kept:,} base documents that hold a record",
             expected=f"at most {MOST_DROPPED:.0%}: the records are part of the base",
             mend='take records from other text than the base, or let costar cut them: from = "corpus"',
         )
@@ -300,22 +310,39 @@ def _take_store(
     suite: Suite,
     folder: Path,
     tokenizer: Tokenizer,
-    inputs: str,
     protected: Sequence[tuple[str, str]],
     folders: Sequence[Path],
 ) -> bool:
-    """Link a given store instead of building one."""
-    items = load_source(suite.corpus.sources[0].source).items(suite.corpus.sources[0], folders)
-    digest = sha256_file(Path(items[0].path))
-    _refuse_change(digest, protected)
-    start_step(folder, "tokens")
-    with console.progress("corpus") as update:
-        paths = link_store(items, folder, tokenizer, update)
-    console.say("corpus     the store is taken as it is: no document was searched for records")
-    sizes = TokenStore.open(folder).sizes
-    facts = _facts(suite, folder, tokenizer, len(sizes), digest, [])
-    write_json(folder / "corpus.json", facts)
-    finish_step(folder, inputs, [*paths, folder / "corpus.json"], "tokens", known={paths[0]: digest})
+    """Link a store instead of building one: another tool's, or that of another suite."""
+    design = suite.corpus
+    other = other_corpus(design.reuse, folders) if design.reuse is not None else None
+    listed = list_items(design.sources, folders)
+    given: Any = token_files(other) if other else [(each.item.name, each.size, each.time) for each in listed]
+    inputs = sha256_json([sha256_file(folder / "tokenizer.json"), given, design.sequence_length])
+    if is_current(folder, inputs, "tokens"):
+        return False
+    counts = {"dropped": 0, "validation_documents": 0, "validation_tokens": 0}
+    if other is not None:
+        digest = given["tokens.bin"]["sha256"]
+        _refuse_change(digest, protected)
+        start_step(folder, "tokens")
+        paths = [link(other / name, folder) for name in sorted(given)]
+        facts = corpus_facts_in(other)
+        counts |= {name: facts[name] for name in counts}
+        known = {folder / name: entry["sha256"] for name, entry in given.items()}
+    else:
+        digest = sha256_file(Path(listed[0].item.path))
+        _refuse_change(digest, protected)
+        start_step(folder, "tokens")
+        with console.progress("corpus") as update:
+            paths = list(link_store([each.item for each in listed], folder, tokenizer, update))
+        paths.append(write_table(folder / "dropped.parquet", DROPPED.empty_table()))
+        paths.append(write_table(folder / "corpus_steps.parquet", CORPUS_STEPS.empty_table()))
+        console.say("corpus     the store is taken as it is: no document is dropped because it holds a record")
+        known = {paths[0]: digest}
+    counts["documents"] = TokenStore.open(folder).documents
+    write_json(folder / "corpus.json", corpus_row(suite, folder, tokenizer, counts, digest))
+    finish_step(folder, inputs, [*paths, folder / "corpus.json"], "tokens", known=known)
     return True
 
 
@@ -325,27 +352,33 @@ def _refuse_change(tokens_sha256: str, protected: Sequence[tuple[str, str]]) -> 
         raise StaleRuns("corpus", found="other tokens than before", runs=stale)
 
 
-def _facts(
-    suite: Suite, folder: Path, tokenizer: Tokenizer, documents: int, tokens_sha256: str, dropped: list[str]
+def corpus_row(
+    suite: Suite, folder: Path, tokenizer: Tokenizer, counts: dict[str, int], tokens_sha256: str
 ) -> dict[str, Any]:
+    """`corpus.json`: the facts of a finished corpus. `corpus_sha256` names tokens, tokenizer and what was dropped."""
     store = TokenStore.open(folder)
-    if store.sequences(suite.corpus.sequence_length) < 2:
+    sequences = store.sequences(suite.corpus.sequence_length)
+    if sequences < 2:
         raise CostarError(
             "[corpus]", found=f"{len(store.tokens):,} tokens", expected="at least two sequences", mend="give more text"
         )
+    hashes = {
+        "tokenizer_sha256": sha256_file(folder / "tokenizer.json"),
+        "tokens_sha256": tokens_sha256,
+        "dropped_sha256": sha256_file(folder / "dropped.parquet"),
+    }
     return {
         "corpus": suite.name,
         "source": suite.corpus.source,
-        "documents": documents,
         "tokens": len(store.tokens),
-        "sequences": store.sequences(suite.corpus.sequence_length),
+        "sequences": sequences,
         "sequence_length": suite.corpus.sequence_length,
         "vocab_size": tokenizer.vocab_size,
         "eos_id": tokenizer.eos_id,
-        "eos": suite.corpus.eos,
-        "tokenizer_sha256": sha256_file(folder / "tokenizer.json"),
-        "tokens_sha256": tokens_sha256,
-        "decontaminated": plain(sorted(dropped)),
+        "eos": tokenizer.eos,
+        "corpus_sha256": sha256_json(hashes),
+        **counts,
+        **hashes,
     }
 
 
@@ -363,7 +396,26 @@ def open_store(folder: Path) -> TokenStore:
     return TokenStore.open(folder)
 
 
-def base_documents(folder: Path, use: str) -> pa.Table:
-    """The documents of one use (`base`, `held_out`, `dropped`): doc_id and text."""
+def texts_of(folder: Path, use: str, share: float = 1.0) -> Iterator[str]:
+    """The texts of one use, in order, without holding them all; or a keyed share of them."""
+    for doc_id, text in documents_of(folder, use):
+        if share >= 1 or keyed_unit("tokenizer", doc_id) < share:
+            yield text
+
+
+def documents_of(folder: Path, use: str, chosen: frozenset[str] | None = None) -> Iterator[tuple[str, str]]:
+    """(id, text) of the documents of one use (`base`, `held_out`, `validation`), or of the chosen ones among them, in order."""
+    with pq.ParquetFile(folder / "documents.parquet") as file:
+        for batch in file.iter_batches(2048, columns=["doc_id", "text", "use"]):
+            used = batch.filter(pc.equal(batch.column("use"), use))
+            for doc_id, text in zip(*(used.column(name).to_pylist() for name in ("doc_id", "text")), strict=True):
+                if chosen is None or doc_id in chosen:
+                    yield doc_id, text
+
+
+def document_ids(folder: Path, use: str) -> list[str]:
+    """The ids of the documents of one use, in order."""
     path = folder / "documents.parquet"
-    return pq.read_table(path, columns=["doc_id", "text"], filters=[("use", "=", use)], partitioning=None)
+    table = pq.read_table(path, columns=["doc_id"], filters=[("use", "=", use)], partitioning=None)
+    ids: list[str] = table.column("doc_id").to_pylist()
+    return ids

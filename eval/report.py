@@ -221,7 +221,7 @@ def _built_rows(
             f"vocabulary {facts['vocab_size']:,}",
         ),
         ("tokens", f"sha256 {facts['tokens_sha256']}"),
-        ("dropped as contaminated", f"{len(facts['decontaminated'])} documents"),
+        ("dropped as contaminated", f"{facts['dropped']:,} documents"),
         (
             "sequences",
             f"{facts['sequences']:,} of {facts['sequence_length']} tokens; a run reads {suite.train.slots:,}",

@@ -21,7 +21,7 @@ from ..core.design import ArmDesign, PerturbationDesign, Suite
 from ..core.errors import CostarError
 from ..core.hashing import keyed_hash
 from ..core.workspace import Workspace
-from ..corpus.build import base_documents, open_tokenizer
+from ..corpus.build import documents_of, open_tokenizer
 from ..corpus.decontaminate import WordGrams, WordHasher
 from ..corpus.tokenizer import Tokenizer
 from ..manifests.tables import FILLERS
@@ -52,8 +52,7 @@ class FillerShelf:
     @cached_property
     def held_out(self) -> list[tuple[str, str]]:
         """(id, text) of the held-out documents, in the order of a keyed hash."""
-        table = base_documents(self.workspace.corpus, "held_out")
-        pairs = zip(table.column("doc_id").to_pylist(), table.column("text").to_pylist(), strict=True)
+        pairs = documents_of(self.workspace.corpus, "held_out")
         return sorted(pairs, key=lambda document: keyed_hash(self.suite.seed, "filler", document[0]))
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from ..core.design import PerturbationDesign, Suite
 from ..core.errors import CostarError, shorten
 from ..core.hashing import keyed_hash
-from ..corpus.build import base_documents
+from ..corpus.build import document_ids, documents_of, texts_of
 from ..corpus.hub import SUFFIXES, hub_files
 from ..corpus.sources.files import numbered_lines, parsed_line
 from ..corpus.tokenizer import Tokenizer
@@ -24,6 +25,7 @@ from .rewordings import pieces_of, renderings_of
 HUB = "hub:"
 TWIN = "/twin"  # ends the ids of twins
 SHOWN = 12  # ids of refused rows that a message lists
+DOCUMENTS_TRIED = 50  # held-out documents that are looked at for each passage that is needed
 DEPTH = 32  # lists and objects inside each other that a field may have
 
 
@@ -137,14 +139,12 @@ def _from_corpus(
         raise CostarError(
             f"{place} records", found=f"a {design.kind} from the corpus", expected='kind = "passage"', mend="correct it"
         )
-    held_out = base_documents(corpus, "held_out")
-    base = base_documents(corpus, "base").column("text")
-    columns = (held_out.column(name).to_pylist() for name in ("doc_id", "text"))
-    pairs = [pair for pair in zip(*columns, strict=True) if _owner(suite, pair[0]) == design.name]
-    texts = (text.as_py() for text in base)
+    owned = (doc_id for doc_id in document_ids(corpus, "held_out") if _owner(suite, doc_id) == design.name)
+    first = sorted(owned, key=lambda doc_id: keyed_hash(suite.seed, design.name, "passage", doc_id))
+    wanted = frozenset(first[: DOCUMENTS_TRIED * design.records + DOCUMENTS_TRIED])
     chosen = passage.from_corpus(
-        pairs,
-        texts,
+        list(documents_of(corpus, "held_out", wanted)),
+        chain(texts_of(corpus, "base"), texts_of(corpus, "validation")),
         tokenizer,
         tokens=design.tokens,
         count=design.records,

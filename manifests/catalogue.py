@@ -20,14 +20,15 @@ from ..core.hashing import canonical_json, sha256_json
 from ..core.parquet import read_table
 from ..core.workspace import Workspace, corpus_facts, is_whole, output_lock, read_facts, read_marker, replacing, step_of
 from .lineage import checkpoint_rows, read_configs, stretches
-from .tables import ASSIGNMENTS, BALANCE, EFFECTS, EXPOSURES, LOG, RECORDS, RENDERINGS, SCORES, SPEED
+from .tables import ASSIGNMENTS, BALANCE, CORPUS_STEPS, COVERAGE, DROPPED, EFFECTS, OCCURRENCES, EXPOSURES, LOG, RECORDS, RENDERINGS, SCORES, SPEED
 
 RANDOMIZED = "randomized"  # the value of a factor that an arm randomizes per record; `assignments` has each one's
 CREATE = {
     "suite": "name varchar, seed bigint, draws bigint, spec_sha256 varchar, spec json, costar_version varchar, "
     "created_at timestamp",
     "corpus": "corpus varchar, source varchar, documents bigint, tokens bigint, sequences bigint, sequence_length bigint, "
-    "vocab_size bigint, eos_id bigint, tokenizer_sha256 varchar, tokens_sha256 varchar",
+    "vocab_size bigint, eos_id bigint, tokenizer_sha256 varchar, tokens_sha256 varchar, dropped bigint, "
+    "dropped_sha256 varchar, corpus_sha256 varchar, validation_documents bigint, validation_tokens bigint",
     "perturbations": "perturbation varchar, kind varchar, risk varchar, records bigint, licence varchar, source varchar",
     "arms": "arm varchar, control varchar, parent_arm varchar, steps bigint, batch bigint, tokens bigint, filler varchar",
     "arm_perturbations": "arm varchar, perturbation varchar, rendering varchar, phase_start varchar, phase_end varchar, "
@@ -96,6 +97,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     mend = "run the stage that wrote it again"
     _insert(connection, "suite", [_suite_row(suite)])
     _insert(connection, "corpus", _corpus_rows(workspace))
+    _load_corpus(connection, workspace.corpus)
     has_records = is_whole(workspace.insertion, "records")
     has_insertion = is_whole(workspace.insertion, "insert")
     folder = workspace.insertion
@@ -129,6 +131,17 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     _load(connection, "scores", SCORES, _inherited(configs, scores, 0))
     effects = workspace.eval / "effects.parquet"
     _load(connection, "effects", EFFECTS, [read_table(effects, mend=mend)] if effects.is_file() else [])
+
+
+def _load_corpus(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """What the steps of the corpus dropped, and what of the records the stream holds by nature."""
+    for step, table, schema in (
+        ("tokens", "corpus_steps", CORPUS_STEPS),
+        ("tokens", "dropped", DROPPED),
+        ("occurrences", "occurrences", OCCURRENCES),
+        ("occurrences", "coverage", COVERAGE),
+    ):
+        _load_files(connection, table, schema, [folder / f"{table}.parquet"] if is_whole(folder, step) else [])
 
 
 def score_files(workspace: Workspace, run: str) -> list[Path]:

@@ -13,6 +13,23 @@ DOCUMENTS = pa.schema(
     [("doc_id", STRING), ("source", STRING), ("text", STRING), ("n_bytes", BIG), ("use", STRING), ("reason", STRING)]
 )
 
+DROPPED = pa.schema(
+    [
+        ("doc_id", STRING),
+        ("source", STRING),
+        ("use", STRING),
+        ("n_bytes", BIG),
+        ("record_id", STRING),
+        ("reason", STRING),
+        ("match", INT),
+        ("share", DOUBLE),
+    ]
+)
+
+CORPUS_STEPS = pa.schema(
+    [("step", STRING), ("source", STRING), ("reason", STRING), ("documents", BIG), ("bytes", BIG)]
+)
+
 RECORDS = pa.schema(
     [
         ("record_id", STRING),

@@ -1,0 +1,52 @@
+"""What a record is searched by: every way it is written, and its longer fields on their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..core.parquet import read_table
+from .decontaminate import LEAST, Searched
+from .tokenizer import Tokenizer
+
+MEND = "run `costar corpus`"
+
+
+def load_searched(records: Path, renderings: Path, tokenizer: Tokenizer) -> list[Searched]:
+    """Every record that did not come from the base itself, with its texts and token ids.
+
+    Passages of held-out documents are chosen so that the base does not hold them: dropping documents because of them
+    would make the base depend on how many are asked for. Numbered renderings ("edited-0.1/3") are near-duplicates of
+    the record, and found as such.
+    """
+    columns = ["record_id", "text", "fields", "source"]
+    rows = read_table(records, mend=MEND, columns=columns).to_pylist()
+    wanted = {row["record_id"]: row for row in rows if not row["source"].startswith("corpus:")}
+    texts: dict[str, dict[str, None]] = {record_id: {} for record_id in wanted}
+    ids: dict[str, list[list[int]]] = {record_id: [] for record_id in wanted}
+    written = read_table(renderings, mend=MEND, columns=["record_id", "rendering", "text", "token_ids"])
+    for batch in written.to_batches(8192):
+        for row in batch.to_pylist():
+            if row["record_id"] in wanted and "/" not in row["rendering"]:
+                texts[row["record_id"]][row["text"]] = None
+                ids[row["record_id"]].append(row["token_ids"])
+    for record_id, row in wanted.items():
+        fields = [text for text in _texts_in(json.loads(row["fields"])) if len(text.split()) >= LEAST]
+        texts[record_id] |= dict.fromkeys(fields)
+    record_ids = list(wanted)
+    spaced = tokenizer.encode_batch([" " + wanted[record_id]["text"] for record_id in record_ids])
+    return [
+        Searched(record_id=record_id, texts=tuple(texts[record_id]), ids=(*ids[record_id], after_space))
+        for record_id, after_space in zip(record_ids, spaced, strict=True)
+    ]
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Every text in a field, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(each)
