@@ -64,34 +64,34 @@ class RecordSearch:
     """Finds documents that hold one of the records; made once and given to every worker."""
 
     def __init__(self, records: Iterable[Searched], *, crowd: int = CROWD):
-        texts: dict[bytes, tuple[int, U64, NDArray[np.bool_], list[int]]] = {}
-        ids: dict[bytes, tuple[int, U64, NDArray[np.bool_], list[int]]] = {}
+        texts: dict[bytes, tuple[int, U64, NDArray[np.uint8], list[int]]] = {}
+        ids: dict[bytes, tuple[int, U64, NDArray[np.uint8], list[int]]] = {}
         self.record_ids: list[str] = []
-        no_names = np.zeros(0, np.bool_)
+        no_sorts = np.zeros(0, np.uint8)
         for block in _blocks(records, lambda record: sum(map(len, record.texts)) + 1):
-            split = words_of([text for record in block for text in record.texts], names=True)
+            split = words_of([text for record in block for text in record.texts], sorts=True)
             at = text_number = 0
             for record in block:
                 number = len(self.record_ids)
                 self.record_ids.append(record.record_id)
                 for _ in record.texts:
                     end = at + int(split.counts[text_number])
-                    _add(texts, split.hashes[at:end], split.names[at:end], number)
+                    _add(texts, split.hashes[at:end], split.sorts[at:end], number)
                     at, text_number = end, text_number + 1
                 for each in record.ids:
                     inner = each[1:-1] if len(each) - 2 >= FEWEST_TOKENS else each
-                    _add(ids, _spaced(np.asarray(inner)), no_names, number)
+                    _add(ids, _spaced(np.asarray(inner)), no_sorts, number)
         self._texts = _Texts(texts, size=WORD_RUN, least=LEAST, run=N, crowd=crowd)
         self._ids = _Texts(ids, size=TOKEN_RUN, least=FEWEST_TOKENS, run=TOKENS, crowd=crowd)
         index = self._texts.index
-        names = laid_out(self._texts.names.astype(np.uint64), self._texts.counts, np.uint64(0))[0].astype(np.bool_)
+        sorts = laid_out(self._texts.sorts.astype(np.uint64), self._texts.counts, np.uint64(0))[0].astype(np.uint8)
         self._stretches = Stretches(
             index.values,
             self._texts.firsts,
             self._texts.counts,
             ~index.common,
             crowded=index.crowded,
-            names=names,
+            sorts=sorts,
             size=WORD_RUN,
         )
 
@@ -193,7 +193,7 @@ class _Texts:
 
     def __init__(
         self,
-        texts: dict[bytes, tuple[int, U64, NDArray[np.bool_], list[int]]],
+        texts: dict[bytes, tuple[int, U64, NDArray[np.uint8], list[int]]],
         *,
         size: int,
         least: int,
@@ -203,7 +203,7 @@ class _Texts:
         found = [each for each in texts.values() if len(each[1]) >= least]
         self.records = [tuple(records) for _, _, _, records in found]
         self.counts = np.array([len(values) for _, values, _, _ in found], np.int64)
-        self.names = np.concatenate([np.zeros(0, np.bool_), *(names for _, _, names, _ in found)])
+        self.sorts = np.concatenate([np.zeros(0, np.uint8), *(sorts for _, _, sorts, _ in found)])
         values = np.concatenate([np.zeros(0, np.uint64), *(values for _, values, _, _ in found)])
         laid, self.firsts = laid_out(values, self.counts, TEXT_END)
         owners = np.array([number for number, _, _, _ in found], np.int64)
@@ -242,13 +242,13 @@ class WordGrams:
 
 
 def _add(
-    known: dict[bytes, tuple[int, U64, NDArray[np.bool_], list[int]]],
+    known: dict[bytes, tuple[int, U64, NDArray[np.uint8], list[int]]],
     values: U64,
-    names: NDArray[np.bool_],
+    sorts: NDArray[np.uint8],
     record: int,
 ) -> None:
     """Note a text of a record; equal texts are kept once."""
-    records = known.setdefault(values.tobytes(), (record, values, names, []))[3]
+    records = known.setdefault(values.tobytes(), (record, values, sorts, []))[3]
     if not records or records[-1] != record:
         records.append(record)
 

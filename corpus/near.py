@@ -7,21 +7,25 @@ about somebody else) keeps the others only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.hashing import U64
-from .words import I64
+from .words import I64, NAME, PLAIN
 
 STRETCH = 64  # words: a longer text is searched in stretches of at least so many
-LEAST = 13  # words that a stretch has at least
-SHARE = 0.7  # of a stretch's words that the document has in the same order
+LEAST = 9  # words that a stretch has at least
+LEAST_ALIGNED = 8  # words that are aligned at least
+SHORT = 13  # words below which a stretch may have fewer edits, and every name and number must be there
+SHARE, SHARE_SHORT = 0.3, 0.2  # edits (words inserted, deleted, replaced) for each word of a stretch, at most
 TELLING = 0.5  # the same of its names and numbers, and of its words outside of runs that many records hold
 FEW = 3  # telling words below which their share is not asked for
 HITS = 0.08  # of a stretch's runs that a place must hold before it is aligned
+CHANCE = 0.05  # probability of so many names among the missing words, below which the text is on somebody else
 SLACK = 0.25  # of a stretch's length by which words may have moved
 
 
@@ -41,9 +45,9 @@ class Stretches:
     """
 
     def __init__(
-        self, values: U64, firsts: I64, counts: I64, usable: NDArray[np.bool_], *, crowded: NDArray[np.bool_], names: NDArray[np.bool_], size: int
+        self, values: U64, firsts: I64, counts: I64, usable: NDArray[np.bool_], *, crowded: NDArray[np.bool_], sorts: NDArray[np.uint8], size: int
     ):
-        self._values, self._own, self._names = values, ~crowded, names
+        self._values, self._own, self._sorts = values, ~crowded, sorts
         parts = np.maximum(counts // STRETCH, 1)
         self.texts = np.repeat(np.arange(len(firsts)), parts)
         number = np.arange(len(self.texts)) - np.repeat(np.cumsum(parts) - parts, parts)
@@ -85,22 +89,60 @@ class Stretches:
         start = max(low + first - slack, begin)
         window = document[start : min(high + first + count + slack, end)].tolist()
         whole = slice(first, first + count)
-        words = self._values[whole]
-        aligned = common_words(words.tolist(), window)
-        if aligned < SHARE * count:
+        words, own, sorts = self._values[whole], self._own[whole], self._sorts[whole]
+        edits, stop = least_edits(words.tolist(), window)
+        if edits > (SHARE if count >= SHORT else SHARE_SHORT) * count or count - edits < LEAST_ALIGNED:
             return None
-        for telling in (self._own[whole], self._names[whole]):
-            asked = words[telling].tolist()
-            if FEW <= len(asked) < count and common_words(asked, window) < TELLING * len(asked):
+        window = window[max(0, stop - count - edits) : stop]
+        for telling, others in ((own, ~own), (sorts == NAME, sorts == PLAIN)):
+            asked, rest = words[telling].tolist(), words[others].tolist()
+            missing, rest_missing = (len(some) - common_words(some, window) for some in (asked, rest))
+            if len(asked) >= FEW and missing > TELLING * len(asked):
                 return None
-        return Near(at=start, stretch=stretch, aligned=aligned)
+            if chance_of(missing, len(asked), rest_missing, len(rest)) < CHANCE:
+                return None
+            if count < SHORT and telling is not own and missing:
+                return None
+        return Near(at=start, stretch=stretch, aligned=count - edits)
 
 
-def common_words(record: list[int], window: list[int]) -> int:
+def chance_of(missing: int, telling: int, rest_missing: int, rest: int) -> float:
+    """Probability that at least `missing` of `telling` words are among all that are missing, when any word may be missing.
+
+    The upper tail of the hypergeometric distribution.
+    """
+    drawn = missing + rest_missing
+    ways = sum(math.comb(telling, k) * math.comb(rest, drawn - k) for k in range(missing, min(telling, drawn) + 1))
+    return ways / math.comb(telling + rest, drawn)
+
+
+def least_edits(record: Sequence[int], window: Sequence[int]) -> tuple[int, int]:
+    """Fewest words to insert, delete or replace in a record so that it stands somewhere in the window; and where it ends.
+
+    The bit-parallel search of Myers (1999), as Hyyrö (2003) gives it, with a bit of an integer a word.
+    """
+    places = _places(record)
+    full, last = (1 << len(record)) - 1, 1 << (len(record) - 1)
+    plus, minus = full, 0
+    edits = best = len(record)
+    stop = 0
+    for number, word in enumerate(window, start=1):
+        here = places.get(word, 0)
+        diagonal = (((here & plus) + plus) ^ plus) | here | minus
+        up = minus | ~(diagonal | plus)
+        down = plus & diagonal
+        edits += bool(up & last) - bool(down & last)
+        if edits < best:
+            best, stop = edits, number
+        up <<= 1
+        plus = ((down << 1) | ~(diagonal | up)) & full
+        minus = up & diagonal & full
+    return best, stop
+
+
+def common_words(record: Sequence[int], window: Sequence[int]) -> int:
     """Length of the longest common subsequence, a bit of an integer a word (Hyyrö 2004)."""
-    places: dict[int, int] = {}
-    for number, word in enumerate(record):
-        places[word] = places.get(word, 0) | 1 << number
+    places = _places(record)
     full = (1 << len(record)) - 1
     state = full
     for word in window:
@@ -109,3 +151,11 @@ def common_words(record: list[int], window: list[int]) -> int:
             both = state & here
             state = ((state + both) | (state - both)) & full
     return len(record) - state.bit_count()
+
+
+def _places(record: Sequence[int]) -> dict[int, int]:
+    """The places of every word, as bits."""
+    places: dict[int, int] = {}
+    for number, word in enumerate(record):
+        places[word] = places.get(word, 0) | 1 << number
+    return places

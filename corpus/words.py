@@ -25,6 +25,7 @@ WORD = re.compile(r"\w+")
 BASE = np.uint64(0x9E3779B97F4A7C15)
 LETTER_BASE = 0xD1342543DE82EF95  # odd, so that it has an inverse modulo 2⁶⁴
 BLOCK = 1 << 16  # characters hashed at once: their powers and sums stay in the processor's cache
+PLAIN, NAME, OPENING = 0, 1, 2
 IN_WORD, ALONE, UNSEEN, CAPITAL, DIGIT = 1, 2, 4, 8, 16
 ALONE_RANGES = (
     (0x0E00, 0x0EFF),
@@ -84,13 +85,13 @@ def _power(exponent: int) -> np.uint64:
 class Words:
     """The words of several texts, one behind the other.
 
-    `hashes` [words]; `counts` [texts], the words of each text; `names` [words] marks numbers and capitalised words inside
-    a sentence, empty when it was not asked for.
+    `hashes` [words]; `counts` [texts], the words of each text; `sorts` [words], NAME for numbers and capitalised words
+    inside a sentence, OPENING for the first word of a sentence, else PLAIN; empty when it was not asked for.
     """
 
     hashes: U64
     counts: I64
-    names: NDArray[np.bool_]
+    sorts: NDArray[np.uint8]
 
 
 def fold(text: str) -> str:
@@ -100,15 +101,15 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
-def words_of(texts: Sequence[str], *, names: bool = False) -> Words:
+def words_of(texts: Sequence[str], *, sorts: bool = False) -> Words:
     """The words of texts in order, hashed by the polynomial Σ code·LETTER_BASE^i and a mix of its bits."""
     codes, starts, ends, counts = _spans([fold(text) for text in texts])
-    marks = np.zeros(0, np.bool_)
-    if names:
-        marks = _names([text if text.isascii() else unicodedata.normalize("NFKC", text) for text in texts])
-        if len(marks) != len(starts):  # folding made or joined words: no word is known to be a name
-            marks = np.zeros(len(starts), np.bool_)
-    return Words(hashes=_hash_spans(codes, starts, ends), counts=counts, names=marks)
+    kinds = np.zeros(0, np.uint8)
+    if sorts:
+        kinds = _sorts([text if text.isascii() else unicodedata.normalize("NFKC", text) for text in texts])
+        if len(kinds) != len(starts):  # folding made or joined words: of none it is known what it is
+            kinds = np.full(len(starts), PLAIN, np.uint8)
+    return Words(hashes=_hash_spans(codes, starts, ends), counts=counts, sorts=kinds)
 
 
 def _spans(texts: Sequence[str]) -> tuple[NDArray[np.integer], I64, I64, I64]:
@@ -140,17 +141,18 @@ def _spans(texts: Sequence[str]) -> tuple[NDArray[np.integer], I64, I64, I64]:
     return codes, starts, ends, counts
 
 
-def _names(texts: Sequence[str]) -> NDArray[np.bool_]:
-    """Which words are numbers, or capitalised behind another word of the same sentence."""
+def _sorts(texts: Sequence[str]) -> NDArray[np.uint8]:
+    """PLAIN, NAME or OPENING for every word of the texts."""
     codes, starts, ends, _ = _spans(texts)
     first = _kinds()[codes[starts]]
-    before = np.concatenate([[0], ends])[:-1]  # behind the word before
-    gap = np.minimum(before, max(len(codes) - 1, 0))
-    stops = np.isin(codes[gap], [ord(sign) for sign in ".!?:;\"'“”‘’\n"])
-    goes_on = (starts - before <= 2) & ~stops & (np.arange(len(starts)) > 0)
-    long = (ends - starts) > 1
-    result: NDArray[np.bool_] = ((first & DIGIT) != 0) | (((first & CAPITAL) != 0) & goes_on & long)
-    return result
+    before = np.concatenate([[0], ends])[:-1]  # the end of the word before
+    stops = np.isin(codes[np.minimum(before, max(len(codes) - 1, 0))], [ord(sign) for sign in ".!?:;\"“”‘\n"])
+    opening = (starts - before > 2) | stops | (before == 0)
+    capital = (first & CAPITAL != 0) & (ends - starts > 1)
+    sorts = np.full(len(starts), PLAIN, np.uint8)
+    sorts[opening] = OPENING
+    sorts[capital & ~opening | (first & DIGIT != 0)] = NAME
+    return sorts
 
 
 def _hash_spans(codes: NDArray[np.integer], starts: I64, ends: I64) -> U64:
@@ -184,7 +186,8 @@ def _powers(bits: int) -> tuple[U64, U64]:
 
 @cache
 def _kinds() -> NDArray[np.uint8]:
-    """What each code point is: a sum of IN_WORD, ALONE, UNSEEN, CAPITAL, DIGIT."""
+    """What each code point is: a sum of PLAIN, NAME, OPENING = 0, 1, 2
+IN_WORD, ALONE, UNSEEN, CAPITAL, DIGIT."""
     kinds = np.zeros(sys.maxunicode + 1, np.uint8)
     for code in range(sys.maxunicode + 1):
         category = unicodedata.category(chr(code))
