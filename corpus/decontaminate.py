@@ -13,6 +13,7 @@ consists of them and is there as a whole.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -60,12 +61,15 @@ class Hit:
     share: float
 
 
+_Text = tuple[int, U64, NDArray[np.uint8], list[int]]  # first record, values, sorts of the words, all records
+
+
 class RecordSearch:
     """Finds documents that hold one of the records; made once and given to every worker."""
 
     def __init__(self, records: Iterable[Searched], *, crowd: int = CROWD):
-        texts: dict[bytes, tuple[int, U64, NDArray[np.uint8], list[int]]] = {}
-        ids: dict[bytes, tuple[int, U64, NDArray[np.uint8], list[int]]] = {}
+        texts: dict[bytes, _Text] = {}
+        ids: dict[bytes, _Text] = {}
         self.record_ids: list[str] = []
         no_sorts = np.zeros(0, np.uint8)
         for block in _blocks(records, lambda record: sum(map(len, record.texts)) + 1):
@@ -82,6 +86,7 @@ class RecordSearch:
                     inner = each[1:-1] if len(each) - 2 >= FEWEST_TOKENS else each
                     _add(ids, _spaced(np.asarray(inner)), no_sorts, number)
         self._texts = _Texts(texts, size=WORD_RUN, least=LEAST, run=N, crowd=crowd)
+        del texts
         self._ids = _Texts(ids, size=TOKEN_RUN, least=FEWEST_TOKENS, run=TOKENS, crowd=crowd)
         index = self._texts.index
         sorts = laid_out(self._texts.sorts.astype(np.uint64), self._texts.counts, np.uint64(0))[0].astype(np.uint8)
@@ -112,7 +117,9 @@ class RecordSearch:
         best: dict[tuple[int, int], Hit] = {}
         if ids is not None and lengths is not None:
             if int(np.sum(lengths)) != len(ids) or (len(texts) and len(texts) != len(lengths)):
-                raise ValueError(f"{len(texts)} texts, {len(lengths)} lengths of {int(np.sum(lengths))}, {len(ids)} ids")
+                raise ValueError(
+                    f"{len(texts)} texts, {len(lengths)} lengths of {int(np.sum(lengths))}, {len(ids)} ids"
+                )
             document, firsts = laid_out(_spaced(ids), np.asarray(lengths, np.int64), DOCUMENT_END)
             self._find_runs(best, self._ids, document, firsts, 0, "tokens")
         done = 0
@@ -193,7 +200,7 @@ class _Texts:
 
     def __init__(
         self,
-        texts: dict[bytes, tuple[int, U64, NDArray[np.uint8], list[int]]],
+        texts: dict[bytes, _Text],
         *,
         size: int,
         least: int,
@@ -242,13 +249,15 @@ class WordGrams:
 
 
 def _add(
-    known: dict[bytes, tuple[int, U64, NDArray[np.uint8], list[int]]],
+    known: dict[bytes, _Text],
     values: U64,
     sorts: NDArray[np.uint8],
     record: int,
 ) -> None:
     """Note a text of a record; equal texts are kept once."""
-    records = known.setdefault(values.tobytes(), (record, values, sorts, []))[3]
+    records = known.setdefault(hashlib.blake2b(values.tobytes(), digest_size=16).digest(), (record, values, sorts, []))[
+        3
+    ]
     if not records or records[-1] != record:
         records.append(record)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..core.hashing import U64
 from .words import I64, rolling
 
+Places = NDArray[np.signedinteger[Any]]
 TEXT_END, DOCUMENT_END = np.uint64(1), np.uint64(2)  # stand between texts, between documents: no run matches over them
 REPEATS = 16  # places of a run per record that may hold it, before it counts as one that many hold
 CHUNK = 1 << 20  # places looked up at once
@@ -40,14 +41,15 @@ class GramIndex:
 
     def __init__(self, values: U64, firsts: I64, counts: I64, records: I64, *, size: int, crowd: int):
         self.values, self.size = values, size
-        places = spread(firsts, np.maximum(counts - size + 1, 0))
+        kind = np.int32 if len(values) < 2**31 else np.int64
+        places: Places = spread(firsts, np.maximum(counts - size + 1, 0)).astype(kind)
         grams = rolling(values, size)[places]
         order = np.argsort(grams, kind="stable")
         grams, places = grams[order], places[order]
         del order
         edges = np.flatnonzero(np.concatenate([grams[1:] != grams[:-1], [True]])[: len(grams)]) + 1
         sizes = np.diff(edges, prepend=0)
-        owners = records[np.searchsorted(firsts, places, side="right") - 1]
+        owners = records.astype(np.int32)[np.searchsorted(firsts, places, side="right") - 1]
         new = np.ones(len(grams), np.bool_)
         new[1:] = (owners[1:] != owners[:-1]) | (grams[1:] != grams[:-1])
         del owners
@@ -61,14 +63,17 @@ class GramIndex:
         edges = np.flatnonzero(np.concatenate([[True], grams[1:] != grams[:-1]])[: len(grams)])
         self.grams = grams[edges]
         self.edges = np.append(edges, len(grams)).astype(np.int64)
-        self.places = places.astype(np.int32 if len(values) < 2**31 else np.int64)
+        self.places = places
         bits = max(int(len(self.grams) * 24).bit_length(), 16)
-        table = np.zeros(1 << bits, np.bool_)
         self._shift = np.uint64(64 - bits)
-        table[self.grams >> self._shift] = True
-        self._table = np.packbits(table, bitorder="little")
+        self._table = np.zeros(1 << (bits - 3), np.uint8)
+        slots = self.grams >> self._shift
+        rows = np.flatnonzero(np.diff(slots >> np.uint64(3), prepend=np.uint64(1 << 63)))
+        if len(rows):
+            ones = np.left_shift(np.uint8(1), (slots & np.uint64(7)).astype(np.uint8))
+            self._table[slots[rows] >> np.uint64(3)] = np.bitwise_or.reduceat(ones, rows)
 
-    def _keep_rarest(self, kept: NDArray[np.bool_], places: I64, held: I64, firsts: I64, counts: I64) -> None:
+    def _keep_rarest(self, kept: NDArray[np.bool_], places: Places, held: I64, firsts: I64, counts: I64) -> None:
         """Keep one run of every text that has none, and note these texts."""
         texts = np.searchsorted(firsts, places, side="right") - 1
         has = np.zeros(len(firsts), np.bool_)
@@ -120,7 +125,7 @@ def _grow(document: U64, values: U64, at: I64, places: I64, step: int) -> I64:
     return grown
 
 
-def _covered(places: I64, size: int, count: int) -> NDArray[np.bool_]:
+def _covered(places: Places, size: int, count: int) -> NDArray[np.bool_]:
     """Which of `count` values lie in a run that starts at one of the places."""
     covered = np.zeros(count, np.bool_)
     for offset in range(size):

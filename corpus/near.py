@@ -45,7 +45,15 @@ class Stretches:
     """
 
     def __init__(
-        self, values: U64, firsts: I64, counts: I64, usable: NDArray[np.bool_], *, crowded: NDArray[np.bool_], sorts: NDArray[np.uint8], size: int
+        self,
+        values: U64,
+        firsts: I64,
+        counts: I64,
+        usable: NDArray[np.bool_],
+        *,
+        crowded: NDArray[np.bool_],
+        sorts: NDArray[np.uint8],
+        size: int,
     ):
         self._values, self._own, self._sorts = values, ~crowded, sorts
         parts = np.maximum(counts // STRETCH, 1)
@@ -57,7 +65,9 @@ class Stretches:
         self.firsts, self.counts = begins, ends - begins
         starts_own_run = np.concatenate([[0], np.cumsum(self._own)])
         own = starts_own_run[ends] - starts_own_run[begins]
-        self._need = np.maximum(np.where(self.counts < 25, 1, 2), np.ceil(HITS * np.maximum(np.minimum(own, self.counts - size + 1), 0))).astype(np.int64)
+        self._need = np.maximum(
+            np.where(self.counts < 25, 1, 2), np.ceil(HITS * np.maximum(np.minimum(own, self.counts - size + 1), 0))
+        ).astype(np.int64)
         self._usable = usable[of] & (self.counts >= LEAST) & (own >= FEW)
 
     def of(self, places: I64) -> I64:

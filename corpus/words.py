@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +147,7 @@ def _sorts(texts: Sequence[str]) -> NDArray[np.uint8]:
     codes, starts, ends, _ = _spans(texts)
     first = _kinds()[codes[starts]]
     before = np.concatenate([[0], ends])[:-1]  # the end of the word before
-    stops = np.isin(codes[np.minimum(before, max(len(codes) - 1, 0))], [ord(sign) for sign in ".!?:;\"“”‘\n"])
+    stops = np.isin(codes[np.minimum(before, max(len(codes) - 1, 0))], [ord(sign) for sign in '.!?:;"“”‘\n'])
     opening = (starts - before > 2) | stops | (before == 0)
     capital = (first & CAPITAL != 0) & (ends - starts > 1)
     sorts = np.full(len(starts), PLAIN, np.uint8)
@@ -159,7 +160,7 @@ def _hash_spans(codes: NDArray[np.integer], starts: I64, ends: I64) -> U64:
     """A hash of the codes of every span, block by block."""
     hashes = np.empty(len(starts), np.uint64)
     cuts = np.unique(np.searchsorted(starts, np.arange(0, len(codes) + BLOCK, BLOCK)))
-    for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+    for first, last in pairwise(cuts.tolist()):
         begin, end = int(starts[first]), int(ends[last - 1])
         powers, inverses = _powers(max(end - begin, BLOCK).bit_length())
         sums = np.empty(end - begin + 1, np.uint64)
@@ -187,7 +188,7 @@ def _powers(bits: int) -> tuple[U64, U64]:
 @cache
 def _kinds() -> NDArray[np.uint8]:
     """What each code point is: a sum of PLAIN, NAME, OPENING = 0, 1, 2
-IN_WORD, ALONE, UNSEEN, CAPITAL, DIGIT."""
+    IN_WORD, ALONE, UNSEEN, CAPITAL, DIGIT."""
     kinds = np.zeros(sys.maxunicode + 1, np.uint8)
     for code in range(sys.maxunicode + 1):
         category = unicodedata.category(chr(code))

@@ -28,7 +28,10 @@ SETS = {
 }
 BASES = ("brown", "medical_qa", "us_gov_web", "novels", "us_president_speeches", "wikipedia_articles", "tech_proposals")
 NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+|\d[\d,.]*\d|\d")
-TERM = "{name} is an American politician of the {party} party, born on {birthday}, who took office as {office} from {state} on {start}."
+TERM = (
+    "{name} is an American politician of the {party} party, born on {birthday}, "
+    "who took office as {office} from {state} on {start}."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,9 @@ def records(data: Path, each: int, seed: int = 0) -> list[Searched]:
     pool = [cut(text, chance.randint(low, high)) for text in texts for low, high in [chance.choice(LENGTHS)]]
     for name, field in SETS.items():
         pool += [row[field] for row in rows(data / f"{name}.jsonl.zst")]
-    pool += [text for row in rows(data / "perturb" / "bios_webnlg.jsonl.zst") for e in row["entries"] for text in e["texts"]]
+    pool += [
+        text for row in rows(data / "perturb" / "bios_webnlg.jsonl.zst") for e in row["entries"] for text in e["texts"]
+    ]
     pool += [biography(row) for row in rows(data / "perturb" / "bios_us_legislators.jsonl.zst")]
     chance.shuffle(pool)
     chosen: list[str] = []
@@ -83,7 +88,12 @@ def biography(row: dict[str, Any]) -> str:
     term = row["terms"][0]
     office = "senator" if term["type"] == "sen" else "representative"
     return TERM.format(
-        name=row["name"], birthday=row["birthday"], party=term["party"], state=term["state"], start=term["start"], office=office
+        name=row["name"],
+        birthday=row["birthday"],
+        party=term["party"],
+        state=term["state"],
+        start=term["start"],
+        office=office,
     )
 
 
@@ -204,4 +214,7 @@ def shares(planted: Sequence[Planted], hits: Iterable[Sequence[Hit]]) -> dict[st
         name = length_class(each.words)
         total[each.kind][name] += 1
         found[each.kind][name] += any(hit.record_id == each.record_id for hit in own)
-    return {kind: {name: (found[kind][name], count) for name, count in sorted(counts.items())} for kind, counts in total.items()}
+    return {
+        kind: {name: (found[kind][name], count) for name, count in sorted(counts.items())}
+        for kind, counts in total.items()
+    }
