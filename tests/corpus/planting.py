@@ -69,9 +69,11 @@ def records(data: Path, each: int, seed: int = 0) -> list[Searched]:
     ]
     pool += [biography(row) for row in rows(data / "perturb" / "bios_us_legislators.jsonl.zst")]
     chance.shuffle(pool)
+    counts = words_of(pool).counts.tolist()
     chosen: list[str] = []
     for low, high in LENGTHS:
-        chosen += list(islice(dict.fromkeys(text for text in pool if low <= word_count(text) <= high), each))
+        fitting = (text for text, count in zip(pool, counts, strict=True) if low <= count <= high)
+        chosen += list(islice(dict.fromkeys(fitting), each))
     return [Searched(record_id=f"r{number}", texts=(text,)) for number, text in enumerate(chosen)]
 
 
