@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from ...core.errors import CostarError, shorten
 from ...core.hashing import keyed_hash
-from ...corpus.decontaminate import WordGrams, WordHasher, rolling
+from ...corpus.decontaminate import RecordSearch, Searched, WordGrams, WordHasher, rolling
 from ...corpus.tokenizer import Tokenizer
 from ..safety import findings
 from ..similar import RUN
@@ -19,6 +20,7 @@ FIELDS = ("text",)
 RENDERINGS = ("text",)
 PER_DOCUMENT = 4
 TRIES = 60
+BATCH = 256  # base documents searched at once
 WORD_START = re.compile(r"(?<!\S)\w")
 
 
@@ -54,9 +56,9 @@ def from_corpus(
     """(document id, text) of `count` passages of exactly `tokens` tokens, whole words, cut from held-out documents.
 
     Documents come in the order of a keyed hash, each with its first passage before any has a second, so that asking
-    for more keeps the earlier ones. A passage is passed over if it shares 13 words in a row with the base, 8 with an earlier
-    passage, or if the safety gate would refuse it; `used` holds the runs of words of the passages chosen so far, for other
-    perturbations too.
+    for more keeps the earlier ones. A passage is passed over if it shares 13 words in a row with the base or stands nearly
+    in it (`corpus.decontaminate`), if it shares 8 words with an earlier passage, or if the safety gate would refuse it;
+    `used` holds the runs of words of the passages chosen so far, for other perturbations too.
     """
     ordered = sorted(held_out, key=lambda document: keyed_hash(*key, "passage", document[0]))
     cutters = [(doc_id, passages_of(text, tokenizer, tokens)) for doc_id, text in ordered]
@@ -67,12 +69,12 @@ def from_corpus(
             if text is not None:
                 candidates.append((doc_id, text))
     grams = WordGrams(text for _, text in candidates)
-    in_base = {int(gram) for text in base for gram in grams.shared(text)}
+    shared, held = _in_base([text for _, text in candidates], base, grams)
     chosen: list[tuple[str, str]] = []
     hasher = WordHasher()
-    for doc_id, text in candidates:
+    for number, (doc_id, text) in enumerate(candidates):
         own = {int(gram) for gram in grams.of_record(text)}
-        if not own or own & in_base or findings(text):
+        if not own or own & shared or number in held or findings(text):
             continue
         words = hasher.words(text)
         runs = {int(run) for run in rolling(words, min(RUN, len(words)))}
@@ -88,6 +90,18 @@ def from_corpus(
         expected=f"{count}, as the levels ask",
         mend="raise [corpus] held_out, shorten the passages, or lower the levels' counts",
     )
+
+
+def _in_base(candidates: Sequence[str], base: Iterable[str], grams: WordGrams) -> tuple[set[int], set[int]]:
+    """The runs of words that candidates share with the base, read once, and the numbers of those that it holds."""
+    search = RecordSearch(Searched(record_id=str(number), texts=(text,)) for number, text in enumerate(candidates))
+    shared: set[int] = set()
+    held: set[int] = set()
+    texts = iter(base)
+    while batch := list(islice(texts, BATCH)):
+        shared.update(int(gram) for text in batch for gram in grams.shared(text))
+        held.update(int(hit.record_id) for hit in search.find(batch))
+    return shared, held
 
 
 def passages_of(text: str, tokenizer: Tokenizer, tokens: int) -> Iterator[str]:
