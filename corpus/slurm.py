@@ -82,7 +82,7 @@ class SlurmTasks(MarkedTasks, SlurmPipelineExecutor):
                 f"# {ranks} tasks of a costar corpus in {jobs} jobs; a task that has ended is not run again.",
                 *(f"export {key}={shlex.quote(value)}" for key, value in (ENVIRONMENT | paths).items()),
                 f"cd {shlex.quote(os.getcwd())}",
-                f"exec {shlex.join(command)}",
+                shlex.join(command),  # no exec: the shell says in the log by which signal it ended
                 "",
             ]
         )
