@@ -22,6 +22,7 @@ ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
+    "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
@@ -40,11 +41,14 @@ class Job:
 
 
 class WorkerFailed(Exception):
-    """A worker ended with an error; `text` is what it said, with the name of its work."""
+    """A worker ended with an error; `text` is what it said, with the name of its work.
 
-    def __init__(self, name: str, text: str, exit_code: int):
+    `signal` is the number of the signal that ended it, 0 for none.
+    """
+
+    def __init__(self, name: str, text: str, exit_code: int, signal: int = 0):
         super().__init__(f"{name}: {text}")
-        self.text, self.exit_code = f"{name}\n{text}", exit_code
+        self.name, self.text, self.exit_code, self.signal = name, f"{name}\n{text}", exit_code, signal
 
 
 def run_jobs(next_job: Callable[[frozenset[str]], Job | None], slots: int, watch: Callable[[], None]) -> None:
@@ -75,7 +79,8 @@ def run_jobs(next_job: Callable[[frozenset[str]], Job | None], slots: int, watch
                 errors.close()
                 if code:
                     found = text or (KILLED.format(-code) if code < 0 else text)
-                    raise WorkerFailed(name, found or f"exit code {code}", code if code in (1, 2) else 1)
+                    exit_code = code if code in (1, 2) else 1
+                    raise WorkerFailed(name, found or f"exit code {code}", exit_code, signal=max(0, -code))
                 if text:
                     from .console import complain
 

@@ -241,8 +241,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Take away the work folders of killed writers. Call it with the lock held."""
-    for path in folder.glob(".work-*"):
+    """Take away the work folders of killed writers, not those that a step goes on from. Call it with the lock held."""
+    for path in folder.glob(".work-[0-9]*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
