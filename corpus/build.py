@@ -113,7 +113,9 @@ def _document_keys(design: CorpusDesign) -> list[Any]:
 def _source_facts(design: CorpusDesign) -> dict[str, Any]:
     """What the text depends on besides the files: `differs` lists versions that are not the pinned ones."""
     facts = {source.name: load_source(source.source).facts(source) for source in design.sources}
-    return facts[""] if "" in facts else {"differs": sum((f["differs"] for f in facts.values()), []), "mixture": facts}
+    if "" in facts:
+        return dict(facts[""])
+    return {"differs": [each for part in facts.values() for each in part["differs"]], "mixture": facts}
 
 
 def _listing(items: Sequence[Listed]) -> list[tuple[str, str, int, int]]:

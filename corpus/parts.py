@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def shares_of(sizes: Sequence[int], tasks: int) -> list[range]:
             number += 1
         bounds.append(number)
     bounds.append(len(sizes))
-    return [range(first, last) for first, last in zip(bounds, bounds[1:])]
+    return [range(first, last) for first, last in itertools.pairwise(bounds)]
 
 
 class PartWriter:

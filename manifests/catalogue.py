@@ -20,7 +20,21 @@ from ..core.hashing import canonical_json, sha256_json
 from ..core.parquet import read_table
 from ..core.workspace import Workspace, corpus_facts, is_whole, output_lock, read_facts, read_marker, replacing, step_of
 from .lineage import checkpoint_rows, read_configs, stretches
-from .tables import ASSIGNMENTS, BALANCE, CORPUS_STEPS, COVERAGE, DROPPED, EFFECTS, OCCURRENCES, EXPOSURES, LOG, RECORDS, RENDERINGS, SCORES, SPEED
+from .tables import (
+    ASSIGNMENTS,
+    BALANCE,
+    CORPUS_STEPS,
+    COVERAGE,
+    DROPPED,
+    EFFECTS,
+    EXPOSURES,
+    LOG,
+    OCCURRENCES,
+    RECORDS,
+    RENDERINGS,
+    SCORES,
+    SPEED,
+)
 
 RANDOMIZED = "randomized"  # the value of a factor that an arm randomizes per record; `assignments` has each one's
 CREATE = {

@@ -13,7 +13,7 @@ import zstandard
 from costar.core.hashing import keyed_hash
 from costar.corpus.documents import QuietExecutor
 from costar.corpus.duplicates import NEAR, Signature, near_duplicates, repeated, unit_digests
-from costar.corpus.words import RegexWords
+from costar.corpus.regex_words import RegexWords
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 from costar.core.errors import CostarError
 from costar.corpus.quality import FILTERS, check_quality, first_failure, load_filters
-from costar.corpus.words import RegexWords
+from costar.corpus.regex_words import RegexWords
 from datatrove.data import Document
 from hypothesis import given
 from hypothesis import strategies as st
