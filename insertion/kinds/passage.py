@@ -17,6 +17,7 @@ from . import Fields, Pieces
 RISK = "copyright"
 FIELDS = ("text",)
 RENDERINGS = ("text",)
+PROSE = ("text",)
 PER_DOCUMENT = 4
 TRIES = 60
 WORD_START = re.compile(r"(?<!\S)\w")
