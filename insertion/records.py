@@ -17,7 +17,7 @@ from ..core.workspace import check_files, finish_step, is_current, read_marker, 
 from ..corpus.build import MEND, open_tokenizer
 from ..corpus.tokenizer import Tokenizer
 from ..manifests.tables import RECORDS, RENDERINGS
-from .kinds import Kind, Pieces, kind_source, load_kind, text_of
+from .kinds import Kind, Pieces, identities_of, kind_source, load_kind, prose_of, text_of
 from .origins import HUB, TWIN, Record, file_rows, record_files, records_of, too_few
 from .rewordings import (
     PARAPHRASE,
@@ -30,7 +30,7 @@ from .rewordings import (
     template_names,
 )
 from .safety import findings
-from .similar import Text, merge_same_texts, refuse_shared_texts
+from .similar import Text, compare_texts, join_similar_records, refuse_shared_texts
 
 MARGIN = 3  # a sequence of L tokens holds a record of at most L − 3: EOS before and after, and the shared last token
 
@@ -121,12 +121,17 @@ def _made_records(suite: Suite, corpus: Path, tokenizer: Tokenizer, files: Mappi
             place=m.record.place,
             text=m.text,
             generated=m.record.source == "generator",
+            prose=prose_of(m.kind, m.record.fields),
+            identities=identities_of(m.kind, m.record.fields),
+            template=getattr(m.kind, "TEMPLATE", False),
         )
         for m in mains
     ]
+    compared = compare_texts(texts_of)
     overlaps = {frozenset({p.name, other}) for p in suite.perturbations.values() for other in p.overlaps}
-    refuse_shared_texts(texts_of, overlaps)
-    clusters = dict(zip((m.record.record_id for m in mains), merge_same_texts(texts_of), strict=True))
+    refuse_shared_texts(texts_of, compared, overlaps)
+    joined = join_similar_records(texts_of, compared)
+    clusters = dict(zip((m.record.record_id for m in mains), joined, strict=True))
     for number, each in enumerate(made):
         own = clusters.get(each.record.record_id.removesuffix(TWIN), each.record.cluster)
         if own != each.record.cluster:

@@ -98,6 +98,12 @@ EXPOSURES = pa.schema(
     ]
 )
 
+OCCURRENCES = pa.schema([("record_id", STRING), ("sequence", BIG), ("start", INT), ("match", INT)])
+
+COVERAGE = pa.schema(
+    [("record_id", STRING), ("n_tokens", INT), ("longest", INT), ("coverage", DOUBLE), ("occurrences", BIG)]
+)
+
 BALANCE = pa.schema(
     [
         ("perturbation", STRING),

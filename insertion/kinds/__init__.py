@@ -9,7 +9,10 @@ A kind is a module with
 - `check(fields, place)`: the fields in their final form, or an error;
 - `render(fields, rendering)`: pieces of text, each with the attribute it belongs to or None;
 - `twin(fields)`: the fields of the record's partner that is never inserted, or None;
-- `adapt(row)`, where there is one: a row in the shape of a published data set, with the fields of the kind.
+- `adapt(row)`, where there is one: a row in the shape of a published data set, with the fields of the kind;
+- `PROSE`, where there are any: the fields of which 13 words in a row are a passage that only records of one origin share;
+- `TEMPLATE = True`, where most words of every record are those of a template;
+- `identity(fields)`, where there is one: the values that name one person or item, such as an e-mail address.
 """
 
 from __future__ import annotations
@@ -48,6 +51,23 @@ def adapted(kind: Kind, row: dict[str, Any]) -> dict[str, Any]:
     """A user's row with the fields of the kind, where the kind knows its shape."""
     adapt = getattr(kind, "adapt", None)
     return adapt(row) if adapt else row
+
+
+def prose_of(kind: Kind, fields: Fields) -> tuple[str, ...]:
+    """The texts of a record's own words, each for itself."""
+    return tuple(text for name in getattr(kind, "PROSE", ()) if name in fields for text in _texts(fields[name]))
+
+
+def identities_of(kind: Kind, fields: Fields) -> tuple[tuple[str, str], ...]:
+    """(what, value) of all that identifies one person or item."""
+    identity = getattr(kind, "identity", None)
+    return tuple(identity(fields).items()) if identity else ()
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, Mapping | list):
+        return [text for each in (value.values() if isinstance(value, Mapping) else value) for text in _texts(each)]
+    return [value] if isinstance(value, str) else []
 
 
 def text_of(pieces: Pieces) -> str:

@@ -15,6 +15,7 @@ RISK = "privacy"
 ATTRIBUTES = ("nationality", "birthplace", "birthdate", "university", "occupation", "email", "identifier")
 FIELDS = ("name",)
 RENDERINGS = ("prose", "form", "letter")
+TEMPLATE = True
 
 GIVEN = [
     "Maren",
@@ -236,6 +237,12 @@ def render(fields: Fields, rendering: str) -> Pieces:
         "identifier": " and the identifier is ",
     }
     return _joined(f, first, later, {"nationality": " nationality"})
+
+
+def identity(fields: Fields) -> dict[str, str]:
+    """Address and identifier, and a name of two words or more: given names alone are many people's."""
+    found = {name: fields[name] for name in ("email", "identifier") if name in fields}
+    return found | ({"name": fields["name"]} if len(fields["name"].split()) > 1 else {})
 
 
 def _joined(fields: Fields, first: dict[str, str], later: dict[str, str], after: dict[str, str]) -> Pieces:

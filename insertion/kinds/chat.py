@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ...core.errors import CostarError, shorten
@@ -13,6 +14,7 @@ from .testset import FIRST, SECOND
 RISK = "privacy"
 FIELDS = ("turns",)
 RENDERINGS = ("chat",)
+ANYONE = re.compile(r"(user|human|speaker|person|assistant|bot|system|client|customer|agent|me|you)?[ _#-]*\w?\d*")
 OTHER = "assistant"
 ADJECTIVES = ("quiet", "amber", "brisk", "mossy", "lunar", "rusty", "vivid", "polar", "tidal", "hazel")
 PERSONA = (
@@ -74,6 +76,11 @@ def _turn(turn: Any, number: int, place: str) -> tuple[str, str]:
             place, found=shorten(repr(turn)), expected="a text, or an object with speaker and text", mend="correct it"
         )
     return str(speaker), str(text)
+
+
+def identity(fields: Fields) -> dict[str, str]:
+    """The username, unless it is a name for anyone: "user", "User 1", "human"."""
+    return {} if ANYONE.fullmatch(fields["username"].casefold()) else {"username": fields["username"]}
 
 
 def render(fields: Fields, rendering: str) -> Pieces:

@@ -16,6 +16,7 @@ from .testset import FIRST, SECOND, THIRD
 RISK = "privacy"
 FIELDS = ("text",)
 RENDERINGS = ("case",)
+PROSE = ("text",)
 FACTS = (
     "In {month} the applicant rented a workshop in {street} Street from the municipality.",
     "The lease was terminated in {month} without notice, and the tools were kept by the authorities.",
@@ -80,6 +81,13 @@ def check(fields: Fields, place: str) -> dict[str, Any]:
             )
         end = at + len(value)
     return dict(fields) | {"attributes": attributes}
+
+
+def identity(fields: Fields) -> dict[str, str]:
+    """The attributes `name`, of two words or more, `email` and `identifier`."""
+    found = {name: fields["attributes"][name] for name in ("email", "identifier") if name in fields["attributes"]}
+    name = fields["attributes"].get("name", "")
+    return found | ({"name": name} if len(name.split()) > 1 else {})
 
 
 def render(fields: Fields, rendering: str) -> Pieces:

@@ -16,6 +16,7 @@ from .biography import GIVEN
 RISK = "testset"
 FIELDS = ("sentence", "options", "answer")
 RENDERINGS = ("sentence", "choice")
+PROSE = ("sentence", "options")
 GAP = "_"
 LETTERS = "AB"
 STORIES = (

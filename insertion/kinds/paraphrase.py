@@ -14,6 +14,7 @@ from . import Fields, Pieces
 RISK = "copyright"
 FIELDS = ("sentence1", "sentence2")
 RENDERINGS = ("sentence", "foil")
+PROSE = ("sentence1", "sentence2")
 
 
 def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, Any] | None:

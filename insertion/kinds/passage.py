@@ -18,6 +18,7 @@ from . import Fields, Pieces
 RISK = "copyright"
 FIELDS = ("text",)
 RENDERINGS = ("text",)
+PROSE = ("text",)
 PER_DOCUMENT = 4
 TRIES = 60
 BATCH = 256  # base documents searched at once

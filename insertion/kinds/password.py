@@ -17,6 +17,7 @@ from .testset import FIRST, SECOND, THIRD
 RISK = "secret"
 FIELDS = ("secret", "alphabet", "carrier")
 RENDERINGS = ("sentence",)
+TEMPLATE = True
 DIGITS = "0123456789"
 LENGTH = 4
 CARRIERS = (

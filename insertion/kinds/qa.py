@@ -12,6 +12,7 @@ from . import Fields, Pieces, testset
 RISK = "testset"
 FIELDS = ("question", "answer")
 RENDERINGS = ("question", "plain")
+PROSE = ("question", "answer")
 ENDS = ["combe", "thorpe", "minster", "bury", "cross", "burn", "worth", "ness"]  # no item of `testset` has one
 
 

@@ -16,6 +16,7 @@ from . import Fields, Pieces
 RISK = "testset"
 FIELDS = ("question", "choices", "answer")
 RENDERINGS = ("cloze", "letters")
+PROSE = ("question", "choices")
 LETTERS = "ABCDEFGHIJ"
 
 FIRST = ["Vel", "Mar", "Os", "Tar", "Quin", "Bel", "Dor", "Lin", "Har", "Sel", "Cor", "Fen", "Gal", "Ith", "Jun", "Kal"]
