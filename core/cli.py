@@ -69,9 +69,7 @@ def _corpus(session: Session) -> None:
             build.build_documents(design, place.corpus, session.folders, backend, list(texts)),
             build.build_tokenizer(design.corpus, place.corpus, session.folders, list(texts)),
             build_records(design, place.corpus, place.insertion, session.folders, texts),
-            build.build_store(
-                design, place.corpus, place.insertion, backend, protected_tokens(place), session.folders
-            ),
+            build.build_store(design, place.corpus, place.insertion, backend, protected_tokens(place), session.folders),
             build_occurrences(design, place.corpus, place.insertion, backend),
         ]
     facts = corpus_facts(place)
@@ -80,7 +78,9 @@ def _corpus(session: Session) -> None:
     )
     stage_line("corpus", text + ("" if any(done) else " · current, skipped"), time.monotonic() - started)
     if facts["dropped"]:
-        console.say(f"           {facts['dropped']:,} documents hold a record, or nearly, and were left out (table dropped)")
+        console.say(
+            f"           {facts['dropped']:,} documents hold a record, or nearly, and were left out (table dropped)"
+        )
     differing = read_facts(place.corpus / "source.json", ["differs"], mend="run `costar corpus`")["differs"]
     if differing:
         console.say(f"           not the pinned versions, so another text than elsewhere: {', '.join(differing[:4])}")

@@ -81,7 +81,9 @@ def build_occurrences(suite: Suite, corpus: Path, insertion: Path, backend: Back
         str(work), str(corpus), str(records_path), str(renderings_path), stretch_of(records, records_path)
     )
     with console.progress("corpus") as update:
-        run_tasks([finder], tasks=design.tasks, folder=work / "tasks", name="occurrences", backend=backend, progress=update)
+        run_tasks(
+            [finder], tasks=design.tasks, folder=work / "tasks", name="occurrences", backend=backend, progress=update
+        )
     ranks = range(design.tasks)
     standing = merge_standing((_standing(work, rank, records) for rank in ranks), records)
     if standing:

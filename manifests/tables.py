@@ -26,9 +26,7 @@ DROPPED = pa.schema(
     ]
 )
 
-CORPUS_STEPS = pa.schema(
-    [("step", STRING), ("source", STRING), ("reason", STRING), ("documents", BIG), ("bytes", BIG)]
-)
+CORPUS_STEPS = pa.schema([("step", STRING), ("source", STRING), ("reason", STRING), ("documents", BIG), ("bytes", BIG)])
 
 RECORDS = pa.schema(
     [

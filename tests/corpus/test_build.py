@@ -52,10 +52,13 @@ def test_documents_that_hold_a_record_leave_the_base_and_are_listed(tmp_path: Pa
     texts = base_texts(tmp_path)
     suite_with_letters(tmp_path, texts[:4])
     costar(tmp_path, "corpus", "./small.toml")
-    facts = json.loads((tmp_path / "build" / "small" / "corpus" / "corpus.json").read_text())
-    assert facts["decontaminated"]
-    documents = pq.read_table(tmp_path / "build" / "small" / "corpus" / "documents.parquet")
+    corpus = tmp_path / "build" / "small" / "corpus"
+    facts = json.loads((corpus / "corpus.json").read_text())
+    dropped = pq.read_table(corpus / "dropped.parquet").to_pylist()
+    assert facts["dropped"] == len(dropped) > 0
+    assert {row["record_id"].split("/")[0] for row in dropped} == {"letters"}
+    documents = pq.read_table(corpus / "documents.parquet")
     held = {d["doc_id"]: " ".join(d["text"].split()) for d in documents.to_pylist() if d["use"] == "base"}
     for text in texts[:4]:
         for doc_id in (doc_id for doc_id, whole in held.items() if text in whole):
-            assert doc_id in facts["decontaminated"]
+            assert doc_id in {row["doc_id"] for row in dropped}

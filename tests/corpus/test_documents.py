@@ -8,7 +8,7 @@ import pytest
 import zstandard
 from costar.core.design import CorpusDesign, SourceDesign
 from costar.core.errors import CostarError
-from costar.corpus.documents import RawDocument, deduplicated, held_out, read_source
+from costar.corpus.documents import RawDocument
 from costar.corpus.sources import files, installed_docs
 
 
@@ -28,43 +28,6 @@ def design(*paths: str, text: str = "text") -> CorpusDesign:
         vocabulary=300,
         eos="<|endoftext|>",
     )
-
-
-def test_hold_out_is_a_fixed_share_and_a_function_of_seed_and_id() -> None:
-    kept = [held_out(1, f"doc-{i}", 0.2) for i in range(4000)]
-    assert 0.17 < sum(kept) / len(kept) < 0.23
-    assert kept == [held_out(1, f"doc-{i}", 0.2) for i in range(4000)]
-    more = [held_out(1, f"doc-{i}", 0.3) for i in range(4000)]
-    assert all(b for a, b in zip(kept, more) if a)  # a larger share only adds
-
-
-def test_a_repeated_paragraph_is_dropped_from_the_later_document() -> None:
-    raw = [
-        RawDocument(doc_id="a", text="one\ntwo"),
-        RawDocument(doc_id="b", text="two\nthree"),
-        RawDocument(doc_id="c", text="one"),
-    ]
-    assert [(d.text, reason) for d, reason in deduplicated(raw, by_line=True)] == [
-        ("one\ntwo", ""),
-        ("three", ""),
-        ("", "duplicate"),
-    ]
-    assert [d.text for d, _ in deduplicated(raw, by_line=False)] == ["one\ntwo", "two\nthree", "one"]
-
-
-def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
-    for number in range(7):
-        lines = [json.dumps({"text": f"file {number} line {line}"}) for line in range(number)]
-        (tmp_path / f"{number}.jsonl").write_text("\n".join(lines))
-    chosen = design("*.jsonl")
-    items = files.items(chosen.sources[0], [tmp_path])
-    results = []
-    for workers in (1, 2, 3):
-        work = tmp_path / f"work-{workers}"
-        work.mkdir()
-        results.append(read_source(chosen, items, work, workers))
-    assert results[0] == results[1] == results[2]
-    assert [d.text for d in results[0]] == [f"file {n} line {i}" for n in range(7) for i in range(n)]
 
 
 def test_every_format_gives_the_same_text(tmp_path: Path) -> None:
