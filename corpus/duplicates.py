@@ -5,6 +5,8 @@ Both find the places to drop and change no text; the first in the order of the s
 
 from __future__ import annotations
 
+import contextlib
+import io
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -101,7 +103,7 @@ def near_duplicates(
     skips as completed has left its files in `folder`, which no other call uses. The order of the source is that of
     `metadata[start]`, an integer which does not fall within a rank, then of the place in the rank. Of a cluster (all
     that are linked by shared buckets) the first stays, so `tasks` and workers do not enter the result. Documents of
-    fewer than five words are never near duplicates.
+    fewer than five words are never near duplicates. The second stage opens a file of every task at once.
     """
     config = MinhashConfig(**NEAR)
     signatures, pairs, clusters = (str(folder / name) for name in ("signatures", "pairs", "clusters"))
@@ -110,7 +112,7 @@ def near_duplicates(
     # one task a bucket; records are read by the block, datatrove's default is five
     second = MinhashDedupBuckets(signatures, pairs, config=config, lines_to_buffer=BLOCK)
     run([second], config.num_buckets, "near-pairs")
-    third = MinhashDedupCluster(pairs, clusters, config=config, save_cluster_id=True, lines_to_buffer=BLOCK)
+    third = QuietCluster(pairs, clusters, config=config, save_cluster_id=True, lines_to_buffer=BLOCK)
     run([third], 1, "near-clusters")
     return _all_but_first(folder, tasks)
 
@@ -162,3 +164,11 @@ class Signature(MinhashDedupSignature):
         ]
         least: list[list[int]] = np.min(np.array(parts, np.uint64), axis=0).tolist()
         return least
+
+
+class QuietCluster(MinhashDedupCluster):
+    """datatrove's third stage without its progress bar, which has no switch."""
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            super().run(data, rank, world_size)

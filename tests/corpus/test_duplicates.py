@@ -128,10 +128,11 @@ def planted(shared_data: Path) -> tuple[list[str], list[int]]:
 
 @pytest.mark.parametrize(("tasks", "workers"), [(1, 1), (3, 1), (7, 1), (7, 2)])
 def test_of_near_copies_the_first_stays_whatever_the_tasks_and_workers(
-    shared_data: Path, tmp_path: Path, tasks: int, workers: int
+    shared_data: Path, tmp_path: Path, tasks: int, workers: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     texts, expected = planted(shared_data)
     assert dropped(texts, tasks, tmp_path, workers) == expected
+    assert capfd.readouterr() == ("", "")  # what people read goes through the console
 
 
 def test_the_first_stays_where_datatrove_keeps_another(shared_data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import dill
 import pytest
 import zstandard
 from costar.core.errors import CostarError
@@ -93,10 +94,11 @@ def test_a_filter_judges_a_text_alike_however_often_and_beside_whatever_it_is_as
 
 def test_filters_cross_process_borders(shared_data: Path) -> None:
     filters = load_filters(list(FILTERS))
-    again = pickle.loads(pickle.dumps(filters))
     text = real(shared_data, "brown")[0]
-    for _, spoiled in junk(text):
-        assert first_failure(again, spoiled) == first_failure(filters, spoiled)
+    for carrier in (pickle, dill):  # datatrove's workers use dill
+        again = carrier.loads(carrier.dumps(filters))
+        for _, spoiled in junk(text):
+            assert first_failure(again, spoiled) == first_failure(filters, spoiled)
 
 
 @given(st.text(alphabet=st.sampled_from("aA1 .\n\t#-…{}'\"\x00é\u2028🥇"), max_size=80))
