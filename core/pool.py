@@ -63,7 +63,7 @@ def run_jobs(next_job: Callable[[frozenset[str]], Job | None], slots: int, watch
         while True:
             while len(running) < slots and (job := next_job(frozenset(running))) is not None:
                 errors: IO[bytes] = tempfile.TemporaryFile()  # closed with its process
-                command = [sys.executable, "-m", job.module, *job.arguments]
+                command = [*python_command(), "-m", job.module, *job.arguments]
                 running[job.name] = (subprocess.Popen(command, env=environment, stderr=errors), errors)
             if not running:
                 return
@@ -90,6 +90,13 @@ def run_jobs(next_job: Callable[[frozenset[str]], Job | None], slots: int, watch
             process.kill()
             process.wait()
             errors.close()
+
+
+def python_command() -> list[str]:
+    """This interpreter, for a worker that imports what this process would: no files of the working directory unless
+    this process reads them too."""
+    here = {"", os.getcwd()} & set(sys.path)
+    return [sys.executable] if here else [sys.executable, "-P"]
 
 
 def worker_main(main: Callable[[list[str]], None], arguments: list[str]) -> None:

@@ -121,7 +121,10 @@ def _run_here(
     with tempfile.TemporaryDirectory(prefix="claims-", dir=log_folder(folder)) as claims:
         with replacing(pickled) as temporary:
             temporary.write_bytes(dill.dumps(LocalTasks(pipeline, folder, tasks, ranks, Path(claims))))
-        logs = {f"worker {i + 1}": log_folder(folder) / f"worker-{i + 1}.log" for i in range(min(workers, len(ranks)))}
+        logs = {
+            f"worker {i + 1}": log_folder(folder) / f"worker-{i + 1}.log"
+            for i in range(min(max(1, workers), len(ranks)))
+        }
         waiting = [
             Job(name=worker, module="costar.corpus.worker", arguments=[str(pickled), str(log)])
             for worker, log in logs.items()
@@ -130,6 +133,14 @@ def _run_here(
             run_jobs(lambda running: waiting.pop(0) if waiting else None, len(waiting), watch)
         except WorkerFailed as error:
             raise take_failure(folder) or _silent_end(error, name, folder, logs[error.name], tasks) from None
+    if missing := sorted(set(range(tasks)) - finished_tasks(folder)):
+        raise CostarError(
+            f"{name}, task {missing[0]}",
+            found="its worker ended without an error, and without the task's end",
+            expected="steps that return or raise",
+            mend="take the call that ends the process out of the step",
+            exit_code=1,
+        )
 
 
 def _silent_end(error: WorkerFailed, name: str, folder: Path, log: Path, tasks: int) -> CostarError:

@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from datatrove.executor import SlurmPipelineExecutor
 from ..core.errors import CostarError, shorten
 from ..core.hashing import sha256_json
 from ..core.machine import Slurm
-from ..core.pool import ENVIRONMENT, PARENT
+from ..core.pool import ENVIRONMENT, PARENT, python_command
 from ..core.workspace import replacing, write_json, write_text
 from .marks import MarkedTasks, Output, finished_tasks, last_lines, log_folder, take_failure, trusted_tasks
 
@@ -66,10 +65,8 @@ class SlurmTasks(MarkedTasks, SlurmPipelineExecutor):
             f"#SBATCH --{key}" + (f"={shlex.quote(str(value))}" if value else "") for key, value in options.items()
         ]
         paths = {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
-        safe = ["-P"] if sys.flags.safe_path else []
         command = [
-            sys.executable,
-            *safe,
+            *python_command(),
             "-m",
             "costar.corpus.worker",
             str(log_folder(Path(self.folder)) / "executor.pik"),
@@ -190,7 +187,7 @@ def _submit(executor: SlurmTasks, ranks: Sequence[int], folder: Path) -> None:
 
 def _wait(job: str, folder: Path, tasks: int, watch: Callable[[str], None]) -> None:
     """Until all tasks have ended or the array has left the queue; a task's error ends the array at once."""
-    pause, silent, remark = FIRST_PAUSE, 0, ""
+    pause, silent, empty, remark = FIRST_PAUSE, 0, 0, ""
     while True:
         watch(remark)
         if failure := take_failure(folder):
@@ -199,7 +196,8 @@ def _wait(job: str, folder: Path, tasks: int, watch: Callable[[str], None]) -> N
         if len(finished_tasks(folder)) == tasks:
             return
         rows = queued(job)
-        if rows == []:
+        empty = empty + 1 if rows == [] else 0
+        if empty == 2:  # a controller that was just started may know the jobs a moment later
             return
         silent = silent + 1 if rows is None else 0
         if silent == PATIENCE:

@@ -45,6 +45,8 @@ class Mishap(PipelineStep):
             raise CostarError("letters.txt, line 3", found="a hole", expected="text", mend="fill it")
         if kind == "bug":
             raise KeyError("colour")
+        if kind == "exit":
+            raise SystemExit(0)
         if kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         while kind == "wait" and path.is_file():

@@ -11,6 +11,7 @@ import costar
 import pytest
 from costar.core.errors import CostarError
 from costar.core.machine import Machine, Slurm
+from costar.core.workspace import work_folder
 from costar.corpus.executors import Backend, backend_of, resumable_folder, run_tasks
 from costar.corpus.marks import finished_tasks
 from costar.corpus.slurm import SlurmTasks, job_name
@@ -120,6 +121,20 @@ def test_a_killed_call_takes_its_workers_along_and_the_next_goes_on_from_its_fin
     assert runs(tmp_path) == [1, 1, 1, 1]
 
 
+def test_a_users_own_module_in_the_working_directory_does_not_reach_the_workers(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('the user\\'s own file was imported')")
+    command = [sys.executable, "-P", "-c", CALL, str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(texts(tmp_path)) == 4
+
+
+def test_a_step_that_ends_its_process_does_not_pass_for_a_finished_task(tmp_path: Path) -> None:
+    (tmp_path / "mishap").write_text("exit")
+    with pytest.raises(CostarError, match="numbers, task 1"):
+        run(tmp_path)
+
+
 def test_a_worker_that_cannot_load_the_steps_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.steps.Lines.__module__", "nowhere_at_all")
     monkeypatch.setitem(sys.modules, "nowhere_at_all", sys.modules["tests.steps"])
@@ -148,7 +163,8 @@ def test_a_step_goes_on_in_its_folder_and_other_inputs_get_a_fresh_one(tmp_path:
     first = resumable_folder(tmp_path, "documents", "0123456789abcdef")
     other_step = resumable_folder(tmp_path, "documents-more", "0123456789abcdef")
     (first / "out-0").write_text("done")
-    assert resumable_folder(tmp_path, "documents", "0123456789abcdef") == first
+    with work_folder(tmp_path):
+        assert resumable_folder(tmp_path, "documents", "0123456789abcdef") == first
     assert (first / "out-0").is_file()
     second = resumable_folder(tmp_path, "documents", "fedcba9876543210")
     assert not list(second.iterdir())

@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -210,6 +211,18 @@ def test_an_array_whose_caller_was_killed_is_found_and_not_submitted_twice(folde
     assert second.wait() == 0
     assert runs(folder) == [1, 1, 1, 1]
     assert len(jobs_used(folder)) == 1
+
+
+def test_killed_at_random_moments_a_caller_runs_no_task_twice(folder: Path) -> None:
+    generator = random.Random("slurm")
+    for _ in range(5):
+        caller = subprocess.Popen([sys.executable, "-c", CALL, str(folder)])
+        time.sleep(generator.uniform(0.4, 1.6))
+        os.kill(caller.pid, signal.SIGKILL)
+        caller.wait()
+    run(folder)
+    assert runs(folder) == [1, 1, 1, 1]
+    assert len(texts(folder)) == 4
 
 
 def test_a_task_that_ends_without_a_word_is_named_with_its_log_and_runs_again(folder: Path) -> None:
