@@ -14,7 +14,7 @@ from .testset import FIRST, SECOND
 RISK = "privacy"
 FIELDS = ("turns",)
 RENDERINGS = ("chat",)
-ANYONE = re.compile(r"(user|human|speaker|person|assistant|bot|system|client|customer|agent|me|you)?[ _#-]*\w?\d*")
+ANYONE = re.compile(r"(user|human|speaker|person|assistant|bot|system|client|customer|agent|me|you)?[ _#-]*\w?\d{0,2}")
 OTHER = "assistant"
 ADJECTIVES = ("quiet", "amber", "brisk", "mossy", "lunar", "rusty", "vivid", "polar", "tidal", "hazel")
 PERSONA = (
