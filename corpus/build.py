@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from .tokens import Inputs, TokenWriter, UsedReader, join_dropped, join_tokens
 MEND = "run `costar corpus`"
 MOST_DROPPED = 0.2  # share of the base documents that records may take out
 TRAINED_ON = 1_000_000_000  # bytes of text that a tokenizer is trained on, a keyed sample where the base has more
+SMALL = 8_000_000  # bytes of text that are worked through before other processes would have started
 PROOF_DOCUMENTS = 2_000  # on these the fast encoder must agree before it is used …
 PROOF_PLACES = 50  # … from so many places of the corpus
 
@@ -80,7 +82,7 @@ def build_documents(
     else:
         console.say(f"corpus     reading {len(items):,} files of {design.source}")
         with console.progress("corpus") as update:
-            run = _runner(work, backend, update)
+            run = _runner(work, backend, update, sum(each.size for each in items))
             run([SourceReader(items), ReadWriter(str(work), design.quality)], design.tasks, "read")
             made = join_parts(work / "new.parquet", settle(design, suite.seed, work, design.tasks, run), DOCUMENTS)
         _refuse_few(made, design)
@@ -93,11 +95,12 @@ def build_documents(
     return True
 
 
-def _runner(work: Path, backend: Backend, update: console.Update) -> Runner:
-    """Runs a pipeline as tasks of a step; each pipeline keeps its marks in a folder of its own."""
+def _runner(work: Path, backend: Backend, update: console.Update, size: int) -> Runner:
+    """Runs a pipeline over `size` bytes as tasks of a step; each pipeline keeps its marks in a folder of its own."""
+    chosen = replace(backend, inline=0 < size < SMALL)
 
     def run(pipeline: Sequence[PipelineStep], tasks: int, name: str) -> None:
-        run_tasks(pipeline, tasks=tasks, folder=work / f"tasks-{name}", name=name, backend=backend, progress=update)
+        run_tasks(pipeline, tasks=tasks, folder=work / f"tasks-{name}", name=name, backend=chosen, progress=update)
 
     return run
 
@@ -243,16 +246,17 @@ def build_store(
             str(path), found="other bytes than when it was built", expected="documents as they were", mend=MEND
         )
     work = resumable_folder(folder, "tokens", inputs)
+    size = sum(_sizes(folder, "base"))
     given = Inputs(
         documents=str(path),
         tokenizer=str(folder / "tokenizer.json"),
         eos=design.eos,
         records=str(records),
         renderings=str(renderings),
-        fast=_prove_encoder(tokenizer, folder),
+        fast=size >= SMALL and _prove_encoder(tokenizer, folder),
     )
     with console.progress("corpus") as update:
-        run = _runner(work, backend, update)
+        run = _runner(work, backend, update, size)
         run([UsedReader(str(path)), TokenWriter(str(work), given)], design.tasks, "tokens")
     dropped = join_dropped(work, design.tasks)
     dtype = token_dtype(tokenizer.vocab_size)

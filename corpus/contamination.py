@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from .parts import checked, part_path, write_array
 from .store import TokenStore
 
 LEAST = 10  # ids of a record: shorter ones stand everywhere by nature, and only `coverage` tells how often
+SMALL = 4_000_000  # bytes of tokens that are searched before other processes would have started
 WORDS = 26  # a stretch of as many words is as much as the record: twice what a document is dropped for
 FIELDS = ("record", "place", "within", "length")
 
@@ -80,6 +82,8 @@ def build_occurrences(suite: Suite, corpus: Path, insertion: Path, backend: Back
     finder = OccurrenceFinder(
         str(work), str(corpus), str(records_path), str(renderings_path), stretch_of(records, records_path)
     )
+    size = tokens["tokens.bin"]["size"]
+    backend = replace(backend, inline=size < SMALL)
     with console.progress("corpus") as update:
         run_tasks(
             [finder], tasks=design.tasks, folder=work / "tasks", name="occurrences", backend=backend, progress=update

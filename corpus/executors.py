@@ -21,6 +21,7 @@ from typing import Any
 import dill
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
+from loguru import logger
 
 from ..core.console import Update
 from ..core.errors import CostarError
@@ -33,10 +34,12 @@ from .slurm import cancel_job, check_cluster, run_on_slurm
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """Where tasks run: on `workers` processes here or, with `slurm`, as a job array of that cluster."""
+    """Where tasks run: on `workers` processes here or, with `slurm`, as a job array of that cluster; with `inline` in this
+    process, for work that takes less time than a process takes to start."""
 
     workers: int = 1
     slurm: Slurm | None = None
+    inline: bool = False
 
 
 class LocalTasks(MarkedTasks, LocalPipelineExecutor):
@@ -96,14 +99,30 @@ def run_tasks(
             done = len(finished_tasks(folder))
             progress(done / tasks, f"{done} of {tasks} tasks{f'; {remark}' if remark else ''}")
 
-    if backend.slurm is not None:
+    if backend.slurm is not None and not backend.inline:
         run_on_slurm(pipeline, backend.slurm, tasks=tasks, folder=folder, name=name, watch=watch, output=output)
     else:
         cancel_job(folder)
         ranks = sorted(set(range(tasks)) - trusted_tasks(folder, tasks, output))
-        if ranks:
+        if ranks and backend.inline:
+            _run_inline(pipeline, tasks, ranks, folder)
+        elif ranks:
             _run_here(pipeline, tasks, ranks, folder, name, backend.workers, watch)
     watch()
+
+
+def _run_inline(pipeline: Sequence[PipelineStep], tasks: int, ranks: Sequence[int], folder: Path) -> None:
+    """Run tasks one after the other in this process, without datatrove's log lines."""
+    take_failure(folder)
+    logger.disable("datatrove")
+    with tempfile.TemporaryDirectory(prefix="claims-", dir=log_folder(folder)) as claims:
+        try:
+            LocalTasks(pipeline, folder, tasks, ranks, Path(claims)).run()
+        except Exception:
+            failure = take_failure(folder)
+            if failure is None:
+                raise
+            raise failure from None
 
 
 def _run_here(

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,11 @@ class TokenWriter(PipelineStep):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
         folder, given = Path(self.folder), self.inputs
+        batches = _batches(data)
+        first = next(batches, [])
         tokenizer = Tokenizer(Path(given.tokenizer), given.eos, fast=given.fast)
-        search = RecordSearch(load_searched(Path(given.records), Path(given.renderings), tokenizer))
+        searched = load_searched(Path(given.records), Path(given.renderings), tokenizer) if first else []
+        search = RecordSearch(searched)
         dtype = token_dtype(tokenizer.vocab_size)
         sizes: dict[str, list[NDArray[np.int64]]] = {use: [] for use in USES}
         bins = {use: part_path(folder, use, rank, ".bin") for use in USES}
@@ -88,7 +92,7 @@ class TokenWriter(PipelineStep):
             writing_part(part_path(folder, "dropped", rank, ".parquet"), DROPPED) as dropped,
         ):
             files = {"base": base_file, "validation": other_file}
-            for batch in _batches(data):
+            for batch in chain([first] if first else [], batches):
                 ids, lengths = tokenizer.encode_documents([document.text for document in batch])
                 _refuse_eos(batch, ids, lengths, tokenizer)
                 hits = search.find([document.text for document in batch], ids, lengths)
