@@ -8,16 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ..core.errors import CostarError, shorten
+from .encoder import FastEncoder, derive_encoder
+from .encoder_proof import identical
+
+FAST = "tiktoken"
 
 
 class Tokenizer:
-    """Texts to ids and back. `eos_id` ends documents and never comes from text."""
+    """Texts to ids and back. `eos_id` ends documents and never comes from text.
 
-    def __init__(self, path: Path, eos: str):
+    `fast` says that `accelerate` gave FAST for this file before: whole documents are encoded by tiktoken from the start.
+    """
+
+    def __init__(self, path: Path, eos: str, *, fast: bool = False):
         try:
             self.inner = HfTokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception for any unreadable file
@@ -38,6 +47,31 @@ class Tokenizer:
         self.eos_id: int = eos_id
         self.vocab_size: int = self.inner.get_vocab_size(with_added_tokens=True)
         self._byte_level = isinstance(self.inner.decoder, decoders.ByteLevel)
+        self._fast: FastEncoder | None = None
+        if fast:
+            derived = derive_encoder(self.inner.to_str())
+            if isinstance(derived, str):
+                raise CostarError(
+                    str(path),
+                    found=derived,
+                    expected="a tokenizer with a proved fast encoder",
+                    mend="open it without fast",
+                )
+            self._fast = derived
+
+    def accelerate(self, sample: Sequence[str]) -> str:
+        """Let `encode_documents` use tiktoken if it is proved to give the same ids, on `sample` too: some documents.
+
+        Returns:
+            The verdict: FAST, or "tokenizers: " and why, or where the two differ.
+        """
+        self._fast = None
+        derived = derive_encoder(self.inner.to_str())
+        problem = derived if isinstance(derived, str) else identical(self.inner, derived, sample)
+        if problem is not None or isinstance(derived, str):
+            return f"tokenizers: {problem}"
+        self._fast = derived
+        return FAST
 
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text, add_special_tokens=False).ids
@@ -49,6 +83,22 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [e.ids for e in self.inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_documents(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The ids of all texts, one after the other without EOS, and how many each text has.
+
+        Uses tiktoken after `accelerate`, but `tokenizers` for single texts on which tiktoken gives up.
+        """
+        if self._fast is None:
+            parts = [np.array(ids, np.int32) for ids in self.encode_batch(texts)]
+        else:
+            parts = [self._encode_fast(self._fast, text) for text in texts]
+        sizes = np.array([len(part) for part in parts], np.int64)
+        return np.concatenate([np.empty(0, np.int32), *parts]), sizes
+
+    def _encode_fast(self, fast: FastEncoder, text: str) -> NDArray[np.int32]:
+        ids = fast.encode(text)
+        return np.array(self.encode(text), np.int32) if ids is None else ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.inner.decode(list(ids), skip_special_tokens=False)
