@@ -246,7 +246,8 @@ def test_other_models_and_tokens_that_look_around_are_refused(all_kinds: dict[st
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"\bword", r"a$", r"^a", r"(a)\1", r"(?<=a)b", r"\p{N}{1,3}+", r".", r"[[:alpha:]]", r"\d"]
+    "pattern",
+    [r"\bword", r"a$", r"^a", r"(a)\1", r"(?<=a)b", r"\p{N}{1,3}+", r".", r"[[:alpha:]]", r"\d", r"\<a", r"[+--]"],
 )
 def test_patterns_that_libraries_may_read_differently_are_refused(
     all_kinds: dict[str, HfTokenizer], pattern: str
