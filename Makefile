@@ -61,6 +61,7 @@ bench: $(VENV)/.installed
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -c bench/constraints.txt -e ".[dev,bench]"
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(VENV)/bin/python bench/reading.py
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(VENV)/bin/python bench/training.py
+	$(VENV)/bin/python bench/tokenizing.py
 	$(VENV)/bin/python bench/insertion.py
 	$(VENV)/bin/python bench/anchor.py
 

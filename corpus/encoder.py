@@ -40,8 +40,8 @@ NOT_PLAIN_NFC = "[^\x00-\u02ff\u2010-\u2027\u2030-\u203a]"
 OLD_BLOCKS = ((0x1D400, 0x1D800), (0x1F000, 0x1FB00), (0x20000, 0x2A6E0))
 
 # The parts of a regular expression that mean the same to `tokenizers` (Oniguruma) and tiktoken (fancy-regex).
-ESCAPE = r"\\(?:[pP]\{[A-Z][a-z]?\}|[sSrnt]|[^\w\s])"
-CLASS = rf"\[\^?(?:{ESCAPE}|[^\[\]\\&~^])+\]"
+ESCAPE = r"\\(?:[pP]\{[A-Z][a-z]?\}|[sSrnt]|[-/.*+?|()\[\]{}^$\\])"
+CLASS = rf"\[\^?(?:{ESCAPE}|-(?!-)|[^-\[\]\\&~^])+\]"
 GROUP = r"\((?:\?(?:i?:|[=!])|(?!\?))|\)|\|"
 COUNT = r"[?*+]|\{\d+(?:,\d*)?\}(?![?*+])"
 KNOWN_PATTERN = rf"(?:{ESCAPE}|{CLASS}|{GROUP}|{COUNT}|[^\[\]{{}}()\\.^$?*+|#])*"
