@@ -1,8 +1,8 @@
 """Near-duplicates: stretches of a document that hold most words of a record in the same order.
 
-Hits of runs of words give places where a copy may stand; there the longest common subsequence decides. A copy keeps
-most words of all kinds, also those that few other records share and the names and numbers. A look-alike (the same sentence
-about somebody else) keeps the others only.
+Hits of runs of words give places where a copy may stand; there the fewest edits decide. In a copy any word may be changed.
+In a look-alike, the same sentence about somebody else, the words changed are names and numbers, or those outside of the
+phrases that many records share: when most of the missing words are such and chance would hardly choose them, it is none.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ LEAST = 9  # words that a stretch has at least
 LEAST_ALIGNED = 8  # words that are aligned at least
 SHORT = 13  # words below which a stretch may have fewer edits, and every name and number must be there
 SHARE, SHARE_SHORT = 0.3, 0.2  # edits (words inserted, deleted, replaced) for each word of a stretch, at most
-TELLING = 0.5  # the same of its names and numbers, and of its words outside of runs that many records hold
+TELLING = 0.5  # share of the telling words (names and numbers, or words outside of crowded runs) that may be missing
 FEW = 3  # telling words below which their share is not asked for
+SINGLE = 25  # words below which one hit is enough for a place to be aligned
 HITS = 0.08  # of a stretch's runs that a place must hold before it is aligned
 CHANCE = 0.05  # probability of so many names among the missing words, below which the text is on somebody else
 SLACK = 0.25  # of a stretch's length by which words may have moved
@@ -63,11 +64,10 @@ class Stretches:
         begins = firsts[of] + counts[of] * number // parts[of]
         ends = firsts[of] + counts[of] * (number + 1) // parts[of]
         self.firsts, self.counts = begins, ends - begins
-        starts_own_run = np.concatenate([[0], np.cumsum(self._own)])
-        own = starts_own_run[ends] - starts_own_run[begins]
-        self._need = np.maximum(
-            np.where(self.counts < 25, 1, 2), np.ceil(HITS * np.maximum(np.minimum(own, self.counts - size + 1), 0))
-        ).astype(np.int64)
+        owned = np.concatenate([[0], np.cumsum(self._own)])
+        own = owned[ends] - owned[begins]
+        runs = np.maximum(np.minimum(own, self.counts - size + 1), 0)
+        self._need = np.maximum(np.where(self.counts < SINGLE, 1, 2), HITS * runs).astype(np.int64)
         self._usable = usable[of] & (self.counts >= LEAST) & (own >= FEW)
 
     def of(self, places: I64) -> I64:
@@ -107,9 +107,8 @@ class Stretches:
         for telling, others in ((own, ~own), (sorts == NAME, sorts == PLAIN)):
             asked, rest = words[telling].tolist(), words[others].tolist()
             missing, rest_missing = (len(some) - common_words(some, window) for some in (asked, rest))
-            if len(asked) >= FEW and missing > TELLING * len(asked):
-                return None
-            if chance_of(missing, len(asked), rest_missing, len(rest)) < CHANCE:
+            odd = len(asked) >= FEW and missing > TELLING * len(asked)
+            if missing > rest_missing and (odd or chance_of(missing, len(asked), rest_missing, len(rest)) < CHANCE):
                 return None
             if count < SHORT and telling is not own and missing:
                 return None
