@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +27,6 @@ SINGLE = 25  # words below which one hit is enough for a place to be aligned
 HITS = 0.08  # of a stretch's runs that a place must hold before it is aligned
 CHANCE = 0.05  # probability of so many names among the missing words, below which the text is on somebody else
 SLACK = 0.25  # of a stretch's length by which words may have moved
-
-
-@dataclass(frozen=True, kw_only=True)
-class Near:
-    """A stretch that a document holds: the first place in the document that was aligned, its number, words aligned."""
-
-    at: int
-    stretch: int
-    aligned: int
 
 
 class Stretches:
@@ -92,8 +82,8 @@ class Stretches:
             begin, end = begins[number], begins[number] + sizes[number] - 1
             yield int(stretches[begin]), int(documents[begin]), int(diagonals[begin]), int(diagonals[end])
 
-    def align(self, stretch: int, low: int, high: int, document: U64, begin: int, end: int) -> Near | None:
-        """The stretch at diagonals low to high of a document's words [begin, end), or None when it is not a copy."""
+    def align(self, stretch: int, low: int, high: int, document: U64, begin: int, end: int) -> int:
+        """Words of a stretch less its edits, at diagonals low to high of a document's words [begin, end); 0 when no copy."""
         first, count = int(self.firsts[stretch]), int(self.counts[stretch])
         slack = max(2, int(SLACK * count))
         start = max(low + first - slack, begin)
@@ -102,17 +92,17 @@ class Stretches:
         words, own, sorts = self._values[whole], self._own[whole], self._sorts[whole]
         edits, stop = least_edits(words.tolist(), window)
         if edits > (SHARE if count >= SHORT else SHARE_SHORT) * count or count - edits < LEAST_ALIGNED:
-            return None
+            return 0
         window = window[max(0, stop - count - edits) : stop]
         for telling, others in ((own, ~own), (sorts == NAME, sorts == PLAIN)):
             asked, rest = words[telling].tolist(), words[others].tolist()
             missing, rest_missing = (len(some) - common_words(some, window) for some in (asked, rest))
             odd = len(asked) >= FEW and missing > TELLING * len(asked)
             if missing > rest_missing and (odd or chance_of(missing, len(asked), rest_missing, len(rest)) < CHANCE):
-                return None
+                return 0
             if count < SHORT and telling is not own and missing:
-                return None
-        return Near(at=start, stretch=stretch, aligned=count - edits)
+                return 0
+        return count - edits
 
 
 def chance_of(missing: int, telling: int, rest_missing: int, rest: int) -> float:
