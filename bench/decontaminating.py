@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import platform
 import tempfile
 import time
@@ -21,7 +22,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import dill
 import numpy as np
 from costar.corpus.decontaminate import RecordSearch, Searched
 from costar.corpus.tokenizer import Tokenizer, train_bpe
@@ -131,7 +131,7 @@ def main() -> None:
                     [hit.reason, hit.match, round(hit.share, 2), texts[hit.record_id][:160]] for hit in hits
                 ],
                 "build, CPU s": round(build, 2),
-                "pickled MB": round(len(dill.dumps(index)) / 1e6, 1),
+                "pickled MB": round(len(pickle.dumps(index)) / 1e6, 1),
                 "MB a CPU s": rates,
             },
             ensure_ascii=False,

@@ -5,7 +5,8 @@ Three ways, from the strongest to the weakest:
 - `tokens`: `TOKENS` ids of a record in a row; a record of `FEWEST_TOKENS` to `TOKENS` ids as a whole. The first and the
   last id are left out where enough remain, because ids at the ends of a text merge with what stands around it.
 - `words`: `N` words in a row; a record of `LEAST` to `N` words as a whole. Words are those of `words.words_of`.
-- `near`: most words in the same order (`near`), for stretches of at least `near.LEAST` words.
+- `near`: at most 3 edits for 10 words (`near`), in one of the stretches of at least 64 words that a long text is cut
+  into, or in a text of at least 9 words; below 13 words at most 1 edit for 5 words, and no name or number changed.
 
 Runs of words or ids that more than `crowd` records hold are phrases of a template: they count only where a whole text
 consists of them and is there as a whole.
@@ -168,13 +169,13 @@ class RecordSearch:
             if stretch in known or all((done + number, record) in best for record in self._texts.records[text]):
                 continue
             begin = int(firsts[number])
-            near = self._stretches.align(stretch, low, high, document, begin, begin + int(split.counts[number]))
-            if near:
-                found[(number, text)] = known | {stretch: near.aligned}
+            aligned = self._stretches.align(stretch, low, high, document, begin, begin + int(split.counts[number]))
+            if aligned:
+                found[(number, text)] = known | {stretch: aligned}
         for (number, text), parts in found.items():
-            aligned = sum(parts.values())
+            total = sum(parts.values())
             records = self._texts.records[text]
-            self._note(best, done + number, records, "near", aligned, aligned / int(self._texts.counts[text]))
+            self._note(best, done + number, records, "near", total, total / int(self._texts.counts[text]))
 
     def _note(
         self,

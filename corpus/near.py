@@ -1,15 +1,14 @@
 """Near-duplicates: stretches of a document that hold most words of a record in the same order.
 
-Hits of runs of words give places where a copy may stand; there the longest common subsequence decides. A copy keeps
-most words of all kinds, also those that few other records share and the names and numbers. A look-alike (the same sentence
-about somebody else) keeps the others only.
+Hits of runs of words give places where a copy may stand; there the fewest edits decide. In a copy any word may be changed.
+In a look-alike, the same sentence about somebody else, the words changed are names and numbers, or those outside of the
+phrases that many records share: when most of the missing words are such and chance would hardly choose them, it is none.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,20 +21,12 @@ LEAST = 9  # words that a stretch has at least
 LEAST_ALIGNED = 8  # words that are aligned at least
 SHORT = 13  # words below which a stretch may have fewer edits, and every name and number must be there
 SHARE, SHARE_SHORT = 0.3, 0.2  # edits (words inserted, deleted, replaced) for each word of a stretch, at most
-TELLING = 0.5  # the same of its names and numbers, and of its words outside of runs that many records hold
+TELLING = 0.5  # share of the telling words (names and numbers, or words outside of crowded runs) that may be missing
 FEW = 3  # telling words below which their share is not asked for
+SINGLE = 25  # words below which one hit is enough for a place to be aligned
 HITS = 0.08  # of a stretch's runs that a place must hold before it is aligned
 CHANCE = 0.05  # probability of so many names among the missing words, below which the text is on somebody else
 SLACK = 0.25  # of a stretch's length by which words may have moved
-
-
-@dataclass(frozen=True, kw_only=True)
-class Near:
-    """A stretch that a document holds: the first place in the document that was aligned, its number, words aligned."""
-
-    at: int
-    stretch: int
-    aligned: int
 
 
 class Stretches:
@@ -63,11 +54,10 @@ class Stretches:
         begins = firsts[of] + counts[of] * number // parts[of]
         ends = firsts[of] + counts[of] * (number + 1) // parts[of]
         self.firsts, self.counts = begins, ends - begins
-        starts_own_run = np.concatenate([[0], np.cumsum(self._own)])
-        own = starts_own_run[ends] - starts_own_run[begins]
-        self._need = np.maximum(
-            np.where(self.counts < 25, 1, 2), np.ceil(HITS * np.maximum(np.minimum(own, self.counts - size + 1), 0))
-        ).astype(np.int64)
+        owned = np.concatenate([[0], np.cumsum(self._own)])
+        own = owned[ends] - owned[begins]
+        runs = np.maximum(np.minimum(own, self.counts - size + 1), 0)
+        self._need = np.maximum(np.where(self.counts < SINGLE, 1, 2), HITS * runs).astype(np.int64)
         self._usable = usable[of] & (self.counts >= LEAST) & (own >= FEW)
 
     def of(self, places: I64) -> I64:
@@ -92,8 +82,8 @@ class Stretches:
             begin, end = begins[number], begins[number] + sizes[number] - 1
             yield int(stretches[begin]), int(documents[begin]), int(diagonals[begin]), int(diagonals[end])
 
-    def align(self, stretch: int, low: int, high: int, document: U64, begin: int, end: int) -> Near | None:
-        """The stretch at diagonals low to high of a document's words [begin, end), or None when it is not a copy."""
+    def align(self, stretch: int, low: int, high: int, document: U64, begin: int, end: int) -> int:
+        """Words of a stretch less its edits, at diagonals low to high of a document's words [begin, end); 0 when no copy."""
         first, count = int(self.firsts[stretch]), int(self.counts[stretch])
         slack = max(2, int(SLACK * count))
         start = max(low + first - slack, begin)
@@ -102,18 +92,17 @@ class Stretches:
         words, own, sorts = self._values[whole], self._own[whole], self._sorts[whole]
         edits, stop = least_edits(words.tolist(), window)
         if edits > (SHARE if count >= SHORT else SHARE_SHORT) * count or count - edits < LEAST_ALIGNED:
-            return None
+            return 0
         window = window[max(0, stop - count - edits) : stop]
         for telling, others in ((own, ~own), (sorts == NAME, sorts == PLAIN)):
             asked, rest = words[telling].tolist(), words[others].tolist()
             missing, rest_missing = (len(some) - common_words(some, window) for some in (asked, rest))
-            if len(asked) >= FEW and missing > TELLING * len(asked):
-                return None
-            if chance_of(missing, len(asked), rest_missing, len(rest)) < CHANCE:
-                return None
+            odd = len(asked) >= FEW and missing > TELLING * len(asked)
+            if missing > rest_missing and (odd or chance_of(missing, len(asked), rest_missing, len(rest)) < CHANCE):
+                return 0
             if count < SHORT and telling is not own and missing:
-                return None
-        return Near(at=start, stretch=stretch, aligned=count - edits)
+                return 0
+        return count - edits
 
 
 def chance_of(missing: int, telling: int, rest_missing: int, rest: int) -> float:

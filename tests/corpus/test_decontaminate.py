@@ -214,7 +214,8 @@ def test_copies_are_found_and_look_alikes_stay_as_measured(shared_data: Path) ->
     near = [[hit for hit in own if hit.reason == "near"] for own in hits]
     for kind, classes in planting.shares(alike, near).items():
         found, count = (sum(pair[side] for pair in classes.values()) for side in (0, 1))
-        assert found <= {"other news": 0.1, "other names": 0.05}.get(kind, 0.0) * count, (kind, found, count)
+        most = {"other news": 0.1, "other names": 0.05, "seven words": 0.01}.get(kind, 0.0) * count
+        assert found <= most, (kind, found, count)
     assert not any(planting.search(index, documents))
 
 
