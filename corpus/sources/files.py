@@ -178,8 +178,10 @@ def _read_parquet(path: Path, item: Item, field: str, limit: int) -> Iterator[Ra
             for group in range(file.num_row_groups):
                 for batch in file.iter_batches(_rows_at_once(file, group, field), row_groups=[group], columns=[field]):
                     texts = batch.column(0)
+                    texts = texts.cast(pa.large_string()) if pa.types.is_string_view(texts.type) else texts
                     _check_sizes(texts, number, path, limit)
-                    for number, text in enumerate(texts.to_pylist(), start=number + 1):
+                    for text in texts.to_pylist():
+                        number += 1
                         row = {field: text}
                         yield RawDocument(
                             doc_id=f"{item.name}:{number}", text=text_of(row, field, f"{path}, row {number}")
