@@ -78,7 +78,7 @@ def too_long(place: str, size: int, limit: int, *, exact: bool = True) -> Costar
         place,
         found=f"{'' if exact else 'more than '}{size:,} bytes in one piece",
         expected=f"at most {limit:,} bytes a document, so that it fits into memory",
-        mend="split it into several documents: more files, lines or rows (`split -C 64m` keeps lines whole)",
+        mend="split it into several documents: more files, lines or rows",
     )
 
 
