@@ -17,7 +17,7 @@ from ..core.errors import CostarError, shorten
 from ..core.hashing import keyed_hash
 from ..corpus.build import document_ids, documents_of, texts_of
 from ..corpus.hub import SUFFIXES, hub_files
-from ..corpus.sources.files import numbered_lines, parsed_line
+from ..corpus.lines import numbered_lines, parsed_line
 from ..corpus.tokenizer import Tokenizer
 from .kinds import Kind, adapted, passage, text_of
 from .rewordings import pieces_of, renderings_of

@@ -1,143 +1,231 @@
-"""A user's own text: .txt (a document a file), .jsonl (also .zst, .gz) and .parquet (a document a row), by path or glob."""
+"""A user's own text: .txt (a document a file), .jsonl (also .zst, .gz) and .parquet (a document a row), by path or glob.
+
+A .txt is taken byte for byte, Windows line ends too; only a mark of UTF-8 at its start is left out. Documents are
+UTF-8, without a limit on their number and of at most 256 MiB each. A flipped bit in a .parquet is noticed where its
+writer stored checksums of pages; without them, which is usual, most are not.
+"""
 
 from __future__ import annotations
 
 import glob
-import io
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...core.design import SourceDesign
 from ...core.errors import CostarError, shorten
 from ..documents import Item, RawDocument
+from ..lines import LIMIT, decoded, numbered_lines, parsed_line, too_long, unreadable
 
 ONE_PARAGRAPH_A_LINE = False
 SUFFIXES = (".txt", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
+BATCH_BYTES = 32 * 2**20  # text of a Parquet file in memory at once, about
+BATCH_ROWS = 1024
 
 
 def items(source: SourceDesign, folders: Sequence[Path]) -> list[Item]:
-    """The files of every pattern, in the order of the patterns and sorted within one."""
+    """The files of every pattern, in the order of the patterns and sorted within one. Folders are passed over.
+
+    Raises:
+        CostarError: a pattern without files; a broken link, a pipe, a file of another kind, one that may not be read or
+            whose name is not plain text; a file that is listed twice, or two files of one name.
+    """
     found: list[Item] = []
+    by_name: dict[str, str] = {}
+    by_place: dict[tuple[int, int], str] = {}
     for pattern in source.paths:
-        hits: list[Path] = []
-        for folder in folders:
-            hits = sorted(Path(hit) for hit in glob.glob(str(folder / pattern), recursive=True) if Path(hit).is_file())
-            if hits:
-                break
-        if not hits:
-            raise CostarError(
-                f"[corpus] path {pattern!r}",
-                found="no file",
-                expected=f"files below {' or '.join(str(folder) for folder in folders)}",
-                mend="correct the pattern, or set `data` in machine.toml",
-            )
-        for hit in hits:
-            if not hit.name.endswith(SUFFIXES):
+        hits, folder = _hits(pattern, folders)
+        for hit, status in hits:
+            name = os.path.relpath(hit, folder) if Path(hit).is_relative_to(folder) else os.path.basename(hit)
+            _check_file(hit, name)
+            twin = by_place.setdefault((status.st_dev, status.st_ino), hit)
+            if twin is not hit:
+                as_what = "" if twin == hit else f": it is {twin}"
                 raise CostarError(
-                    str(hit), found="an unknown kind of file", expected=" ".join(SUFFIXES), mend="narrow the pattern"
+                    hit, found=f"listed twice{as_what}", expected="each file once", mend="correct [corpus] path"
                 )
-            name = str(hit.relative_to(folder)) if hit.is_relative_to(folder) else hit.name
-            found.append(Item(name=name, path=str(hit)))
-    names = [item.name for item in found]
-    for item in found:
-        if names.count(item.name) > 1:
-            raise CostarError(item.path, found="listed twice", expected="each file once", mend="correct [corpus] path")
+            if by_name.setdefault(name, hit) is not hit:
+                raise CostarError(
+                    hit,
+                    found=f"a second file of the name {name}, beside {by_name[name]}",
+                    expected="names that differ: they are the names of documents",
+                    mend="rename one, or put both below `data`",
+                )
+            found.append(Item(name=name, path=hit))
     return found
 
 
-def facts(source: SourceDesign) -> dict[str, object]:
+def _hits(pattern: str, folders: Sequence[Path]) -> tuple[list[tuple[str, os.stat_result]], Path]:
+    """The files of a pattern, sorted, and the first folder that has any."""
+    for folder in folders:
+        hits, others = [], []
+        for hit in sorted(glob.glob(str(folder / pattern), recursive=True), key=Path):
+            try:
+                status = os.stat(hit)
+            except OSError as error:
+                raise unreadable(Path(hit), error) from None
+            if stat.S_ISREG(status.st_mode):
+                hits.append((hit, status))
+            elif not stat.S_ISDIR(status.st_mode):
+                raise CostarError(
+                    hit, found="a pipe, socket or device", expected="a file", mend="narrow the pattern, or remove it"
+                )
+            else:
+                others.append(hit)
+        if hits:
+            return hits, folder
+        if others:
+            raise CostarError(
+                f"[corpus] path {pattern!r}",
+                found=f"no file, only folders ({shorten(others[0])})",
+                expected="files",
+                mend='add what to read of it, as in "folder/**/*.jsonl"',
+            )
+    raise CostarError(
+        f"[corpus] path {pattern!r}",
+        found="no file",
+        expected=f"files below {' or '.join(str(folder) for folder in folders)}",
+        mend="correct the pattern, or set `data` in machine.toml",
+    )
+
+
+def _check_file(path: str, name: str) -> None:
+    if not name.isprintable():  # control characters, and bytes that are not UTF-8
+        raise CostarError(
+            ascii(path),
+            found="a name with line ends or bytes that are not UTF-8",
+            expected="a plain name",
+            mend="rename it",
+        )
+    if not name.endswith(SUFFIXES):
+        raise CostarError(path, found="an unknown kind of file", expected=" ".join(SUFFIXES), mend="narrow the pattern")
+    if not os.access(path, os.R_OK):
+        raise unreadable(Path(path), PermissionError(13, "permission denied"))
+
+
+def facts(source: SourceDesign, items: Sequence[Item] = ()) -> dict[str, object]:
     return {"differs": []}
 
 
-def read(item: Item, source: SourceDesign) -> Iterator[RawDocument]:
-    """The documents of one file.
+def read(item: Item, source: SourceDesign, *, limit: int = LIMIT) -> Iterator[RawDocument]:
+    """The documents of one file, in memory one at a time (of a Parquet file, about 32 MiB).
 
     Raises:
-        CostarError: a line that is not JSON, a missing field, bytes that are not UTF-8; with file and line.
+        CostarError: a line that is not JSON, a missing field or one without text, bytes that are not UTF-8, a document
+            or line of more than `limit` bytes, a file that is cut off or gone; with file and line.
     """
     path = Path(item.path)
     if path.name.endswith(".parquet"):
-        yield from _read_parquet(path, item, source)
+        yield from _read_parquet(path, item, source.text, limit)
     elif path.name.endswith(".txt"):
-        yield RawDocument(doc_id=item.name, text=_decoded(path.read_bytes(), f"{path}"))
+        yield RawDocument(doc_id=item.name, text=decoded(_bytes_of(path, limit), str(path)))
     else:
-        for number, line in numbered_lines(path):
-            row = parsed_line(line, f"{path}, line {number}")
-            yield RawDocument(doc_id=f"{item.name}:{number}", text=_text_of(row, source.text, f"{path}, line {number}"))
+        for number, line in numbered_lines(path, limit=limit):
+            place = f"{path}, line {number}"
+            yield RawDocument(
+                doc_id=f"{item.name}:{number}", text=text_of(parsed_line(line, place), source.text, place)
+            )
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a .jsonl, .jsonl.zst or .jsonl.gz file that are not blank, counted from 1."""
-    packed = {".zst": "zstd", ".gz": "gzip"}.get(path.suffix)
+def _bytes_of(path: Path, limit: int) -> bytes:
     try:
-        with pa.input_stream(str(path), compression=packed) as stream:
-            for number, line in enumerate(io.BufferedReader(stream), start=1):
-                if line.strip():
-                    yield number, line
+        if (size := path.stat().st_size) > limit:
+            raise too_long(str(path), size, limit)
+        return path.read_bytes()
     except OSError as error:
-        if packed is None:
-            raise
+        raise unreadable(path, error) from None
+
+
+def text_of(row: dict[str, object], field: str, place: str) -> str:
+    """The text in a field of a row; refused, with `place`, where there is none."""
+    text = row.get(field)
+    if isinstance(text, str):
+        return text
+    if field in row:
         raise CostarError(
-            str(path), found=f"broken {packed} data ({error})", expected="a whole file", mend="copy the file again"
-        ) from None
+            place,
+            found=f"{shorten(repr(text), 40)} in field {field!r}" if text is not None else f"null in field {field!r}",
+            expected=f"text in field {field!r}",
+            mend="take out or fill such rows, or set [corpus] text to another field",
+        )
+    raise CostarError(
+        place,
+        found=f"fields {shorten(', '.join(row)) or 'none'}",
+        expected=f"text in field {field!r}",
+        mend="set [corpus] text to the name of the field",
+    )
 
 
-def parsed_line(line: bytes, place: str) -> dict[str, object]:
-    """One JSON object."""
+def _read_parquet(path: Path, item: Item, field: str, limit: int) -> Iterator[RawDocument]:
     try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        _decoded(line, place)
-        raise CostarError(
-            place, found=f"{shorten(line.decode(), 60)} ({error})", expected="a JSON object", mend="correct the line"
-        ) from None
-    if not isinstance(row, dict):
-        raise CostarError(place, found=shorten(line.decode(), 60), expected="a JSON object", mend="correct the line")
-    return row
-
-
-def _decoded(data: bytes, place: str) -> str:
-    try:
-        return data.decode("utf-8")
+        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True) as file:
+            if field not in file.schema_arrow.names:
+                text_of(dict.fromkeys(file.schema_arrow.names), field, str(path))
+            kind = file.schema_arrow.field(field).type
+            if not _is_text(kind):
+                raise CostarError(
+                    str(path),
+                    found=f"column {field!r} of type {kind}",
+                    expected="a column of strings",
+                    mend="cast the column to string, or set [corpus] text to another column",
+                )
+            number = 0
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(_rows_at_once(file, group, field), row_groups=[group], columns=[field]):
+                    texts = batch.column(0)
+                    texts = texts.cast(pa.large_string()) if pa.types.is_string_view(texts.type) else texts
+                    _check_sizes(texts, number, path, limit)
+                    for text in texts.to_pylist():
+                        number += 1
+                        row = {field: text}
+                        yield RawDocument(
+                            doc_id=f"{item.name}:{number}", text=text_of(row, field, f"{path}, row {number}")
+                        )
     except UnicodeDecodeError as error:
         raise CostarError(
-            place,
-            found=f"byte 0x{data[error.start]:02x} at offset {error.start}, which is not UTF-8",
-            expected="UTF-8 text",
-            mend="convert the file",
+            str(path), found=f"text that is not UTF-8 ({error.reason})", expected="UTF-8", mend="copy the file again"
+        ) from None
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(path, error) from None
+        raise CostarError(
+            str(path),
+            found=f"not a whole Parquet file ({shorten(error)})",
+            expected="Parquet",
+            mend="copy the file again",
         ) from None
 
 
-def _text_of(row: dict[str, object], field: str, place: str) -> str:
-    text = row.get(field)
-    if not isinstance(text, str):
-        raise CostarError(
-            place,
-            found=f"fields {', '.join(row) or 'none'}",
-            expected=f"text in field {field!r}",
-            mend="set [corpus] text to the name of the field",
-        )
-    return text
+def _check_sizes(texts: pa.Array, before: int, path: Path, limit: int) -> None:
+    """Refuse a text of more than `limit` bytes; `before` rows of the file came earlier."""
+    strings = texts.dictionary if pa.types.is_dictionary(texts.type) else texts
+    if pa.types.is_null(strings.type) or (pc.max(pc.binary_length(strings)).as_py() or 0) <= limit:
+        return
+    for place, text in enumerate(texts):
+        size = len((text.as_py() or "").encode())
+        if size > limit:
+            raise too_long(f"{path}, row {before + place + 1}", size, limit)
 
 
-def _read_parquet(path: Path, item: Item, source: SourceDesign) -> Iterator[RawDocument]:
-    try:
-        file = pq.ParquetFile(path)
-        if source.text not in file.schema_arrow.names:
-            _text_of(dict.fromkeys(file.schema_arrow.names), source.text, str(path))
-        number = 0
-        for batch in file.iter_batches(1024, columns=[source.text]):
-            for text in batch.column(0).to_pylist():
-                number += 1
-                yield RawDocument(
-                    doc_id=f"{item.name}:{number}",
-                    text=_text_of({source.text: text}, source.text, f"{path}, row {number}"),
-                )
-    except (pa.ArrowInvalid, OSError) as error:
-        raise CostarError(
-            str(path), found=f"not a whole Parquet file ({error})", expected="Parquet", mend="copy the file again"
-        ) from None
+def _is_text(kind: pa.DataType) -> bool:
+    """Strings of any kind; a column of nulls only has none to say what it is."""
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(
+        pa.types.is_string(value)
+        or pa.types.is_large_string(value)
+        or pa.types.is_string_view(value)
+        or pa.types.is_null(value)
+    )
+
+
+def _rows_at_once(file: pq.ParquetFile, group: int, field: str) -> int:
+    """So many rows that about BATCH_BYTES of text are in memory, by the mean of the row group."""
+    about = file.metadata.row_group(group)
+    columns = (about.column(k) for k in range(about.num_columns))
+    size = next((c.total_uncompressed_size for c in columns if c.path_in_schema == field), 0)
+    return int(max(1, min(BATCH_ROWS, BATCH_BYTES * about.num_rows // max(size, 1))))

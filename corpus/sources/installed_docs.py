@@ -58,7 +58,7 @@ def _library_files(library: Path) -> list[str]:
     ]
 
 
-def facts(source: SourceDesign) -> dict[str, object]:
+def facts(source: SourceDesign, items: Sequence[Item] = ()) -> dict[str, object]:
     """What the text depends on, for `corpus.json`: versions, and the packages that differ from their pins."""
     installed = {}
     differing = []
