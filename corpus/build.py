@@ -71,7 +71,7 @@ def build_documents(
     if design.reuse is not None:
         return take_documents(other_corpus(design.reuse, folders), folder, protected, _refuse_other)
     items = list_items(design.sources, folders)
-    facts = _source_facts(design)
+    facts = _source_facts(design, items)
     inputs = sha256_json([suite.seed, *_document_keys(design), facts, _listing(items)])
     if is_current(folder, inputs, "documents"):
         return False
@@ -111,9 +111,12 @@ def _document_keys(design: CorpusDesign) -> list[Any]:
     return [sources, str(design.held_out), str(design.validation), design.quality, design.deduplicate, design.tasks]
 
 
-def _source_facts(design: CorpusDesign) -> dict[str, Any]:
+def _source_facts(design: CorpusDesign, listed: Sequence[Listed]) -> dict[str, Any]:
     """What the text depends on besides the files: `differs` lists versions that are not the pinned ones."""
-    facts = {source.name: load_source(source.source).facts(source) for source in design.sources}
+    facts = {}
+    for source in design.sources:
+        items = [each.item for each in listed if each.source == source]
+        facts[source.name] = load_source(source.source).facts(source, items)
     if "" in facts:
         return dict(facts[""])
     return {"differs": [each for part in facts.values() for each in part["differs"]], "mixture": facts}

@@ -125,7 +125,7 @@ def unused_records(
         yield from _from_generator(design, kind, suite.seed, range(design.records, 2**31))
         return
     files = record_files(suite, folders, fetch=True)[design.name]
-    rows = _checked_rows(design, kind, files, tokenizer)
+    rows = checked_rows(design, kind, files, tokenizer)
     for own_id in _ranked(design, suite.seed, rows)[design.records :]:
         place, fields = rows[own_id]
         yield _file_record(design, own_id, place, fields)
@@ -192,7 +192,7 @@ def _from_files(
     design: PerturbationDesign, kind: Kind, seed: int, files: Sequence[Path], tokenizer: Tokenizer
 ) -> Iterator[Record]:
     """A keyed sample of the files' records, in the order of the files."""
-    rows = _checked_rows(design, kind, files, tokenizer)
+    rows = checked_rows(design, kind, files, tokenizer)
     if len(rows) < design.records:
         raise too_few(files[0], len(rows), design)
     chosen = set(_ranked(design, seed, rows)[: design.records])
@@ -210,8 +210,8 @@ def _file_record(design: PerturbationDesign, own_id: str, place: str, fields: Ma
     return Record(record_id=record_id, role="main", cluster=record_id, fields=fields, source=design.origin, place=place)
 
 
-def _checked_rows(
-    design: PerturbationDesign, kind: Kind, files: Sequence[Path], tokenizer: Tokenizer
+def checked_rows(
+    design: PerturbationDesign, kind: Kind, files: Sequence[Path], tokenizer: Tokenizer | None
 ) -> dict[str, tuple[str, dict[str, Any]]]:
     """Own id to (place, checked fields) of every row of the files that the suite does not leave out.
 
@@ -296,9 +296,11 @@ def _checked_row(
     return own_id, kind.check({k: v for k, v in row.items() if k != "id"}, place)
 
 
-def _is_too_long(design: PerturbationDesign, kind: Kind, fields: Mapping[str, Any], tokenizer: Tokenizer) -> bool:
-    """Whether a record is left out for its length."""
-    if design.max_tokens is None:
+def _is_too_long(
+    design: PerturbationDesign, kind: Kind, fields: Mapping[str, Any], tokenizer: Tokenizer | None
+) -> bool:
+    """Whether a record is left out for its length; without a tokenizer none is yet."""
+    if design.max_tokens is None or tokenizer is None:
         return False
     pieces = pieces_of(fields, renderings_of(design, kind)[0], design, kind)
     return len(tokenizer.encode(text_of(pieces))) > design.max_tokens

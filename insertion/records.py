@@ -18,7 +18,7 @@ from ..corpus.build import MEND, open_tokenizer
 from ..corpus.tokenizer import Tokenizer
 from ..manifests.tables import RECORDS, RENDERINGS
 from .kinds import Kind, Pieces, identities_of, kind_source, load_kind, prose_of, text_of
-from .origins import HUB, TWIN, Record, file_rows, record_files, records_of, too_few
+from .origins import HUB, TWIN, Record, checked_rows, record_files, records_of, too_few
 from .rewordings import (
     PARAPHRASE,
     edited_copies,
@@ -207,7 +207,8 @@ def _refuse_change(
 
 
 def check_origins(suite: Suite, folders: Sequence[Path]) -> list[str]:
-    """Kinds, files and renderings that the suite names exist; notes on what only `corpus` can check."""
+    """Kinds, files and renderings that the suite names exist, and the rows of the files that are here are records; notes on
+    what only `corpus` can check."""
     for design in suite.perturbations.values():
         place = f"[perturbation.{design.name}]"
         kind = load_kind(design.kind, place=f"{place} kind")
@@ -223,7 +224,8 @@ def check_origins(suite: Suite, folders: Sequence[Path]) -> list[str]:
         if not paths:
             declared.append(design)
             continue
-        count = sum(1 for _ in file_rows(paths)) if not design.where else design.records
+        kind = load_kind(design.kind, place=f"[perturbation.{name}] kind")
+        count = len(checked_rows(design, kind, paths, None))
         if count < design.records:
             raise too_few(paths[0], count, design)
     _check_renderings(suite)
