@@ -334,7 +334,7 @@ def check_length(n_tokens: int, sequence_length: int, place: str) -> None:
             place,
             found=f"{n_tokens} tokens",
             expected=f"at most {limit}, the sequence length less {MARGIN}",
-            mend="shorten the record or lengthen [corpus] sequence_length",
+            mend="shorten it, leave longer ones out (records = { …, max_tokens = N }), or lengthen [corpus] sequence_length",
         )
 
 
