@@ -34,7 +34,7 @@ from ..manifests.tables import DOCUMENTS
 from .decontaminate import WordGrams
 from .documents import TASKS, QuietExecutor, load_source, write_documents
 from .store import TokenStore, token_dtype, write_bin, write_idx
-from .stored import link_store
+from .stored import find_store, place_store
 from .tokenizer import Tokenizer, train_bpe
 
 MEND = "run `costar corpus`"
@@ -91,10 +91,7 @@ def _store_files(design: CorpusDesign, folders: Sequence[Path]) -> list[tuple[st
     """Name, size and time of the files of a given store; none where the store is built here."""
     if not is_stored(design):
         return []
-    stats = [
-        (item.name, os.stat(item.path))
-        for item in load_source(design.sources[0].source).items(design.sources[0], folders)
-    ]
+    stats = [(item.name, os.stat(item.path)) for item in find_store(design, folders).items]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
@@ -305,17 +302,16 @@ def _take_store(
     folders: Sequence[Path],
 ) -> bool:
     """Link a given store instead of building one."""
-    items = load_source(suite.corpus.sources[0].source).items(suite.corpus.sources[0], folders)
-    digest = sha256_file(Path(items[0].path))
-    _refuse_change(digest, protected)
+    given = find_store(suite.corpus, folders)
+    _refuse_change(given.read_sha256, protected)
     start_step(folder, "tokens")
     with console.progress("corpus") as update:
-        paths = link_store(items, folder, tokenizer, update)
+        paths, known, order = place_store(given, folder, tokenizer, suite.corpus.sequence_length, update)
     console.say("corpus     the store is taken as it is: no document was searched for records")
-    sizes = TokenStore.open(folder).sizes
-    facts = _facts(suite, folder, tokenizer, len(sizes), digest, [])
+    documents = len(TokenStore.open(folder).sizes)
+    facts = _facts(suite, folder, tokenizer, documents, given.read_sha256, []) | order
     write_json(folder / "corpus.json", facts)
-    finish_step(folder, inputs, [*paths, folder / "corpus.json"], "tokens", known={paths[0]: digest})
+    finish_step(folder, inputs, [*paths, folder / "corpus.json"], "tokens", known=known)
     return True
 
 
@@ -346,6 +342,7 @@ def _facts(
         "tokenizer_sha256": sha256_file(folder / "tokenizer.json"),
         "tokens_sha256": tokens_sha256,
         "decontaminated": plain(sorted(dropped)),
+        "order": "keyed",
     }
 
 
