@@ -74,7 +74,7 @@ class StoreWindows:
         return starts[above - 1] - origin, starts[above] - origin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TableWindows:
     """Sequence i is sample i of NeoX's tables: the tokens i·L … i·L + L of the documents laid end to end."""
 
@@ -95,8 +95,8 @@ class TableWindows:
         rows = np.empty((len(sequences), self.length + 1), tokens.dtype)
         at_once = max(1, GATHERED // (self.length + 1))
         for first in range(0, len(sequences), at_once):
-            part = rows[first : first + at_once]
-            part.reshape(-1)[:] = tokens[places_of(self.index.sample_pieces(sequences[first : first + at_once]))]
+            places = places_of(self.index.sample_pieces(sequences[first : first + at_once]))
+            rows[first : first + at_once] = tokens.take(places).reshape(-1, self.length + 1)
         return rows
 
     def boundaries(
@@ -141,4 +141,5 @@ def open_windows(folder: Path, length: int, store: TokenStore | None = None) -> 
     store = store or TokenStore.open(folder)
     if not has_tables(folder):
         return StoreWindows(store, length)
-    return TableWindows(store, NeoxIndex.open(folder / STEM, store.starts, length=length, check=False))
+    index = NeoxIndex.open(folder / STEM, store.starts, length=length, check=False)
+    return TableWindows(store=store, index=index)

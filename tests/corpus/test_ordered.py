@@ -258,7 +258,7 @@ def test_an_export_is_read_through_the_given_tables_as_training_reads_it(given: 
 def test_an_export_of_documents_that_are_read_twice_is_refused(given: Path) -> None:
     from costar.release.megatron import export_megatron
 
-    write_tables(given, np.concatenate([np.arange(900), np.arange(100)]))
+    write_tables(given, np.concatenate([np.arange(500), np.arange(100)]))
     place = build(given)
     with pytest.raises(CostarError, match="read 100 documents again"):
         export_megatron(load_suite(given / "ordered.toml"), place, "perturbed", 0)

@@ -52,7 +52,7 @@ def test_tables_lay_out_the_documents_in_their_order(layout: tuple[list[int], li
     stream = [begins[document] + offset for document in doc_idx for offset in range(sizes[document])]
     read = np.cumsum([0, *(sizes[document] for document in doc_idx)]).tolist()
     store = TokenStore(np.arange(sum(sizes), dtype=np.uint16), np.array(sizes, np.int32))
-    windows = TableWindows(store, index)
+    windows = TableWindows(store=store, index=index)
     check_windows(windows, stream, read[1:])
     order = TableOrder(index=index)
     slots = np.arange(windows.size)
