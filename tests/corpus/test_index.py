@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,3 +123,27 @@ def test_a_wrong_total_is_refused_at_opening(tmp_path: Path) -> None:
     write_idx(tmp_path / "tokens.idx", np.full(49, 3, np.int32), U16)
     with pytest.raises(CostarError, match="the index is of another corpus"):
         TokenStore.open(tmp_path)
+
+
+class Counted:
+    """The byte offsets of many equal documents, made when asked for, and how many were."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def __len__(self) -> int:
+        return MANY
+
+    def __getitem__(self, asked: Any) -> np.ndarray:
+        places = np.arange(*asked.indices(MANY)) if isinstance(asked, slice) else np.asarray(asked)
+        self.read += len(places)
+        return places.astype(np.int64) * 2 * EACH
+
+
+@pytest.mark.parametrize("copies", [10, 5_000, 200_000])
+def test_a_search_reads_a_small_part_of_a_large_index(copies: int) -> None:
+    pointers: Any = Counted()
+    starts = Starts(pointers=pointers, width=2, total=MANY * EACH)
+    tokens = np.random.default_rng(0).integers(0, MANY * EACH, copies)
+    assert np.array_equal(starts.search(tokens), -(-tokens // EACH))
+    assert pointers.read <= 28 * copies + 100
