@@ -35,10 +35,11 @@ from costar.core.parquet import write_table
 from costar.core.suite import load_suite
 from costar.corpus.neox import NeoxIndex, build_sample_index
 from costar.corpus.store import TokenStore, document_starts, write_idx
+from costar.corpus.windows import StoreWindows
 from costar.insertion.build import Planner
 from costar.insertion.hubble import rebuild_hubble
 from costar.insertion.materialize import EditList, list_edits, materialize, write_edits
-from costar.insertion.order import Order
+from costar.insertion.order import FeistelOrder
 from costar.insertion.overlay import read_edits
 from costar.manifests.tables import RECORDS
 from numpy.typing import NDArray
@@ -189,8 +190,7 @@ def pool_tables(bench: Bench) -> tuple[Suite, pa.Table, pa.Table]:
 
 def make_planner(bench: Bench, suite: Suite, records: pa.Table, renderings: pa.Table) -> Planner:
     """What all arms of a suite share: its records with their levels, as Hubble's pools hold every copy already."""
-    starts, size = document_starts(bench.base.sizes), bench.base.sequences(bench.index.length)
-    planner = Planner(suite, records, renderings, starts, size)
+    planner = Planner(suite, records, renderings, StoreWindows(bench.base, bench.index.length))
     planner.assigner.assignment(suite.arms["perturbed"], 0)
     return planner
 
@@ -204,7 +204,7 @@ def make_overlay(bench: Bench, planner: Planner, arm: str) -> None:
 
 def arm_edits(bench: Bench, suite: Suite, renderings: pa.Table) -> EditList:
     """The arm's edits by place."""
-    order = Order(seed=suite.seed, draw=0, size=bench.base.sequences(bench.index.length))
+    order = FeistelOrder(seed=suite.seed, draw=0, size=bench.base.sequences(bench.index.length))
     exposures = pq.read_table(bench.folder / "exposures.parquet", partitioning=None)
     return list_edits(read_edits(exposures, renderings, EOS), order, bench.index.length, U16)
 

@@ -27,7 +27,8 @@ from costar.core.design import Suite
 from costar.core.parquet import write_rows, write_table
 from costar.core.suite import find_suite, load_suite
 from costar.core.workspace import Workspace, finish_step
-from costar.corpus.store import document_starts
+from costar.corpus.store import TokenStore
+from costar.corpus.windows import StoreWindows
 from costar.insertion.build import Planner
 from costar.insertion.kinds import load_kind
 from costar.manifests.catalogue import build_manifest
@@ -98,8 +99,9 @@ def plan(suite: Suite, workspace: Workspace, tokens: int) -> dict[str, Any]:
     write_table(folder / "renderings.parquet", renderings)
     write_table(folder / "fillers.parquet", FILLERS.empty_table())
     started = time.perf_counter()
-    size = (int(sizes.sum(dtype=np.int64)) - 1) // suite.corpus.sequence_length
-    planner = Planner(suite, records, renderings, document_starts(sizes), size)
+    unread = np.broadcast_to(np.uint16(0), (int(sizes.sum(dtype=np.int64)),))
+    windows = StoreWindows(TokenStore(unread, sizes), suite.corpus.sequence_length)
+    planner = Planner(suite, records, renderings, windows)
     seconds, copies = {"set up": time.perf_counter() - started}, 0
     assignments = []
     for arm in suite.arms.values():

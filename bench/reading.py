@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from costar.core.hashing import EMPTY_DIGEST, row_hashes, step_digest
 from costar.corpus.store import TokenStore, write_bin, write_idx
-from costar.insertion.order import Order
+from costar.corpus.windows import StoreWindows
+from costar.insertion.order import FeistelOrder
 from costar.insertion.overlay import Edits, Overlay
 
 EOS = 0
@@ -68,9 +69,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder), options.tokens)
         size = store.sequences(options.length)
-        order = Order(seed=1, draw=0, size=size)
-        base = Overlay(store, options.length, order, make_edits(size, 0.0, options.length))
-        arm = Overlay(store, options.length, order, make_edits(size, 0.02, options.length))
+        windows, order = StoreWindows(store, options.length), FeistelOrder(seed=1, draw=0, size=size)
+        base = Overlay(windows, order, make_edits(size, 0.0, options.length))
+        arm = Overlay(windows, order, make_edits(size, 0.02, options.length))
         read(arm, size, options.batch)
         rounds = []
         for number in range(options.rounds):

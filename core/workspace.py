@@ -113,7 +113,18 @@ def corpus_facts(workspace: Workspace) -> dict[str, Any]:
 
 def corpus_facts_in(folder: Path) -> dict[str, Any]:
     """`corpus.json` of a corpus folder."""
-    keys = ("source", "documents", "tokens", "sequences", "sequence_length", "vocab_size", "eos_id", "eos", "dropped")
+    keys = (
+        "source",
+        "documents",
+        "tokens",
+        "sequences",
+        "sequence_length",
+        "vocab_size",
+        "eos_id",
+        "eos",
+        "dropped",
+        "order",
+    )
     hashes = ("tokenizer_sha256", "tokens_sha256", "dropped_sha256", "corpus_sha256", "corpus")
     return read_facts(folder / "corpus.json", (*keys, *hashes), mend="run `costar corpus`")
 

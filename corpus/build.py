@@ -30,7 +30,7 @@ from ..core.workspace import (
     write_json,
 )
 from ..manifests.tables import CORPUS_STEPS, DOCUMENTS, DROPPED
-from .documents import Listed, ReadWriter, SourceReader, list_items, load_source
+from .documents import Listed, ReadWriter, SourceReader, file_stat, list_items, load_source
 from .executors import Backend, resumable_folder, run_tasks
 from .parts import join_parts
 from .quality import check_quality
@@ -39,7 +39,7 @@ from .searched import load_searched
 from .settle import Runner, settle
 from .statistics import step_table
 from .store import TokenStore, token_dtype
-from .stored import link_store
+from .stored import find_store, place_store
 from .tokenizer import FAST, Tokenizer, train_bpe
 from .tokens import Inputs, TokenWriter, UsedReader, join_dropped, join_tokens
 
@@ -323,34 +323,50 @@ def _take_store(
     """Link a store instead of building one: another tool's, or that of another suite."""
     design = suite.corpus
     other = other_corpus(design.reuse, folders) if design.reuse is not None else None
-    listed = list_items(design.sources, folders)
-    given: Any = token_files(other) if other else [(each.item.name, each.size, each.time) for each in listed]
+    store = None if other else find_store(design, folders)
+    given: Any = (
+        token_files(other) if other else [(item.name, *file_stat(item)) for item in store.items] if store else []
+    )
     inputs = sha256_json([sha256_file(folder / "tokenizer.json"), given, design.sequence_length])
     if is_current(folder, inputs, "tokens"):
         return False
     counts = {"dropped": 0, "validation_documents": 0, "validation_tokens": 0}
     if other is not None:
-        digest = given["tokens.bin"]["sha256"]
+        theirs = corpus_facts_in(other)
+        _refuse_other_length(design, theirs)
+        digest = theirs["tokens_sha256"]
         _refuse_change(digest, protected)
         start_step(folder, "tokens")
         paths = [link(other / name, folder) for name in sorted(given)]
-        facts = corpus_facts_in(other)
-        counts |= {name: facts[name] for name in counts}
+        counts |= {name: theirs[name] for name in counts}
         known = {folder / name: entry["sha256"] for name, entry in given.items()}
+        told = ("order", "order_sha256", "sequences") if theirs["order"] == "table" else ("order",)
+        order = {name: theirs[name] for name in told}
     else:
-        digest = sha256_file(Path(listed[0].item.path))
+        assert store is not None
+        digest = store.read_sha256
         _refuse_change(digest, protected)
         start_step(folder, "tokens")
         with console.progress("corpus") as update:
-            paths = list(link_store([each.item for each in listed], folder, tokenizer, update))
+            paths, known, order = place_store(store, folder, tokenizer, design.sequence_length, update)
         paths.append(write_table(folder / "dropped.parquet", DROPPED.empty_table()))
         paths.append(write_table(folder / "corpus_steps.parquet", CORPUS_STEPS.empty_table()))
         console.say("corpus     the store is taken as it is: no document is dropped because it holds a record")
-        known = {paths[0]: digest}
     counts["documents"] = len(TokenStore.open(folder).sizes)
-    write_json(folder / "corpus.json", corpus_row(suite, folder, tokenizer, counts, digest))
+    write_json(folder / "corpus.json", corpus_row(suite, folder, tokenizer, counts, digest) | order)
     finish_step(folder, inputs, [*paths, folder / "corpus.json"], "tokens", known=known)
     return True
+
+
+def _refuse_other_length(design: CorpusDesign, theirs: dict[str, Any]) -> None:
+    """Order tables are made for one sequence length."""
+    if theirs["order"] == "table" and theirs["sequence_length"] != design.sequence_length:
+        raise CostarError(
+            "[corpus] sequence_length",
+            found=f"{design.sequence_length:,}",
+            expected=f"{theirs['sequence_length']:,}, that of the order tables of {design.reuse}",
+            mend="set it",
+        )
 
 
 def _refuse_change(tokens_sha256: str, protected: Sequence[tuple[str, str]]) -> None:
@@ -384,6 +400,7 @@ def corpus_row(
         "eos_id": tokenizer.eos_id,
         "eos": corpus_eos(suite.corpus, folder),
         "corpus_sha256": sha256_json(hashes),
+        "order": "keyed",
         **counts,
         **hashes,
     }

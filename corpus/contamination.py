@@ -29,7 +29,7 @@ from .occurrences import (
     occurrence_table,
 )
 from .parts import checked, part_path, write_array
-from .store import TokenStore
+from .windows import open_windows, stream_of
 
 LEAST = 10  # ids of a record: shorter ones stand everywhere by nature, and only `coverage` tells how often
 SMALL = 4_000_000  # bytes of tokens that are searched before other processes would have started
@@ -43,13 +43,13 @@ class OccurrenceFinder(PipelineStep):
     name = "occurrences"
     type = "WRITER"
 
-    def __init__(self, folder: str, corpus: str, records: str, renderings: str, run: int):
+    def __init__(self, folder: str, corpus: str, records: str, renderings: str, length: int, run: int):
         super().__init__()
         self.folder, self.corpus, self.records, self.renderings = folder, corpus, records, renderings
-        self.stretch = run
+        self.length, self.stretch = length, run
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
-        tokens = TokenStore.open(Path(self.corpus)).tokens
+        tokens = stream_of(open_windows(Path(self.corpus), self.length))
         records = load_record_ids(Path(self.records), Path(self.renderings))
         begin, end = (len(tokens) * (rank + k) // world_size for k in (0, 1))
         found = find_occurrences(tokens, begin, end, records)
@@ -72,16 +72,14 @@ def build_occurrences(suite: Suite, corpus: Path, insertion: Path, backend: Back
     tokens = check_files(corpus, "tokens", mend="run `costar corpus`")["files"]
     made = check_files(insertion, "records", mend="run `costar corpus`")["files"]
     design, length = suite.corpus, suite.corpus.sequence_length
-    given = [tokens["tokens.bin"]["sha256"], tokens["tokens.idx"]["sha256"], made, length]
-    inputs = sha256_json(given)
+    inputs = sha256_json([tokens, made, length])
     if is_current(corpus, inputs, "occurrences"):
         return False
     records_path, renderings_path = insertion / "records.parquet", insertion / "renderings.parquet"
     records = load_record_ids(records_path, renderings_path)
     work = resumable_folder(corpus, "occurrences", sha256_json([inputs, design.tasks]))
-    finder = OccurrenceFinder(
-        str(work), str(corpus), str(records_path), str(renderings_path), stretch_of(records, records_path)
-    )
+    stretch = stretch_of(records, records_path)
+    finder = OccurrenceFinder(str(work), str(corpus), str(records_path), str(renderings_path), length, stretch)
     size = tokens["tokens.bin"]["size"]
     backend = replace(backend, inline=size < SMALL)
     with console.progress("corpus") as update:

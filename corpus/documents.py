@@ -69,12 +69,13 @@ def list_items(sources: Sequence[SourceDesign], folders: Sequence[Path]) -> list
     found = []
     for source in sources:
         for item in load_source(source.source).items(source, folders):
-            size, time = _stat(item)
+            size, time = file_stat(item)
             found.append(Listed(source=source, item=item, size=size, time=time))
     return found
 
 
-def _stat(item: Item) -> tuple[int, int]:
+def file_stat(item: Item) -> tuple[int, int]:
+    """Size and time of an item's file; 0 where it is no local file."""
     try:
         stat = os.stat(item.path)
     except (FileNotFoundError, NotADirectoryError):
@@ -101,7 +102,7 @@ class SourceReader(PipelineStep):
                 doc_id = f"{part}:{raw.doc_id}" if part else raw.doc_id
                 facts = {"source": doc_id.split(":")[0], "by_line": module.ONE_PARAGRAPH_A_LINE}
                 yield Document(text=raw.text, id=doc_id, metadata=facts)
-            if listed.size and _stat(listed.item) != (listed.size, listed.time):
+            if listed.size and file_stat(listed.item) != (listed.size, listed.time):
                 raise CostarError(
                     listed.item.path,
                     found="another size or time than before it was read",

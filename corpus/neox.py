@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import CostarError
 from ..core.workspace import replacing
-from .store import document_starts
+from .store import Starts, document_starts
 
 TABLES = ("doc", "sample", "shuffle")
 BLOCK = 1 << 22
@@ -48,19 +48,22 @@ class NeoxIndex:
     doc_idx: Table
     sample_idx: Table
     shuffle_idx: Table
-    starts: NDArray[np.int64]
+    starts: NDArray[np.int64] | Starts
     length: int
 
     @classmethod
-    def open(cls, place: Path, sizes: NDArray[np.int32], *, length: int | None = None) -> NeoxIndex:
+    def open(
+        cls, place: Path, starts: NDArray[np.int64] | Starts, *, length: int | None = None, check: bool = True
+    ) -> NeoxIndex:
         """Map the one triple of tables in a folder, or the one whose name begins with a prefix.
 
-        `sizes` are the documents of the store; `length` is L where the name of the files does not say it.
+        `starts` are those of the store's documents; `length` is L where the name of the files does not say it. Without
+        `check`, tables that were checked before are opened without reading them.
 
         Raises:
             CostarError: not exactly one triple, a damaged table, or tables that disagree with each other or the store.
         """
-        stem = _find_stem(place)
+        stem = find_stem(place)
         named = re.search(r"_(\d+)sl_", stem.name + "_")
         if named is None and length is None:
             found, mend = "a name without <L>sl", "give the sequence length, or keep the names that NeoX gave"
@@ -69,7 +72,6 @@ class NeoxIndex:
             mend = "give the length of these files, or the files of this length"
             raise CostarError(str(stem), found=f"L = {named[1]}", expected=f"L = {length}", mend=mend)
         arrays = [_load(stem.with_name(f"{stem.name}_{name}_idx.npy")) for name in TABLES]
-        starts = document_starts(sizes)
         index = cls(
             doc_idx=arrays[0],
             sample_idx=arrays[1],
@@ -77,7 +79,8 @@ class NeoxIndex:
             starts=starts,
             length=int(named[1]) if named else int(length or 0),
         )
-        index.check(str(stem))
+        if check:
+            index.check(str(stem))
         return index
 
     @property
@@ -129,7 +132,10 @@ class NeoxIndex:
         Raises:
             CostarError: a window does not come to L + 1 tokens.
         """
-        samples = self.shuffle_idx[np.asarray(slots, np.int64)].astype(np.int64)
+        return self.sample_pieces(self.shuffle_idx[np.asarray(slots, np.int64)].astype(np.int64))
+
+    def sample_pieces(self, samples: NDArray[np.int64]) -> Pieces:
+        """`pieces` by the numbers of the samples [n] instead of the slots at which they are read."""
         first = self.sample_idx[samples].astype(np.int64)
         last = self.sample_idx[samples + 1].astype(np.int64)
         counts = last[:, 0] - first[:, 0] + 1
@@ -165,6 +171,10 @@ class NeoxIndex:
     def slot_of(self, sample: int) -> int:
         """The slot at which a sample is read."""
         return int(self._slots[sample])
+
+    def slots_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The slot at which each sample [n] is read."""
+        return self._slots[samples]
 
     @cached_property
     def _slots(self) -> NDArray[np.int64]:
@@ -236,8 +246,12 @@ def save_index(stem: Path, index: NeoxIndex, *, slots: int) -> list[Path]:
     return paths
 
 
-def _find_stem(place: Path) -> Path:
-    """The common path of the one triple of tables at `place`."""
+def find_stem(place: Path) -> Path:
+    """The common path of the one triple of tables at `place`: a folder, or a beginning of their names.
+
+    Raises:
+        CostarError: no triple, or several.
+    """
     folder, beginning = (place, "") if place.is_dir() else (place.parent, place.name)
     found: dict[str, set[str]] = {}
     for path in sorted(folder.glob(f"{glob.escape(beginning)}*_idx.npy")):

@@ -186,7 +186,7 @@ def join_tokens(folder: Path, use: str, tasks: int, bin_path: Path, idx_path: Pa
                 while block := file.read(COPIED):
                     state.update(block)
                     out.write(block)
-    write_idx(idx_path, np.concatenate(sizes), dtype)
+    write_idx(idx_path, sizes, dtype)
     return Joined(documents=sum(map(len, sizes)), tokens=total // dtype.itemsize, sha256=state.hexdigest())
 
 

@@ -30,11 +30,11 @@ from ..core.workspace import (
     work_folder,
 )
 from ..corpus.build import MEND, open_store
-from ..corpus.store import document_starts
+from ..corpus.windows import TableWindows, Windows, open_windows
 from ..manifests.tables import BALANCE, EXPOSURES, FILLERS
 from .assignment import Assigner, repeated
 from .fillers import FillerShelf
-from .order import Order
+from .order import make_order, table_ends
 from .overlay import read_edits
 from .placement import Roster, check_load, check_suite, place, position_target
 from .records import check_length, read_records
@@ -63,9 +63,9 @@ def build_insertion(
     if is_current(folder, inputs, "insert"):
         return False
     records, renderings = read_records(folder)
-    store = open_store(workspace.corpus)
-    starts, size = document_starts(store.sizes), store.sequences(suite.corpus.sequence_length)
-    planner = Planner(suite, records, renderings, starts, size)
+    windows = open_windows(workspace.corpus, suite.corpus.sequence_length, open_store(workspace.corpus))
+    _check_budgets(suite, windows)
+    planner = Planner(suite, records, renderings, windows)
     shelf = FillerShelf(suite, workspace, folders, records)
     arms = [(arm, draw) for draw in range(_draws(suite)) for arm in suite.arms.values() if draw < arm.draws]
     eos = corpus_facts(workspace)["eos_id"]
@@ -94,6 +94,13 @@ def build_insertion(
     paths.append(write_rows(folder / "balance.parquet", BALANCE, balance))
     finish_step(folder, inputs, paths, "insert")
     return True
+
+
+def _check_budgets(suite: Suite, windows: Windows) -> None:
+    """Order tables hold one pass: a longer budget is refused before any work."""
+    for arm in suite.arms.values():
+        if isinstance(windows, TableWindows) and arm.train.slots > windows.size:
+            raise table_ends(f"{arm.train.slots:,} slots of arm {arm.name}", windows.size)
 
 
 def _left_over(
@@ -208,13 +215,10 @@ def _refuse_change(
 
 
 class Planner:
-    """Where every copy of an arm lies: from columns of records, with no token read.
+    """Where every copy of an arm lies: from columns of records, with no token read."""
 
-    `starts` [documents + 1] are the bounds of the documents in the token stream, `size` is the number of its sequences.
-    """
-
-    def __init__(self, suite: Suite, records: pa.Table, renderings: pa.Table, starts: NDArray[np.int64], size: int):
-        self.suite, self.starts, self.size = suite, starts[1:-1], size
+    def __init__(self, suite: Suite, records: pa.Table, renderings: pa.Table, windows: Windows):
+        self.suite, self.windows = suite, windows
         self.assigner = Assigner(suite, records)
         self.texts = Texts.of(renderings)
         self._record_ids = records.column("record_id").combine_chunks()
@@ -274,9 +278,9 @@ class Planner:
         written = self._rendering[int(rows[longest])]
         where = f"[arm.{arm.name}] {self.assigner.ids[record[longest]]}, rendering {written}"
         check_length(int(lengths[longest]), length, where)
-        sequence = Order(seed=self.suite.seed, draw=draw, size=self.size).sequences(slot)
+        sequence = make_order(self.windows, seed=self.suite.seed, draw=draw).sequences(slot)
         targets = position_target(roster.key[chosen], length - 1 - lengths, how["position"][record])
-        spans = find_spans(sequence, lengths, targets, self.starts, length)
+        spans = find_spans(sequence, lengths, targets, self.windows)
         batch, count = arm.train.batch, len(chosen)
         columns = {
             "arm": repeated(arm.name, count),

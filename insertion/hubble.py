@@ -103,7 +103,7 @@ def rebuild_files(
     store = store.with_suffix("") if store.suffix in (".bin", ".idx") else store
     base = TokenStore.open_prefix(store, mend="name the .bin and .idx of the base, without the ending")
     copies = read_log(log)
-    found = rebuild_hubble(base, NeoxIndex.open(index, base.sizes), open_pools(pools, copies.names), copies)
+    found = rebuild_hubble(base, NeoxIndex.open(index, base.starts), open_pools(pools, copies.names), copies)
     folder.mkdir(parents=True, exist_ok=True)
     write_edit_list(folder / "edits.parquet", found.edits)
     rows = [vars(each) | {"tokens": list(each.tokens)} for each in found.damaged]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import CostarError, shorten
 from ..corpus.neox import NeoxIndex, Pieces
-from ..corpus.store import TokenStore, document_starts
+from ..corpus.store import TokenStore
 
 NUMBERS = (
     "perturbation_idx",
@@ -151,8 +151,7 @@ def record_bounds(copies: Copies, pools: Mapping[str, TokenStore], dtype: np.dty
             expected = f"below {len(pool.sizes):,}, the records of {name!r}"
             raise copies.fail(beyond[0], f"perturbation_idx {index[beyond[0]]:,}", expected)
         _refuse_repeats(copies, chosen, index, f"record of {name!r}")
-        starts = document_starts(pool.sizes)
-        bounds[chosen, 0], bounds[chosen, 1] = starts[index[chosen]], starts[index[chosen] + 1]
+        bounds[chosen, 0], bounds[chosen, 1] = pool.starts[index[chosen]], pool.starts[index[chosen] + 1]
     return bounds
 
 

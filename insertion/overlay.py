@@ -17,7 +17,8 @@ from ..core.errors import CostarError
 from ..core.parquet import read_table
 from ..core.workspace import Workspace, check_files, corpus_facts
 from ..corpus.store import TokenStore
-from .order import Order
+from ..corpus.windows import Windows, open_windows
+from .order import Order, make_order
 from .renderings import Texts, rendering_rows
 
 MEND = "run `costar insert` again"
@@ -43,25 +44,24 @@ class Edits:
         return state.hexdigest()
 
 
-def windows(tokens: NDArray[Any], length: int) -> NDArray[Any]:
-    """A view of a token stream as its sequences [S, L+1] at stride L: neighbours share a token, nothing is copied."""
-    size = max((len(tokens) - 1) // length, 0)
-    return np.lib.stride_tricks.as_strided(
-        tokens, (size, length + 1), (length * tokens.itemsize, tokens.itemsize), writeable=False
-    )
-
-
 class Overlay:
     """Sequences of one arm and draw by slot."""
 
-    def __init__(self, store: TokenStore, length: int, order: Order, edits: Edits):
-        self.store, self.length, self.order, self.edits = store, length, order, edits
-        self._windows = windows(store.tokens, length)
+    def __init__(self, windows: Windows, order: Order, edits: Edits):
+        self.windows, self.order, self.edits = windows, order, edits
+
+    @property
+    def store(self) -> TokenStore:
+        return self.windows.store
+
+    @property
+    def length(self) -> int:
+        """L: a sequence has L + 1 tokens."""
+        return self.windows.length
 
     def base(self, sequences: NDArray[np.int64]) -> NDArray[Any]:
         """The base sequences [n, L+1], unedited."""
-        rows: NDArray[Any] = self._windows[np.asarray(sequences, np.int64)]
-        return rows
+        return self.windows.read(sequences)
 
     def sequences(self, slots: NDArray[np.int64]) -> NDArray[Any]:
         """The ids [n, L+1] that training reads at the slots [n]."""
@@ -136,9 +136,9 @@ def open_overlay(workspace: Workspace, arm: str, draw: int, *, seed: int, length
         CostarError: the corpus or the insertion is missing, cut short or half-written.
     """
     check_files(workspace.corpus, "tokens", mend="run `costar corpus` again")
-    store = TokenStore.open(workspace.corpus)
+    windows = open_windows(workspace.corpus, length)
     edits = read_edits(read_exposures(workspace, arm, draw), read_renderings(workspace), eos)
-    return Overlay(store, length, Order(seed=seed, draw=draw, size=store.sequences(length)), edits)
+    return Overlay(windows, make_order(windows, seed=seed, draw=draw), edits)
 
 
 def open_suite_overlay(workspace: Workspace, arm: str, draw: int, *, seed: int) -> Overlay:

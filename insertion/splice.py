@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..corpus.windows import Windows
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -20,28 +22,17 @@ class Spans:
 
 
 def find_spans(
-    sequences: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    targets: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    length: int,
+    sequences: NDArray[np.int64], lengths: NDArray[np.int64], targets: NDArray[np.int64], windows: Windows
 ) -> Spans:
     """Spans for records of `lengths` tokens [n] in base sequences [n] of L + 1 tokens, near `targets` [n] in [1, L−1−length].
 
     A document that starts at q takes the record at the q nearest to the target, ties to the smaller; without one in range
-    an EOS is written before the record as well. `starts` are where documents but the first start in the stream, ascending:
-    the tokens that follow an EOS, for every document ends with one and holds none inside. So no token needs to be read.
+    an EOS is written before the record as well. No token is read.
     """
+    length = windows.length
     assert ((lengths >= 1) & (lengths <= length - 3)).all()
     assert ((targets >= 1) & (targets <= length - 1 - lengths)).all()
-    bounded = np.concatenate([[np.iinfo(np.int64).min // 2], starts, [np.iinfo(np.int64).max // 2]])
-    origin = sequences * length
-    wanted = origin + targets
-    order = np.argsort(wanted)  # neighbours in the stream are looked up one after the other: several times as fast
-    above = np.empty(len(wanted), np.int64)
-    above[order] = np.searchsorted(bounded, wanted[order])
-    below = bounded[above - 1] - origin
-    over = bounded[above] - origin
+    below, over = windows.boundaries(sequences, targets)
     far = 2 * length
     distance_below = np.where(below >= 1, targets - below, far)
     distance_over = np.where(over <= length - 1 - lengths, over - targets, far)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.hashing import keyed_hash
-from . import reference
 from .overlay import Overlay
+from .reference_base import ReferenceBase
 
 CHUNK = 16_384
 ALL_TOKENS = 2**34  # up to so many tokens of an arm are read again; of a longer one a keyed share of its slots
@@ -18,7 +17,7 @@ ALL_TOKENS = 2**34  # up to so many tokens of an arm are read again; of a longer
 
 def check_untouched(
     overlay: Overlay,
-    tokens: NDArray[Any],
+    base: ReferenceBase,
     touched: NDArray[np.int64],
     slots: int,
     key: tuple[int, int],
@@ -29,10 +28,7 @@ def check_untouched(
     `key` is (suite seed, draw), `touched` the slots with a copy. Returns how many sequences were compared, how many are
     untouched, and what differs.
     """
-    length = overlay.length
-    size = (len(tokens) - 1) // length
-    windows = np.lib.stride_tricks.sliding_window_view(tokens, length + 1)[::length]
-    step = max(1, -(-slots * length // ALL_TOKENS))
+    step = max(1, -(-slots * overlay.length // ALL_TOKENS))
     offset = keyed_hash(*key, "untouched") % step
     touched = np.sort(touched)
     compared, problems = 0, []
@@ -41,8 +37,8 @@ def check_untouched(
         wanted = np.arange(first, min(first + CHUNK * step, slots), step)
         here = touched[slice(*np.searchsorted(touched, (wanted[0], wanted[-1] + 1)))]
         wanted = wanted[~np.isin(wanted, here)]
-        base = windows[reference.sequences_at(*key, size, wanted)]
-        different = np.flatnonzero((overlay.sequences(wanted) != base).any(axis=1))
+        rows = base.rows(base.sequences(key[1], wanted))
+        different = np.flatnonzero((overlay.sequences(wanted) != rows).any(axis=1))
         problems += [f"slot {wanted[i]} has no copy but differs from the base" for i in different[:3].tolist()]
         compared += len(wanted)
     return compared, slots - len(touched), problems

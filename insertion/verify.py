@@ -23,6 +23,7 @@ from .certificate import PlacedRoster, certify, keys_of
 from .kinds import load_kind
 from .overlay import MEND, Overlay, open_overlay, read_exposures, read_renderings
 from .placement import make_roster, place, sorted_copies
+from .reference_base import check_indexes, open_reference
 from .renderings import Texts, rendering_index, rendering_rows
 from .rewordings import renderings_of
 from .untouched import check_untouched
@@ -53,6 +54,9 @@ def verify_insertion(suite: Suite, workspace: Workspace, progress: Update) -> Pr
             proof.problems += [
                 f"{folder / name}: its bytes are not those that were built" for name in changed_files(folder, step)
             ]
+    if not proof.problems:
+        progress(0.0, "indexes")
+        proof.problems += check_indexes(workspace.corpus, corpus_facts(workspace))
     if proof.problems:
         return proof
     checker = _Checker(suite, workspace, proof)
@@ -85,9 +89,7 @@ class _Checker:
         self.suite, self.workspace, self.proof = suite, workspace, proof
         facts = corpus_facts(workspace)
         self.eos, self.length = facts["eos_id"], facts["sequence_length"]
-        dtype = np.uint16 if facts["vocab_size"] <= 65_536 else np.int32
-        self.tokens = np.memmap(workspace.corpus / "tokens.bin", dtype=dtype, mode="r")
-        self.size = (len(self.tokens) - 1) // self.length
+        self.base = open_reference(workspace.corpus, facts, suite.seed)
         records = read_table(workspace.insertion / "records.parquet", mend=MEND)
         role = np.array(records.column("role").to_pylist(), object)
         self.twins = records.column("record_id").filter(pa.array(role == "twin")).to_pylist()
@@ -125,7 +127,7 @@ class _Checker:
         elif len(exposures):
             self.problem(where, iter([f"{len(exposures)} copies in an arm that inserts nothing"]))
         checked, untouched, problems = check_untouched(
-            overlay, self.tokens, slots, arm.train.slots, (self.suite.seed, draw), progress
+            overlay, self.base, slots, arm.train.slots, (self.suite.seed, draw), progress
         )
         self.proof.sequences += checked
         self.proof.untouched += untouched
@@ -306,7 +308,6 @@ class _Checker:
         }
         rows = rendering_rows(exposures, self.renderings)
         key, _ = keys_of(plan.placed, self.suite.seed, draw)
-        windows_of = np.lib.stride_tricks.sliding_window_view(self.tokens, self.length + 1)[:: self.length]
         kept = np.flatnonzero((found >= 0) & (rows >= 0))
         for row in np.flatnonzero(rows < 0)[:5].tolist():
             yield f"a copy at slot {columns['slot'][row]} is of no rendering"
@@ -315,8 +316,8 @@ class _Checker:
             part = kept[first : first + CHUNK]
             slot, batch = columns["slot"][part], arm.train.batch
             record = plan.placed.record[found[part]]
-            sequence = reference.sequences_at(self.suite.seed, draw, self.size, slot)
-            expected = np.array(windows_of[sequence])
+            sequence = self.base.sequences(draw, slot)
+            expected = self.base.rows(sequence)
             lengths = self.texts.lengths(rows[part])
             targets = reference.position_targets(key[found[part]], self.length - 1 - lengths, plan.position[record])
             begin, start, displaced, at_boundary = reference.spans(expected, lengths, targets, self.eos)

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from ..core.console import Update
 from ..core.design import Suite
 from ..core.workspace import Workspace, read_facts, read_marker
-from ..insertion.materialize import list_edits, read_edited
+from ..corpus.windows import TableWindows
+from ..insertion.materialize import read_edited
 from ..insertion.overlay import Overlay, open_suite_overlay, read_exposures
+from ..insertion.pieced import edit_list
 from .megatron import FOLDER
 
 CHUNK = 1 << 24
@@ -43,7 +45,7 @@ def verify_exports(suite: Suite, workspace: Workspace, progress: Update) -> tupl
 def _differing(overlay: Overlay, path: Path) -> NDArray[np.int64]:
     """The tokens of an exported stream that are not those of the arm; −1 where the stream is cut or too long."""
     base = overlay.store.tokens
-    edits = list_edits(overlay.edits, overlay.order, overlay.length, base.dtype)
+    edits = edit_list(overlay)
     if path.stat().st_size != base.nbytes:
         return np.array([-1])
     stream: NDArray[Any] = np.memmap(path, base.dtype, mode="r")
@@ -60,6 +62,9 @@ def _named(workspace: Workspace, overlay: Overlay, arm: str, draw: int, places: 
         return []
     if places[0] < 0:
         return ["tokens.bin has another size than the base"]
+    if isinstance(overlay.windows, TableWindows):
+        where = ", ".join(f"{place:,}" for place in places[:SHOWN].tolist())
+        return [f"{len(places):,} tokens are not those of the arm, the first at {where} of tokens.bin"]
     length, edits = overlay.length, overlay.edits
     exposures = read_exposures(workspace, arm, draw)
     names = list(zip(exposures.column("record_id").to_pylist(), exposures.column("copy").to_pylist(), strict=True))

@@ -3,8 +3,8 @@
 `release/megatron/<arm>-d<draw>/` holds `tokens.bin` (the base with every exposure written in), `tokens.idx` with the
 true ends of the documents, NeoX's three index tables under the names that NeoX looks for, and `export.json` with the
 NeoX settings to use (`data_path` is the path of `tokens`, without suffix). NeoX then reads the rows of the arm's runs
-in their order. If asked for, the `.bin` is there again as zstd parts: `zstd -dc tokens.bin.*.zst > tokens.bin`, then
-`sha256sum -c SHA256SUMS`.
+in their order. A corpus with order tables keeps its tables and the documents of its base. If asked for, the `.bin` is
+there again as zstd parts: `zstd -dc tokens.bin.*.zst > tokens.bin`, then `sha256sum -c SHA256SUMS`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ from ..core.workspace import (
     write_json,
     write_text,
 )
-from ..corpus.neox import arm_index, index_stem, save_index
+from ..corpus.neox import NeoxIndex, arm_index, index_stem, save_index
 from ..corpus.store import write_idx
+from ..corpus.windows import TableWindows
 from ..insertion.build import require_insertion
-from ..insertion.materialize import edited_documents, list_edits, materialize
+from ..insertion.materialize import EditList, edited_documents, materialize
 from ..insertion.order import Order
-from ..insertion.overlay import open_suite_overlay
+from ..insertion.overlay import Overlay, open_suite_overlay
+from ..insertion.pieced import edit_list
 
 FOLDER = "megatron"
 VERSION = 1
@@ -86,7 +88,7 @@ def export_megatron(
     configuration: it is part of the file names that NeoX looks for, and changes no order.
 
     Raises:
-        CostarError: no such arm or draw, the suite is not built that far, or the arm reads its base more than once.
+        CostarError: no such arm or draw, the suite is not built that far, or the arm reads a part of its base twice.
     """
     design = _find_arm(suite, arm, draw)
     _check_parts(parts_mb)
@@ -114,14 +116,13 @@ def export_megatron(
     for path in folder.iterdir():
         path.unlink()
     store, bin_path, idx_path = overlay.store, folder / "tokens.bin", folder / "tokens.idx"
-    edits = list_edits(overlay.edits, overlay.order, overlay.length, store.tokens.dtype)
+    edits = edit_list(overlay)
     materialize(workspace.corpus / "tokens.bin", edits, bin_path)
     digest = sha256_file(bin_path)
-    sizes = edited_documents(store.sizes, edits, facts["eos_id"])
+    sizes, index = _documents(overlay, edits, facts["eos_id"])
     with replacing(idx_path) as temporary:
         write_idx(temporary, sizes, store.tokens.dtype)
     stem = index_stem(folder / "tokens", slots=design.train.slots, length=overlay.length, seed=neox_seed)
-    index = arm_index(sizes, _all_sequences(overlay.order), overlay.length)
     paths = [bin_path, idx_path, *save_index(stem, index, slots=design.train.slots)]
     if parts_mb is not None:
         paths += write_parts(bin_path, parts_mb * MIB, digest)
@@ -129,6 +130,15 @@ def export_megatron(
     write_json(folder / "export.json", {**identity, **counts, "neox": settings})
     finish_step(folder, inputs, [*paths, folder / "export.json"])
     return folder
+
+
+def _documents(overlay: Overlay, edits: EditList, eos: int) -> tuple[NDArray[np.int32], NeoxIndex]:
+    """The sizes of the exported documents and the tables of the order. Given tables count in the documents of the base,
+    so both stay as they are."""
+    if isinstance(overlay.windows, TableWindows):
+        return overlay.store.sizes, overlay.windows.index
+    sizes = edited_documents(overlay.store.sizes, edits, eos)
+    return sizes, arm_index(sizes, _all_sequences(overlay.order), overlay.length)
 
 
 def _find_arm(suite: Suite, arm: str, draw: int) -> ArmDesign:

@@ -93,7 +93,7 @@ def test_files_have_the_names_that_neox_looks_for(saved: tuple[Path, NeoxIndex])
 def test_what_was_saved_is_opened_by_folder_by_store_and_by_stem(saved: tuple[Path, NeoxIndex]) -> None:
     stem, index = saved
     for place in (stem.parent, stem.parent / "base_text_document", stem):
-        opened = NeoxIndex.open(place, sizes_of(index))
+        opened = NeoxIndex.open(place, index.starts)
         assert opened.length == LENGTH
         for table in ("doc_idx", "sample_idx", "shuffle_idx"):
             assert np.array_equal(getattr(opened, table), getattr(index, table))
@@ -103,7 +103,7 @@ def test_an_index_of_which_every_sample_is_read_tells_neox_one_more(tmp_path: Pa
     """NeoX takes len(shuffle_idx) − 1 for the number of samples and never more than sample_idx has."""
     index = index_of([20, 21], [0, 1], LENGTH)
     save_index(tmp_path / "x_4sl_1s", index, slots=index.samples)
-    opened = NeoxIndex.open(tmp_path, sizes_of(index))
+    opened = NeoxIndex.open(tmp_path, index.starts)
     assert min(len(opened.shuffle_idx) - 1, len(opened.sample_idx) - 1) == index.samples
     assert opened.slot_of(int(index.shuffle_idx[3])) == 3
 
@@ -122,30 +122,30 @@ def test_two_triples_in_a_folder_are_named(saved: tuple[Path, NeoxIndex]) -> Non
     for path in list(stem.parent.iterdir()):
         shutil.copy(path, path.with_name(path.name.replace("train", "valid")))
     with pytest.raises(CostarError, match=r"(?s)_train_indexmap.*_valid_indexmap.*prefix of one"):
-        NeoxIndex.open(stem.parent, sizes_of(index))
-    assert NeoxIndex.open(stem, sizes_of(index)).samples == index.samples
+        NeoxIndex.open(stem.parent, index.starts)
+    assert NeoxIndex.open(stem, index.starts).samples == index.samples
 
 
 def test_a_missing_table_is_shown_by_what_is_there(saved: tuple[Path, NeoxIndex]) -> None:
     stem, index = saved
     stem.with_name(f"{stem.name}_shuffle_idx.npy").unlink()
     with pytest.raises(CostarError, match=r"\{doc,sample\}_idx.npy"):
-        NeoxIndex.open(stem.parent, sizes_of(index))
+        NeoxIndex.open(stem.parent, index.starts)
 
 
 def test_an_empty_folder_and_an_unknown_length_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CostarError, match="no index files"):
-        NeoxIndex.open(tmp_path, np.array([5], np.int32))
+        NeoxIndex.open(tmp_path, np.array([0, 5]))
     index = index_of([3, 5, 9], [1, 0, 2], LENGTH)
     save_index(tmp_path / "plain", index, slots=1)
     with pytest.raises(CostarError, match="without <L>sl"):
-        NeoxIndex.open(tmp_path, sizes_of(index))
-    assert NeoxIndex.open(tmp_path, sizes_of(index), length=LENGTH).samples == index.samples
+        NeoxIndex.open(tmp_path, index.starts)
+    assert NeoxIndex.open(tmp_path, index.starts, length=LENGTH).samples == index.samples
 
 
 def test_the_length_of_the_name_outranks_no_other(saved: tuple[Path, NeoxIndex]) -> None:
     with pytest.raises(CostarError, match=r"L = 4\n  expected  L = 5"):
-        NeoxIndex.open(saved[0], sizes_of(saved[1]), length=5)
+        NeoxIndex.open(saved[0], saved[1].starts, length=5)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_table_that_does_not_fit_is_named(
     path = stem.with_name(f"{stem.name}_{table}_idx.npy")
     np.save(path, change(np.load(path)))  # type: ignore[operator]
     with pytest.raises(CostarError, match=message):
-        NeoxIndex.open(stem, sizes_of(index))
+        NeoxIndex.open(stem, index.starts)
 
 
 def test_a_cut_table_is_named(saved: tuple[Path, NeoxIndex]) -> None:
@@ -176,13 +176,15 @@ def test_a_cut_table_is_named(saved: tuple[Path, NeoxIndex]) -> None:
     path = stem.with_name(f"{stem.name}_sample_idx.npy")
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(CostarError, match=r"sample_idx.npy\n  found     not a whole table"):
-        NeoxIndex.open(stem, sizes_of(index))
+        NeoxIndex.open(stem, index.starts)
 
 
 def test_the_index_of_another_store_is_refused(saved: tuple[Path, NeoxIndex]) -> None:
     stem, index = saved
     with pytest.raises(CostarError, match="as 29 tokens and L = 4 give"):
-        NeoxIndex.open(stem, sizes_of(index) + np.array([0, 0, 2, 0, 0, 0], np.int32))
-    swapped = NeoxIndex.open(stem, sizes_of(index)[[0, 1, 2, 5, 4, 3]])  # as many tokens, but other documents
+        NeoxIndex.open(stem, document_starts(sizes_of(index) + np.array([0, 0, 2, 0, 0, 0], np.int32)))
+    swapped = NeoxIndex.open(
+        stem, document_starts(sizes_of(index)[[0, 1, 2, 5, 4, 3]])
+    )  # as many tokens, but other documents
     with pytest.raises(CostarError, match="another store"):
         swapped.pieces(np.arange(swapped.samples))

@@ -45,8 +45,10 @@ def test_index_has_the_megatron_layout(tmp_path: Path) -> None:
 
 
 def test_a_real_megatron_index_is_read(shared_data: Path) -> None:
-    dtype, sizes = read_idx(shared_data / "megatron" / "tokensmith_data_tokenized_text_document.idx")
-    assert (dtype, len(sizes), int(sizes.sum()), int(sizes.max())) == (np.uint16, 21_990, 4_571_196, 1_009)
+    index = read_idx(shared_data / "megatron" / "tokensmith_data_tokenized_text_document.idx")
+    found = (index.dtype, len(index.sizes), int(index.sizes.sum()), int(index.sizes.max()))
+    assert found == (np.uint16, 21_990, 4_571_196, 1_009)
+    assert index.tokens == 4_571_196
 
 
 def test_a_truncated_bin_is_named(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_the_index_of_another_corpus_of_equal_size_is_refused(built_copy: Path) 
     from costar.corpus.store import read_idx, write_idx
 
     path = built_copy / "corpus" / "tokens.idx"
-    dtype, sizes = read_idx(path)
-    write_idx(path, np.roll(sizes, 1), dtype)
+    index = read_idx(path)
+    write_idx(path, np.roll(index.sizes, 1), index.dtype)
     with pytest.raises(CostarError, match="the index of another corpus"):
         open_store(built_copy / "corpus")

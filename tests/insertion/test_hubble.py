@@ -50,7 +50,7 @@ class World:
         return rebuild_hubble(base, self.index(), open_pools(self.folder / "pools", copies.names), copies)
 
     def index(self) -> NeoxIndex:
-        return NeoxIndex.open(self.folder / "base", TokenStore.open_prefix(self.folder / "base", mend="").sizes)
+        return NeoxIndex.open(self.folder / "base", TokenStore.open_prefix(self.folder / "base", mend="").starts)
 
 
 def make_world(

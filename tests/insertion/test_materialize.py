@@ -7,6 +7,7 @@ import pytest
 from costar.core.errors import CostarError
 from costar.corpus.neox import arm_index
 from costar.corpus.store import TokenStore
+from costar.corpus.windows import StoreWindows
 from costar.insertion.materialize import (
     EditList,
     edited_documents,
@@ -16,7 +17,7 @@ from costar.insertion.materialize import (
     read_edited,
     write_edit_list,
 )
-from costar.insertion.order import Order
+from costar.insertion.order import FeistelOrder
 from costar.insertion.overlay import Edits, Overlay
 from costar.insertion.splice import find_spans
 from hypothesis import given
@@ -34,19 +35,19 @@ def arms(draw: st.DrawFn) -> Overlay:
     tokens[np.cumsum(sizes) - 1] = EOS
     dtype = draw(st.sampled_from([np.uint16, np.int32]))
     store = TokenStore(tokens.astype(dtype), np.array(sizes, np.int32))
-    size = store.sequences(length)
-    order = Order(seed=draw(st.integers(0, 99)), draw=0, size=size)
+    windows, size = StoreWindows(store, length), store.sequences(length)
+    order = FeistelOrder(seed=draw(st.integers(0, 99)), draw=0, size=size)
     slots = np.array(sorted(draw(st.sets(st.integers(0, size - 1), min_size=size // 2))), np.int64)
     begins, payload, offsets = [], [], [0]
     for sequence in order.sequences(slots):
         n = draw(st.integers(1, length - 3))
         one = (np.array([sequence]), np.array([n]), np.array([draw(st.integers(1, length - 1 - n))]))
-        spans = find_spans(*one, np.flatnonzero(tokens == EOS) + 1, length)
+        spans = find_spans(*one, windows)
         begins.append(int(spans.begin[0]))
         payload += ([] if spans.at_boundary[0] else [EOS]) + [70] * n + [EOS]
         offsets.append(len(payload))
     edits = Edits(slots, np.array(begins, np.int64), np.array(offsets), np.array(payload, np.int64))
-    return Overlay(store, length, order, edits)
+    return Overlay(windows, order, edits)
 
 
 def scan(stream: np.ndarray) -> list[int]:

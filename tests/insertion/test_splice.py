@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 from costar.corpus.store import TokenStore
+from costar.corpus.windows import StoreWindows
 from costar.insertion import reference
-from costar.insertion.order import Order
+from costar.insertion.order import FeistelOrder
 from costar.insertion.overlay import Edits, Overlay
 from costar.insertion.splice import find_spans
 from hypothesis import given
@@ -12,6 +13,12 @@ from hypothesis import strategies as st
 from tests.insertion import oracle
 
 EOS = 0
+
+
+def store_of(tokens: np.ndarray) -> TokenStore:
+    """A store of these tokens, a document after every EOS."""
+    ends = np.union1d(np.flatnonzero(tokens == EOS) + 1, [len(tokens)])
+    return TokenStore(tokens, np.diff(ends, prepend=0).astype(np.int32))
 
 
 @st.composite
@@ -26,9 +33,8 @@ def cases(draw: st.DrawFn) -> tuple[list[int], int, int]:
 def test_the_span_is_the_one_of_the_algorithm_and_spares_both_ends(case: tuple[list[int], int, int]) -> None:
     window, n, target = case
     tokens = np.array(window)
-    starts = np.flatnonzero(tokens == EOS) + 1
     one = (np.array([0]), np.array([n]), np.array([target]))
-    spans = find_spans(*one, starts, len(window) - 1)
+    spans = find_spans(*one, StoreWindows(store_of(tokens), len(window) - 1))
     again = reference.spans(tokens[None], one[1], one[2], EOS)
     assert [int(column[0]) for column in again] == [
         int(c[0]) for c in (spans.begin, spans.start, spans.displaced, spans.at_boundary)
@@ -49,8 +55,8 @@ def test_an_arm_is_one_contiguous_stream_whichever_neighbours_carry_copies(data:
     tokens = np.array(
         data.draw(st.lists(st.integers(0, 5), min_size=size * length + 1, max_size=size * length + 1)), np.uint16
     )
-    store = TokenStore(tokens, np.array([len(tokens)], np.int32))
-    order = Order(seed=data.draw(st.integers(0, 99)), draw=0, size=size)
+    windows = StoreWindows(store_of(tokens), length)
+    order = FeistelOrder(seed=data.draw(st.integers(0, 99)), draw=0, size=size)
     slots = np.array(sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1))))
     sequences = order.sequences(slots)
     stream = tokens.copy()
@@ -59,7 +65,7 @@ def test_an_arm_is_one_contiguous_stream_whichever_neighbours_carry_copies(data:
         n = data.draw(st.integers(1, length - 3))
         record = [7] * n
         target = np.array([data.draw(st.integers(1, length - 1 - n))])
-        spans = find_spans(np.array([sequence]), np.array([n]), target, np.flatnonzero(tokens == EOS) + 1, length)
+        spans = find_spans(np.array([sequence]), np.array([n]), target, windows)
         text = ([] if spans.at_boundary[0] else [EOS]) + record + [EOS]
         begins.append(int(spans.begin[0]))
         payload += text
@@ -67,6 +73,6 @@ def test_an_arm_is_one_contiguous_stream_whichever_neighbours_carry_copies(data:
         at = sequence * length + begins[-1]
         stream[at : at + len(text)] = text
     edits = Edits(slots, np.array(begins), np.array(offsets), np.array(payload))
-    read = Overlay(store, length, order, edits).sequences(np.arange(size))
+    read = Overlay(windows, order, edits).sequences(np.arange(size))
     for slot, sequence in enumerate(order.sequences(np.arange(size))):
         assert np.array_equal(read[slot], stream[sequence * length : sequence * length + length + 1])

@@ -17,7 +17,7 @@ from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, corpus_facts
 from costar.corpus.neox import NeoxIndex
 from costar.corpus.store import TokenStore
-from costar.insertion.order import Order
+from costar.insertion.order import FeistelOrder
 from costar.insertion.overlay import Overlay, open_suite_overlay, read_exposures
 from costar.release.exports import verify_exports
 from costar.release.megatron import export_megatron, join_parts, write_parts
@@ -52,7 +52,7 @@ def overlay_of(suite: Suite, workspace: Workspace) -> Overlay:
 def test_the_bytes_are_the_overlay_and_neox_reads_every_slot(exported: tuple[Suite, Workspace, Path]) -> None:
     suite, workspace, folder = exported
     overlay, store = overlay_of(suite, workspace), TokenStore.open(folder)
-    index = NeoxIndex.open(folder, store.sizes)
+    index = NeoxIndex.open(folder, store.starts)
     slots = np.arange(overlay.order.size)
     rows = overlay.sequences(slots)
     assert np.array_equal(np.stack([index.window(store.tokens, slot) for slot in slots]), rows)
@@ -256,5 +256,5 @@ def test_an_export_is_compared_with_its_arm_and_every_damage_named(own: tuple[Su
     assert "another size" in verify_exports(suite, workspace, lambda share, remark: None)[1][0]
 
 
-def order_of(suite: Suite, workspace: Workspace) -> Order:
+def order_of(suite: Suite, workspace: Workspace) -> FeistelOrder:
     return overlay_of(suite, workspace).order
