@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -51,6 +52,18 @@ PROOF_DOCUMENTS = 2_000  # on these the fast encoder must agree before it is use
 PROOF_PLACES = 50  # … from so many places of the corpus
 
 
+@contextlib.contextmanager
+def _work(folder: Path, step: str, inputs: str) -> Iterator[Path]:
+    """The work folder of a step: kept when it is killed, taken away when it is done or its result is refused."""
+    work = resumable_folder(folder, step, inputs)
+    try:
+        yield work
+    except StaleRuns:
+        shutil.rmtree(work)
+        raise
+    shutil.rmtree(work)
+
+
 def _refuse_other(made: Path, path: Path, what: str, protected: Sequence[str]) -> None:
     """Stop before a file that trained runs depend on is replaced by another one."""
     marker = read_marker(path.parent, what)
@@ -76,22 +89,21 @@ def build_documents(
     if is_current(folder, inputs, "documents"):
         return False
     path, facts_path = folder / "documents.parquet", folder / "source.json"
-    work = resumable_folder(folder, "documents", inputs)
-    if is_stored(design):
-        made = write_table(work / "new.parquet", DOCUMENTS.empty_table())
-    else:
-        console.say(f"corpus     reading {len(items):,} files of {design.source}")
-        with console.progress("corpus") as update:
-            run = _runner(work, backend, update, sum(each.size for each in items))
-            run([SourceReader(items), ReadWriter(str(work), design.quality)], design.tasks, "read")
-            made = join_parts(work / "new.parquet", settle(design, suite.seed, work, design.tasks, run), DOCUMENTS)
-        _refuse_few(made, design)
-    _refuse_other(made, path, "documents", protected)
-    start_step(folder, "documents")
-    os.replace(made, path)
-    write_json(facts_path, facts)
-    finish_step(folder, inputs, [path, facts_path], "documents")
-    shutil.rmtree(work)
+    with _work(folder, "documents", inputs) as work:
+        if is_stored(design):
+            made = write_table(work / "new.parquet", DOCUMENTS.empty_table())
+        else:
+            console.say(f"corpus     reading {len(items):,} files of {design.source}")
+            with console.progress("corpus") as update:
+                run = _runner(work, backend, update, sum(each.size for each in items))
+                run([SourceReader(items), ReadWriter(str(work), design.quality)], design.tasks, "read")
+                made = join_parts(work / "new.parquet", settle(design, suite.seed, work, design.tasks, run), DOCUMENTS)
+            _refuse_few(made, design)
+        _refuse_other(made, path, "documents", protected)
+        start_step(folder, "documents")
+        os.replace(made, path)
+        write_json(facts_path, facts)
+        finish_step(folder, inputs, [path, facts_path], "documents")
     return True
 
 
@@ -248,43 +260,42 @@ def build_store(
         raise CostarError(
             str(path), found="other bytes than when it was built", expected="documents as they were", mend=MEND
         )
-    work = resumable_folder(folder, "tokens", inputs)
-    size = sum(_sizes(folder, "base"))
-    given = Inputs(
-        documents=str(path),
-        tokenizer=str(folder / "tokenizer.json"),
-        eos=design.eos,
-        records=str(records),
-        renderings=str(renderings),
-        fast=size >= SMALL and _prove_encoder(tokenizer, folder),
-    )
-    with console.progress("corpus") as update:
-        run = _runner(work, backend, update, size)
-        run([UsedReader(str(path)), TokenWriter(str(work), given)], design.tasks, "tokens")
-    dropped = join_dropped(work, design.tasks)
-    dtype = token_dtype(tokenizer.vocab_size)
-    joined = {
-        use: join_tokens(work, use, design.tasks, work / f"{use}.bin", work / f"{use}.idx", dtype)
-        for use in ("base", "validation")
-    }
-    _refuse_records_of_the_base(len(dropped), joined["base"].documents)
-    _refuse_change(joined["base"].sha256, protected)
-    start_step(folder, "tokens")
-    paths = [folder / "tokens.bin", folder / "tokens.idx"]
-    moved = dict(zip(("base.bin", "base.idx"), paths))
-    if design.validation:
-        moved |= {f"validation.{ending}": folder / f"validation.{ending}" for ending in ("bin", "idx")}
-    for name, target in moved.items():
-        os.replace(work / name, target)
-    tables = [write_table(folder / "dropped.parquet", dropped)]
-    tables.append(write_table(folder / "corpus_steps.parquet", step_table(path, dropped)))
-    counts = {"documents": joined["base"].documents, "dropped": len(dropped)}
-    counts |= {f"validation_{k}": getattr(joined["validation"], k) for k in ("documents", "tokens")}
-    facts = corpus_row(suite, folder, tokenizer, counts, joined["base"].sha256)
-    write_json(folder / "corpus.json", facts)
-    known = {paths[0]: joined["base"].sha256}
-    finish_step(folder, inputs, [*moved.values(), *tables, folder / "corpus.json"], "tokens", known=known)
-    shutil.rmtree(work)
+    with _work(folder, "tokens", inputs) as work:
+        size = sum(_sizes(folder, "base"))
+        given = Inputs(
+            documents=str(path),
+            tokenizer=str(folder / "tokenizer.json"),
+            eos=design.eos,
+            records=str(records),
+            renderings=str(renderings),
+            fast=size >= SMALL and _prove_encoder(tokenizer, folder),
+        )
+        with console.progress("corpus") as update:
+            run = _runner(work, backend, update, size)
+            run([UsedReader(str(path)), TokenWriter(str(work), given)], design.tasks, "tokens")
+        dropped = join_dropped(work, design.tasks)
+        dtype = token_dtype(tokenizer.vocab_size)
+        joined = {
+            use: join_tokens(work, use, design.tasks, work / f"{use}.bin", work / f"{use}.idx", dtype)
+            for use in ("base", "validation")
+        }
+        _refuse_records_of_the_base(len(dropped), joined["base"].documents)
+        _refuse_change(joined["base"].sha256, protected)
+        start_step(folder, "tokens")
+        paths = [folder / "tokens.bin", folder / "tokens.idx"]
+        moved = dict(zip(("base.bin", "base.idx"), paths))
+        if design.validation:
+            moved |= {f"validation.{ending}": folder / f"validation.{ending}" for ending in ("bin", "idx")}
+        for name, target in moved.items():
+            os.replace(work / name, target)
+        tables = [write_table(folder / "dropped.parquet", dropped)]
+        tables.append(write_table(folder / "corpus_steps.parquet", step_table(path, dropped)))
+        counts = {"documents": joined["base"].documents, "dropped": len(dropped)}
+        counts |= {f"validation_{k}": getattr(joined["validation"], k) for k in ("documents", "tokens")}
+        facts = corpus_row(suite, folder, tokenizer, counts, joined["base"].sha256)
+        write_json(folder / "corpus.json", facts)
+        known = {paths[0]: joined["base"].sha256}
+        finish_step(folder, inputs, [*moved.values(), *tables, folder / "corpus.json"], "tokens", known=known)
     return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +85,15 @@ def runs(folder: Path) -> list[int]:
     """How often each task ran, by number."""
     paths = sorted(folder.glob("ran-*"), key=lambda path: int(path.name[4:]))
     return [len(path.read_text().splitlines()) for path in paths]
+
+
+class Texts(PipelineStep):
+    """Rank r yields texts r, r + tasks, …; `place` is the number of the text."""
+
+    def __init__(self, texts: Sequence[str]):
+        super().__init__()
+        self.texts = texts
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        for place in range(rank, len(self.texts), world_size):
+            yield Document(text=self.texts[place], id=str(place), metadata={"place": place})

@@ -8,10 +8,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
-from costar.corpus.build import base_documents, open_store
+from costar.corpus.build import documents_of, open_store
 from costar.corpus.shards import place_shards
 from costar.corpus.store import TokenStore, read_idx
 from datatrove.data import Document
@@ -36,10 +37,8 @@ def tokenize(folder: Path, tokenizer: Path, texts: list[str], ranks: int) -> Non
 
 @pytest.fixture
 def texts(built: Path) -> list[str]:
-    table = base_documents(built / "corpus", "base")
-    dropped = set(json.loads((built / "corpus" / "corpus.json").read_text())["decontaminated"])
-    pairs = zip(table.column("doc_id").to_pylist(), table.column("text").to_pylist(), strict=True)
-    return [text for doc_id, text in pairs if doc_id not in dropped]
+    dropped = set(pq.read_table(built / "corpus" / "dropped.parquet").column("doc_id").to_pylist())
+    return [text for doc_id, text in documents_of(built / "corpus", "base") if doc_id not in dropped]
 
 
 def prepare(folder: Path, built: Path, texts: list[str], ranks: int) -> Path:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ import numpy as np
 import pytest
 import zstandard
 from costar.core.hashing import keyed_hash
-from costar.corpus.documents import QuietExecutor
 from costar.corpus.duplicates import NEAR, Signature, near_duplicates, repeated, unit_digests
+from costar.corpus.executors import Backend, run_tasks
 from costar.corpus.regex_words import RegexWords
-from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.steps import Texts
+
+ROOT = Path(__file__).resolve().parents[2]
 DIGESTS = st.lists(st.lists(st.sampled_from([0, 1, 5, 2**63, 2**63 + 1, 2**64 - 1]) | st.integers(0, 2**64 - 1)))
 
 
@@ -85,22 +88,17 @@ def changed(text: str, share: float, seed: int) -> str:
     return " ".join(words)
 
 
-class Texts(PipelineStep):
-    """Rank r yields texts r, r + tasks, …; `place` is the number of the text."""
-
-    def __init__(self, texts: Sequence[str]):
-        super().__init__()
-        self.texts = texts
-
-    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        for place in range(rank, len(self.texts), world_size):
-            yield Document(text=self.texts[place], id=str(place), metadata={"place": place})
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker processes find the steps of the tests wherever pytest was started."""
+    given = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), given] if given else [str(ROOT)]))
 
 
 def runner(folder: Path, workers: int = 1) -> Callable[[Sequence[PipelineStep], int, str], None]:
     def run(pipeline: Sequence[PipelineStep], tasks: int, name: str) -> None:
-        log = str(folder / "log" / name)
-        QuietExecutor(list(pipeline), tasks=tasks, workers=min(workers, tasks), logging_dir=log).run()
+        backend = Backend(workers=workers, inline=workers == 1)
+        run_tasks(pipeline, tasks=tasks, folder=folder / "tasks" / name, name=name, backend=backend)
 
     return run
 

@@ -31,7 +31,8 @@ CALL = (
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker processes find the steps of the tests wherever pytest was started."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    given = os.environ.get("PYTHONPATH")  # an empty entry would be the working directory
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), given] if given else [str(ROOT)]))
 
 
 def run(folder: Path, *, workers: int = 2, tasks: int = 4, at: int = 1) -> None:

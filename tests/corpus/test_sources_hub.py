@@ -5,13 +5,12 @@ from __future__ import annotations
 import gzip
 import http.server
 import json
-import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +109,15 @@ def test_an_item_is_a_file_that_any_process_reads_under_the_same_names(data: Pat
     chosen = source("people/two:de", "people/two:en/test")
     items = hub.items(chosen, [data])
     here = [read(item, chosen) for item in items]
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        there = list(pool.map(read, reversed(items), [chosen] * len(items)))
-    assert there[::-1] == here
+    code = (
+        "import pickle, sys; from costar.corpus.sources import hub\n"
+        "items, chosen = pickle.load(sys.stdin.buffer)\n"
+        "pickle.dump([list(hub.read(item, chosen)) for item in reversed(items)], sys.stdout.buffer)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], input=pickle.dumps((items, chosen)), capture_output=True, check=True
+    )
+    assert pickle.loads(done.stdout)[::-1] == here
     assert [d.doc_id for d in here[1]] == [f"people/two/data/de-train-1.parquet:{row}" for row in (1, 2, 3)]
     assert hub.facts(chosen, items)["revisions"] == {"people/two": "local"}
 

@@ -76,7 +76,7 @@ def test_a_pair_of_another_tool_is_built_on_by_the_command_line_without_a_copy(g
     facts, original = (json.loads((folder / "corpus.json").read_text()) for folder in (corpus, built / "corpus"))
     for key in ("tokens", "sequences", "tokens_sha256", "tokenizer_sha256", "vocab_size", "eos_id", "documents"):
         assert facts[key] == original[key]
-    assert "no document was searched for records" in done.stdout
+    assert "no document is dropped because it holds a record" in done.stdout
     costar(given, "insert", "./stored.toml")
     assert "current, skipped" in costar(given, "corpus", "./stored.toml").stdout
 

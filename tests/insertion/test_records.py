@@ -175,13 +175,13 @@ def test_a_secret_whose_symbols_are_not_single_tokens_is_refused(built: Path) ->
 
 
 def test_passages_have_exactly_the_tokens_asked_for_and_are_not_in_the_base(built: Path) -> None:
-    from costar.corpus.build import base_documents
+    from costar.corpus.build import texts_of
 
     table = pq.read_table(built / "insertion" / "records.parquet", partitioning=None)
     passages = [row for row in table.to_pylist() if row["perturbation"] == "passages"]
     assert {row["n_tokens"] for row in passages} == {48}
-    base = "\n".join(base_documents(built / "corpus", "base").column("text").to_pylist())
-    held_out = "\n".join(base_documents(built / "corpus", "held_out").column("text").to_pylist())
+    base = "\n".join(texts_of(built / "corpus", "base"))
+    held_out = "\n".join(texts_of(built / "corpus", "held_out"))
     for row in passages:
         assert row["text"] in held_out
         assert row["text"] not in base
