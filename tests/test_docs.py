@@ -53,6 +53,31 @@ def test_every_table_of_the_documentation_is_a_suite_that_loads(page: str, tmp_p
         load_suite(path)
 
 
+def test_every_table_of_the_corpus_page_is_one_that_loads(tmp_path: Path) -> None:
+    begin, end = SUITE.index("[corpus]"), SUITE.index("[perturbation.passages]")
+    corpora = [block for block in blocks("your-corpus.md", "toml") if "[corpus" in block]
+    assert len(corpora) == 2
+    for number, block in enumerate(corpora):
+        keys = "sequence_length = 128\ntokenizer = { train = 'bpe', vocabulary = 512 }\n"
+        whole = (
+            block
+            if "sequence_length" in block
+            else block.replace("[corpus.mixture]", f"[corpus]\n{keys}[corpus.mixture]")
+        )
+        path = tmp_path / f"block-{number}.toml"
+        path.write_text(SUITE[:begin] + whole + SUITE[end:], encoding="utf-8")
+        load_suite(path)
+
+
+def test_the_queries_of_the_corpus_page_answer(built: Path) -> None:
+    connection = open_manifest(Workspace(built))
+    queries = blocks("your-corpus.md", "sql")
+    answers = [connection.execute(query).fetchall() for query in queries]
+    connection.close()
+    assert {row[0] for row in answers[0]} >= {"read", "held_out", "base"}
+    assert len(answers) == 3
+
+
 def test_the_query_of_the_design_page_answers(built: Path) -> None:
     (query,) = blocks("design.md", "sql")
     connection = open_manifest(Workspace(built))

@@ -183,7 +183,7 @@ def test_a_run_that_was_cut_short_gives_the_same_when_it_goes_on(shared_data: Pa
         def run(pipeline: Sequence[PipelineStep], tasks: int, name: str) -> None:
             whole(pipeline, tasks, name)
             if name == at:
-                (tmp_path / "log" / name / "completions" / "00000").unlink()
+                (tmp_path / "tasks" / name / "log" / "completions" / "00000").unlink()
                 raise KeyboardInterrupt
 
         return run

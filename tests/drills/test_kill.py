@@ -92,6 +92,65 @@ def test_killed_at_random_moments_a_stage_ends_with_the_same_content(
         assert content(built_copy) == after
 
 
+SHARDED = """
+[suite]
+seed   = 5
+models = ["tiny"]
+
+[corpus]
+source          = "synthetic"
+megabytes       = 16
+deduplicate     = "minhash"
+quality         = ["c4"]
+validation      = 0.02
+tasks           = 8
+sequence_length = 128
+tokenizer       = { train = "bpe", vocabulary = 1024 }
+
+[perturbation.passages]
+kind    = "passage"
+records = { from = "corpus", tokens = 48 }
+levels  = { 0 = 20, 1 = 12 }
+
+[perturbation.quizzes]
+kind    = "testset"
+records = { from = "generator" }
+levels  = { 0 = 12, 2 = 10 }
+
+[arm.standard]
+perturbations = []
+
+[arm.perturbed]
+
+[train]
+steps = 40
+batch = 8
+lr    = 1e-3
+"""
+
+
+def test_a_build_in_shards_killed_at_twenty_random_moments_ends_with_the_same_content(tmp_path: Path) -> None:
+    found = []
+    generator = random.Random("shards")
+    for name, kills in (("whole", 0), ("killed", 20)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "made.toml").write_text(SHARDED)
+        ended = 0
+        for _ in range(kills):
+            process = start(folder, "corpus", "./made.toml")
+            time.sleep(generator.uniform(1.0, 5.0))
+            process.send_signal(signal.SIGKILL)  # the command alone: its workers have to end with it
+            ended += process.wait() == 0
+        assert ended < 10
+        costar(folder, "corpus", "./made.toml")
+        build = folder / "build" / "made"
+        assert not list(build.rglob(".work-*"))
+        found.append(content(build))
+    assert found[0] == found[1]
+    assert "corpus/validation.bin" in found[0]
+
+
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
     """A real small file system: the corpus does not fit, then it grows."""
     mount = tmp_path / "small-disk"

@@ -37,8 +37,7 @@ separators = st.sampled_from(["", " ", "-"])
 def test_a_card_is_found_however_it_is_grouped(number: str, between: list[str]) -> None:
     grouped = "".join(digit + sign for digit, sign in zip(number, [*between, ""]))
     text = f"Pay with {grouped}, please."
-    (finding,) = findings(text)
-    assert finding.what == "payment card"
+    finding = next(each for each in findings(text) if each.what == "payment card")  # a part may be another number too
     assert grouped not in finding.excerpt
     assert number not in finding.excerpt
 
