@@ -20,6 +20,7 @@ from ..core.errors import CostarError, StaleRuns
 from ..core.hashing import keyed_unit, sha256_file, sha256_json
 from ..core.parquet import write_table
 from ..core.workspace import (
+    HASHED_AT_ONCE,
     check_files,
     corpus_facts_in,
     finish_step,
@@ -84,6 +85,8 @@ def build_documents(
     if design.reuse is not None:
         return take_documents(other_corpus(design.reuse, folders), folder, protected, _refuse_other)
     items = list_items(design.sources, folders)
+    if is_stored(design):
+        find_store(design, folders)  # its tables too, before records are made
     facts = _source_facts(design, items)
     inputs = sha256_json([suite.seed, *_document_keys(design), facts, _listing(items)])
     if is_current(folder, inputs, "documents"):
@@ -423,8 +426,8 @@ def open_store(folder: Path) -> TokenStore:
     Raises:
         CostarError: it was never finished, or a file was cut, changed in size, or belongs to another corpus.
     """
-    marker = check_files(folder, "tokens", mend=MEND)
-    if sha256_file(folder / "tokens.idx") != marker["files"]["tokens.idx"]["sha256"]:
+    entry = check_files(folder, "tokens", mend=MEND)["files"]["tokens.idx"]
+    if entry["size"] <= HASHED_AT_ONCE and sha256_file(folder / "tokens.idx") != entry["sha256"]:
         raise CostarError(
             str(folder / "tokens.idx"), found="the index of another corpus", expected="the one built here", mend=MEND
         )

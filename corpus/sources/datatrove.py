@@ -53,7 +53,7 @@ def items(source: SourceDesign, folders: Sequence[Path]) -> list[Item]:
     return listed
 
 
-def facts(source: SourceDesign) -> dict[str, object]:
+def facts(source: SourceDesign, items: Sequence[Item] = ()) -> dict[str, object]:
     return {"differs": []}
 
 

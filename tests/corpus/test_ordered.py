@@ -16,6 +16,7 @@ from costar.core.errors import CostarError, StaleRuns
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, corpus_facts, finish_step, read_marker
 from costar.corpus.build import build_documents, build_store, build_tokenizer
+from costar.corpus.executors import Backend
 from costar.corpus.neox import NeoxIndex, build_sample_index, index_stem, save_index
 from costar.corpus.store import TokenStore
 from costar.corpus.windows import open_windows, table_paths
@@ -65,10 +66,10 @@ def given(built: Path, tmp_path: Path) -> Path:
 def build(folder: Path, protected: list[tuple[str, str]] | None = None) -> Workspace:
     """`costar corpus` and `costar insert`, in one process."""
     suite, place = load_suite(folder / "ordered.toml"), Workspace(folder / "build")
-    build_documents(suite, place.corpus, [folder], 1)
+    build_documents(suite, place.corpus, [folder], Backend())
     build_tokenizer(suite.corpus, place.corpus, [folder])
     build_records(suite, place.corpus, place.insertion, [folder])
-    build_store(suite, place.corpus, place.insertion / "records.parquet", 1, protected or [], [folder])
+    build_store(suite, place.corpus, place.insertion, Backend(), protected or [], [folder])
     build_insertion(suite, place, [])
     return place
 

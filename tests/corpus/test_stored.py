@@ -13,6 +13,7 @@ import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.corpus.build import build_documents, build_store, build_tokenizer, check_source, open_store
+from costar.corpus.executors import Backend
 from costar.corpus.store import TokenStore, token_dtype, write_idx
 from costar.corpus.stored import check_store
 from costar.corpus.tokenizer import Tokenizer
@@ -46,10 +47,10 @@ def build(folder: Path) -> Path:
     suite = load_suite(folder / "stored.toml")
     corpus, insertion = folder / "build" / "corpus", folder / "build" / "insertion"
     check_source(suite)
-    build_documents(suite, corpus, [folder], 1)
+    build_documents(suite, corpus, [folder], Backend())
     build_tokenizer(suite.corpus, corpus, [folder])
     build_records(suite, corpus, insertion, [folder])
-    build_store(suite, corpus, insertion / "records.parquet", 1, [], [folder])
+    build_store(suite, corpus, insertion, Backend(), [], [folder])
     return corpus
 
 
