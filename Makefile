@@ -62,6 +62,8 @@ bench: $(VENV)/.installed
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(VENV)/bin/python bench/reading.py
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(VENV)/bin/python bench/training.py
 	$(VENV)/bin/python bench/tokenizing.py
+	$(VENV)/bin/python bench/corpus.py
+	test ! -d ../shared/data || $(VENV)/bin/python bench/decontaminating.py ../shared/data
 	$(VENV)/bin/python bench/insertion.py
 	$(VENV)/bin/python bench/anchor.py
 

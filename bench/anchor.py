@@ -105,7 +105,7 @@ def hubble_copy(bench: Bench) -> None:
 def hubble_loop(bench: Bench) -> None:
     """The second half: every window in place, in the order of the records; then the log."""
     generator, log = np.random.default_rng(1), []
-    index, length, starts = bench.index, bench.index.length, bench.index.starts
+    index, length, starts = bench.index, bench.index.length, document_starts(bench.base.sizes)
     record_starts = bench.record_starts
     with (bench.folder / "hubble.bin").open("r+b") as file, (bench.folder / "hubble.out").open("w") as out:
         for number, slot in enumerate(bench.slots.tolist()):

@@ -21,33 +21,25 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import costar
 import numpy as np
 import orjson
-from costar.core.design import CorpusDesign
-from costar.corpus.documents import QuietExecutor
-from costar.corpus.sources import files, installed_docs
+from costar.core.design import SourceDesign
+from costar.corpus.lines import numbered_lines
+from costar.corpus.sources import installed_docs
 from costar.corpus.tokenizer import FAST, Tokenizer, train_bpe
+from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.tokens import DocumentTokenizer
+from loguru import logger
 
 EOS = "<|endoftext|>"
 BATCH = 256
-DESIGN = CorpusDesign(
-    source="installed_docs",
-    paths=(),
-    text="text",
-    held_out=Decimal(0),
-    sequence_length=2048,
-    tokenizer_file=None,
-    vocabulary=None,
-    eos=EOS,
-)
+SOURCE = SourceDesign(name="", source="installed-docs", paths=(), text="text", megabytes=None, share=None, seed=1)
 PACKAGES = ("tiktoken", "tokenizers", "datatrove", "numpy")
 
 
@@ -76,10 +68,10 @@ def source_texts(folder: Path | None) -> Iterator[str]:
     """Texts of a folder, or of this installation. Those with a literal EOS are left out: datatrove reads it as the id."""
     texts: Iterator[str]
     if folder is None:
-        items = installed_docs.items(DESIGN, [])
-        texts = (raw.text for item in items for raw in installed_docs.read(item, DESIGN))
+        items = installed_docs.items(SOURCE, [])
+        texts = (raw.text for item in items for raw in installed_docs.read(item, SOURCE))
     else:
-        lines = (line for path in sorted(folder.glob("*.jsonl.zst")) for _, line in files.numbered_lines(path))
+        lines = (line for path in sorted(folder.glob("*.jsonl.zst")) for _, line in numbered_lines(path))
         texts = (str(orjson.loads(line)["text"]) for line in lines)
     return (text for text in texts if text.strip() and EOS not in text)
 
@@ -105,7 +97,8 @@ def texts_of(path: Path, every: int = 1) -> Iterator[str]:
 def processor_seconds(steps: Sequence[PipelineStep], folder: Path) -> float:
     """Processor seconds of a pipeline run by one worker in this process."""
     started = time.process_time()
-    QuietExecutor(list(steps), tasks=1, workers=1, logging_dir=str(folder / "log"), skip_completed=False).run()
+    logger.disable("datatrove")
+    LocalPipelineExecutor(list(steps), tasks=1, workers=1, logging_dir=str(folder / "log"), skip_completed=False).run()
     return time.process_time() - started
 
 
