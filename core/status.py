@@ -20,7 +20,7 @@ def status_rows(
     place = session.workspace
     rows: list[tuple[str, str, str]] = []
     for what, folder, names in (
-        ("corpus", place.corpus, ("documents", "tokenizer", "tokens")),
+        ("corpus", place.corpus, ("documents", "tokenizer", "tokens", "occurrences")),
         ("insertion", place.insertion, ("records", "insert")),
     ):
         missing = [step for step in names if read_marker(folder, step) is None]

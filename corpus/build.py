@@ -46,6 +46,7 @@ from .tokenizer import FAST, Tokenizer, train_bpe
 from .tokens import Inputs, TokenWriter, UsedReader, join_dropped, join_tokens
 
 MEND = "run `costar corpus`"
+VERSION = 1  # of what documents are dropped for: another one makes documents and tokens again
 MOST_DROPPED = 0.2  # share of the base documents that records may take out
 TRAINED_ON = 1_000_000_000  # bytes of text that a tokenizer is trained on, a keyed sample where the base has more
 SMALL = 8_000_000  # bytes of text that are worked through before other processes would have started
@@ -88,7 +89,7 @@ def build_documents(
     if is_stored(design):
         find_store(design, folders)  # its tables too, before records are made
     facts = _source_facts(design, items)
-    inputs = sha256_json([suite.seed, *_document_keys(design), facts, _listing(items)])
+    inputs = sha256_json([VERSION, suite.seed, *_document_keys(design), facts, _listing(items)])
     if is_current(folder, inputs, "documents"):
         return False
     path, facts_path = folder / "documents.parquet", folder / "source.json"
@@ -255,7 +256,7 @@ def build_store(
         return _take_store(suite, folder, tokenizer, protected, folders)
     records, renderings = insertion / "records.parquet", insertion / "renderings.parquet"
     searched = [[each.record_id, each.texts] for each in load_searched(records, renderings, tokenizer)]
-    inputs = sha256_json([documents, tokenizer_sha256, sorted(searched), design.sequence_length, design.tasks])
+    inputs = sha256_json([VERSION, documents, tokenizer_sha256, sorted(searched), design.sequence_length, design.tasks])
     if is_current(folder, inputs, "tokens"):
         return False
     path = folder / "documents.parquet"

@@ -31,6 +31,8 @@ from .occurrences import (
 from .parts import checked, part_path, write_array
 from .windows import open_windows, stream_of
 
+MEND = "run `costar corpus`"
+VERSION = 1  # of what is searched for and how: another one makes the tables again
 LEAST = 10  # ids of a record: shorter ones stand everywhere by nature, and only `coverage` tells how often
 SMALL = 4_000_000  # bytes of tokens that are searched before other processes would have started
 WORDS = 26  # a stretch of as many words is as much as the record: twice what a document is dropped for
@@ -69,10 +71,8 @@ def build_occurrences(suite: Suite, corpus: Path, insertion: Path, backend: Back
     Raises:
         CostarError: a record stands in the stream, so that no run could be said not to have read it.
     """
-    tokens = check_files(corpus, "tokens", mend="run `costar corpus`")["files"]
-    made = check_files(insertion, "records", mend="run `costar corpus`")["files"]
     design, length = suite.corpus, suite.corpus.sequence_length
-    inputs = sha256_json([tokens, made, length])
+    inputs = _inputs(suite, corpus, insertion)
     if is_current(corpus, inputs, "occurrences"):
         return False
     records_path, renderings_path = insertion / "records.parquet", insertion / "renderings.parquet"
@@ -80,7 +80,7 @@ def build_occurrences(suite: Suite, corpus: Path, insertion: Path, backend: Back
     work = resumable_folder(corpus, "occurrences", sha256_json([inputs, design.tasks]))
     stretch = stretch_of(records, records_path)
     finder = OccurrenceFinder(str(work), str(corpus), str(records_path), str(renderings_path), length, stretch)
-    size = tokens["tokens.bin"]["size"]
+    size = check_files(corpus, "tokens", mend=MEND)["files"]["tokens.bin"]["size"]
     backend = replace(backend, inline=size < SMALL)
     with console.progress("corpus") as update:
         run_tasks(
@@ -101,9 +101,31 @@ def build_occurrences(suite: Suite, corpus: Path, insertion: Path, backend: Back
     return True
 
 
+def require_search(suite: Suite, corpus: Path, insertion: Path) -> None:
+    """The stream was searched for these records, and none stands in it.
+
+    Raises:
+        CostarError: it was not.
+    """
+    if not is_current(corpus, _inputs(suite, corpus, insertion), "occurrences"):
+        raise CostarError(
+            str(corpus),
+            found="tokens that were not searched for these records, or hold one",
+            expected="a search that found none",
+            mend=MEND,
+        )
+
+
+def _inputs(suite: Suite, corpus: Path, insertion: Path) -> str:
+    files = [
+        check_files(folder, step, mend=MEND)["files"] for folder, step in ((corpus, "tokens"), (insertion, "records"))
+    ]
+    return sha256_json([VERSION, *files, suite.corpus.sequence_length])
+
+
 def stretch_of(records: RecordIds, path: Path) -> int:
     """The ids in a row that are as much as a record, however long it is: what `WORDS` words take in these records."""
-    texts = read_table(path, mend="run `costar corpus`", columns=["text"]).column("text")
+    texts = read_table(path, mend=MEND, columns=["text"]).column("text")
     words = pc.sum(pc.list_value_length(pc.utf8_split_whitespace(texts))).as_py() or 1
     return max(32, -(-WORDS * len(records.ids) // words))
 

@@ -33,7 +33,7 @@ def load_searched(records: Path, renderings: Path, tokenizer: Tokenizer) -> list
                 texts[row["record_id"]][row["text"]] = None
                 ids[row["record_id"]].append(row["token_ids"])
     for record_id, row in wanted.items():
-        fields = [text for text in _texts_in(json.loads(row["fields"])) if len(text.split()) >= LEAST]
+        fields = [text for text in texts_in(json.loads(row["fields"])) if len(text.split()) >= LEAST]
         texts[record_id] |= dict.fromkeys(fields)
     record_ids = list(wanted)
     spaced = tokenizer.encode_batch([" " + wanted[record_id]["text"] for record_id in record_ids])
@@ -43,10 +43,10 @@ def load_searched(records: Path, renderings: Path, tokenizer: Tokenizer) -> list
     ]
 
 
-def _texts_in(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
     """Every text in a field, however deep."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
-            yield from _texts_in(each)
+            yield from texts_in(each)

@@ -30,6 +30,7 @@ from ..core.workspace import (
     work_folder,
 )
 from ..corpus.build import MEND, open_store
+from ..corpus.contamination import require_search
 from ..corpus.windows import TableWindows, Windows, open_windows
 from ..manifests.tables import BALANCE, EXPOSURES, FILLERS
 from .assignment import Assigner, repeated
@@ -62,6 +63,7 @@ def build_insertion(
     inputs = insertion_inputs(suite, workspace)
     if is_current(folder, inputs, "insert"):
         return False
+    require_search(suite, workspace.corpus, folder)
     records, renderings = read_records(folder)
     windows = open_windows(workspace.corpus, suite.corpus.sequence_length, open_store(workspace.corpus))
     _check_budgets(suite, windows)

@@ -15,6 +15,7 @@ from ..core.hashing import canonical_json, sha256_file, sha256_json
 from ..core.parquet import read_table, write_rows
 from ..core.workspace import check_files, finish_step, is_current, read_marker, start_step
 from ..corpus.build import MEND, open_tokenizer
+from ..corpus.searched import texts_in
 from ..corpus.tokenizer import Tokenizer
 from ..manifests.tables import RECORDS, RENDERINGS
 from .kinds import Kind, Pieces, identities_of, kind_source, load_kind, prose_of, text_of
@@ -162,7 +163,7 @@ def refuse_unsafe(record: Record, design: PerturbationDesign, texts: Sequence[st
     """
     if record.source == "generator" or record.source.startswith("corpus:"):
         return
-    for finding in findings("\n".join([*texts, *_texts_in(record.fields)])):
+    for finding in findings("\n".join([*texts, *texts_in(record.fields)])):
         if finding.what not in design.allow:
             raise CostarError(
                 record.place,
@@ -171,15 +172,6 @@ def refuse_unsafe(record: Record, design: PerturbationDesign, texts: Sequence[st
                 mend=f"replace it, or state its origin and that it may be used: [perturbation.{design.name}] "
                 f'allow = {{ "{finding.what}" = "…" }}',
             )
-
-
-def _texts_in(value: Any) -> Iterator[str]:
-    """Every text in a field, however deep: fields are published with a release, written out or not."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts_in(each)
 
 
 def _asked(suite: Suite, name: str) -> set[str]:

@@ -46,7 +46,7 @@ def verify_insertion(suite: Suite, workspace: Workspace, progress: Update) -> Pr
     """Check corpus and insertion of a built suite; problems are listed, not raised."""
     proof = Proof()
     for folder, steps in (
-        (workspace.corpus, ("documents", "tokenizer", "tokens")),
+        (workspace.corpus, ("documents", "tokenizer", "tokens", "occurrences")),
         (workspace.insertion, ("records", "insert")),
     ):
         for step in steps:
