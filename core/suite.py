@@ -141,6 +141,8 @@ class _Builder:
         for table in ("perturbation", "arm", "model"):
             for name in getattr(spec, table):
                 self._check_name(f"[{table}.{name}]", name)
+        for name in spec.corpus.mixture:
+            self._check_name(f"[corpus.mixture.{name}]", name)
         self._check_name("file name", self.path.stem)
         models = {
             name: ModelPreset(

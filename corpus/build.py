@@ -145,8 +145,9 @@ def _listing(items: Sequence[Listed]) -> list[tuple[str, str, int, int]]:
 
 
 def _refuse_few(path: Path, design: CorpusDesign) -> None:
-    uses = pq.read_table(path, columns=["use"], partitioning=None).column("use")
-    count = pc.sum(pc.equal(uses, "base")).as_py() or 0
+    with pq.ParquetFile(path) as file:
+        uses = (batch.column("use") for batch in file.iter_batches(columns=["use"]))
+        count = sum(pc.sum(pc.equal(use, "base")).as_py() or 0 for use in uses)
     if count < 2:
         raise CostarError(
             f"[corpus] source {design.source!r}",

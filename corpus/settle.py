@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -117,13 +118,17 @@ def _mark_repeated(folder: Path, ranks: range) -> None:
 
 
 def _sizes_of(folder: Path, ranks: range) -> Counter[str]:
-    """The characters of each source that the filters let pass."""
-    sizes: Counter[str] = Counter()
+    """The characters of each source that are no repetition."""
+    found: Counter[str] = Counter()
     for rank in ranks:
-        for row, text, reason in fresh_documents(folder, rank):
-            if not reason:
-                sizes[row["source"]] += len(text)
-    return sizes
+        sizes = np.load(checked(part_path(folder, "sizes", rank, ".npy")), mmap_mode="r")
+        seen = np.load(checked(part_path(folder, "repeated", rank, ".npy")), mmap_mode="r")
+        at = 0
+        for source, count in json.loads(part_path(folder, "runs", rank, ".json").read_text(encoding="utf-8")):
+            part = slice(at, at + count)
+            found[source] += int(sizes[part][~seen[part]].sum())
+            at += count
+    return found
 
 
 def kept_shares(sources: Sequence[SourceDesign], sizes: Mapping[str, int]) -> dict[str, float]:

@@ -29,10 +29,12 @@ def step_table(documents: Path, dropped: pa.Table) -> pa.Table:
 
     with pq.ParquetFile(documents) as file:
         for batch in file.iter_batches(65_536, columns=["source", "use", "reason", "n_bytes"]):
-            for row in batch.to_pylist():
+            groups = pa.Table.from_batches([batch]).group_by(["source", "use", "reason"])
+            for row in groups.aggregate([("n_bytes", "sum"), ("n_bytes", "count")]).to_pylist():
+                size, count = row["n_bytes_sum"], row["n_bytes_count"]
                 step = BY_REASON.get(row["reason"], "quality") if row["use"] == "dropped" else row["use"]
-                add("read", row["source"], "", row["n_bytes"])
-                add(step, row["source"], row["reason"], row["n_bytes"])
+                add("read", row["source"], "", size, count)
+                add(step, row["source"], row["reason"], size, count)
     for row in dropped.to_pylist():
         add("decontamination", row["source"], row["reason"], row["n_bytes"])
         add(row["use"], row["source"], "", -row["n_bytes"], -1)
