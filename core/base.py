@@ -42,6 +42,13 @@ def read_corpus(table: schema.CorpusTable, seed: int, fail: Fail) -> CorpusDesig
             )
     elif table.tokenizer is None:
         raise fail("[corpus]", found="nothing", expected="the key 'tokenizer'", mend="add it")
+    if table.held_out + (table.validation or 0) >= 1:
+        raise fail(
+            "[corpus]",
+            found=f"held_out {table.held_out} and validation {table.validation}",
+            expected="shares that leave some documents for the base",
+            mend="lower one of them",
+        )
     sources = _sources(table, seed, fail)
     _check_stored(table, sources, fail)
     tokenizer = table.tokenizer or schema.TokenizerTable(file="tokenizer.json")

@@ -458,7 +458,7 @@ def _check(session: Session) -> list[str]:
     from ..insertion.placement import check_suite
     from ..insertion.records import check_origins
 
-    check_source(session.suite)
+    check_source(session.suite, session.folders)
     check_probes(session.suite)
     notes = check_origins(session.suite, session.folders)
     return notes + check_suite(session.suite)

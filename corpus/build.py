@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,38 +19,39 @@ from datatrove.pipeline.base import PipelineStep
 from ..core import console
 from ..core.design import CorpusDesign, Suite
 from ..core.errors import CostarError, StaleRuns
-from ..core.hashing import keyed_unit, sha256_file, sha256_json
+from ..core.hashing import sha256_file, sha256_json
 from ..core.parquet import write_table
 from ..core.workspace import (
-    HASHED_AT_ONCE,
     check_files,
-    corpus_facts_in,
     finish_step,
     is_current,
-    read_facts,
     read_marker,
     replacing,
     start_step,
     write_json,
 )
-from ..manifests.tables import CORPUS_STEPS, DOCUMENTS, DROPPED
-from .documents import Listed, ReadWriter, SourceReader, file_stat, list_items, load_source
+from ..manifests.tables import DOCUMENTS
+from .documents import Listed, ReadWriter, SourceReader, list_items, load_source
 from .executors import Backend, resumable_folder, run_tasks
-from .parts import join_parts
+from .facts import corpus_row, refuse_change
+from .parts import code_sha256, join_parts
 from .quality import check_quality
-from .reuse import link, other_corpus, take_documents, token_files
+from .reading import MEND, corpus_eos, open_tokenizer, sizes_of, texts_of
+from .reuse import other_corpus, take_documents
 from .searched import load_searched
 from .settle import Runner, settle
 from .statistics import step_table
-from .store import TokenStore, token_dtype
-from .stored import find_store, place_store
+from .store import token_dtype
+from .stored import find_store
+from .taking import take_store
 from .tokenizer import FAST, Tokenizer, train_bpe
 from .tokens import Inputs, TokenWriter, UsedReader, join_dropped, join_tokens
 
-MEND = "run `costar corpus`"
-VERSION = 1  # of what documents are dropped for: another one makes documents and tokens again
+DOCUMENT_CODE = ("documents", "duplicates", "quality", "regex_words", "settle", "lines")
+TOKEN_CODE = ("decontaminate", "grams", "near", "words", "searched", "tokens", "encoder")
 MOST_DROPPED = 0.2  # share of the base documents that records may take out
 TRAINED_ON = 1_000_000_000  # bytes of text that a tokenizer is trained on, a keyed sample where the base has more
+TASK_BYTES = 1 << 20
 SMALL = 8_000_000  # bytes of text that are worked through before other processes would have started
 PROOF_DOCUMENTS = 2_000  # on these the fast encoder must agree before it is used …
 PROOF_PLACES = 50  # … from so many places of the corpus
@@ -56,12 +59,13 @@ PROOF_PLACES = 50  # … from so many places of the corpus
 
 @contextlib.contextmanager
 def _work(folder: Path, step: str, inputs: str) -> Iterator[Path]:
-    """The work folder of a step: kept when it is killed, taken away when it is done or its result is refused."""
+    """The work folder of a step: kept when it is killed, taken away when it is done or its input is refused."""
     work = resumable_folder(folder, step, inputs)
     try:
         yield work
-    except StaleRuns:
-        shutil.rmtree(work)
+    except CostarError as error:
+        if error.exit_code == 2:
+            shutil.rmtree(work)
         raise
     shutil.rmtree(work)
 
@@ -86,22 +90,26 @@ def build_documents(
     if design.reuse is not None:
         return take_documents(other_corpus(design.reuse, folders), folder, protected, _refuse_other)
     items = list_items(design.sources, folders)
+    tokenizer = given_tokenizer(design, folders)  # what is wrong with it, or with a given store, shows before any work
+    if tokenizer is not None:
+        Tokenizer(tokenizer, design.eos)
     if is_stored(design):
-        find_store(design, folders)  # its tables too, before records are made
+        find_store(design, folders)
     facts = _source_facts(design, items)
-    inputs = sha256_json([VERSION, suite.seed, *_document_keys(design), facts, _listing(items)])
+    inputs = sha256_json([_document_code(design), suite.seed, *_document_keys(design), facts, _listing(items)])
     if is_current(folder, inputs, "documents"):
         return False
     path, facts_path = folder / "documents.parquet", folder / "source.json"
-    with _work(folder, "documents", inputs) as work:
+    with _work(folder, "documents", sha256_json([inputs, design.tasks])) as work:
         if is_stored(design):
             made = write_table(work / "new.parquet", DOCUMENTS.empty_table())
         else:
             console.say(f"corpus     reading {len(items):,} files of {design.source}")
             with console.progress("corpus") as update:
-                run = _runner(work, backend, update, sum(each.size for each in items))
-                run([SourceReader(items), ReadWriter(str(work), design.quality)], design.tasks, "read")
-                made = join_parts(work / "new.parquet", settle(design, suite.seed, work, design.tasks, run), DOCUMENTS)
+                size = _size(items, design)
+                tasks, run = _tasks(design, size), _runner(work, backend, update, size)
+                run([SourceReader(items), ReadWriter(str(work), design.quality)], tasks, "read")
+                made = join_parts(work / "new.parquet", settle(design, suite.seed, work, tasks, run), DOCUMENTS)
             _refuse_few(made, design)
         _refuse_other(made, path, "documents", protected)
         start_step(folder, "documents")
@@ -113,7 +121,7 @@ def build_documents(
 
 def _runner(work: Path, backend: Backend, update: console.Update, size: int) -> Runner:
     """Runs a pipeline over `size` bytes as tasks of a step; each pipeline keeps its marks in a folder of its own."""
-    chosen = replace(backend, inline=0 < size < SMALL)
+    chosen = replace(backend, inline=size < SMALL and backend.slurm is None)
 
     def run(pipeline: Sequence[PipelineStep], tasks: int, name: str) -> None:
         run_tasks(pipeline, tasks=tasks, folder=work / f"tasks-{name}", name=name, backend=chosen, progress=update)
@@ -121,10 +129,26 @@ def _runner(work: Path, backend: Backend, update: console.Update, size: int) -> 
     return run
 
 
+def _tasks(design: CorpusDesign, size: int) -> int:
+    """The tasks for text of `size` bytes: no more than it has megabytes, for the result does not depend on them."""
+    return max(1, min(design.tasks, size // TASK_BYTES))
+
+
+def _size(items: Sequence[Listed], design: CorpusDesign) -> int:
+    """The bytes to read; of what is no local file, enough for all tasks."""
+    return sum(each.size or design.tasks * TASK_BYTES for each in items)
+
+
 def _document_keys(design: CorpusDesign) -> list[Any]:
     """What of the `[corpus]` table the documents depend on."""
     sources = [[s.name, s.source, s.text, s.megabytes, str(s.share)] for s in design.sources]
-    return [sources, str(design.held_out), str(design.validation), design.quality, design.deduplicate, design.tasks]
+    return [sources, str(design.held_out), str(design.validation), design.quality, design.deduplicate]
+
+
+def _document_code(design: CorpusDesign) -> list[str]:
+    """The code that makes documents: another rule is another corpus, and no build goes on with parts of an older one."""
+    plugins = sorted({f"sources/{source.source.replace('-', '_')}" for source in design.sources})
+    return [code_sha256((*DOCUMENT_CODE, *plugins)), importlib.metadata.version("datatrove")]
 
 
 def _source_facts(design: CorpusDesign, listed: Sequence[Listed]) -> dict[str, Any]:
@@ -140,14 +164,25 @@ def _source_facts(design: CorpusDesign, listed: Sequence[Listed]) -> dict[str, A
 
 def _listing(items: Sequence[Listed]) -> list[tuple[str, str, int, int]]:
     """Names, sizes and, where a user may edit them, times of the files."""
-    edited = ("files", "hub")
-    return [(i.source.name, i.item.name, i.size, i.time if i.source.source in edited else 0) for i in items]
+    return [
+        (i.source.name, i.item.name, i.size, 0 if getattr(load_source(i.source.source), "PINNED", False) else i.time)
+        for i in items
+    ]
 
 
 def _refuse_few(path: Path, design: CorpusDesign) -> None:
     with pq.ParquetFile(path) as file:
-        uses = (batch.column("use") for batch in file.iter_batches(columns=["use"]))
-        count = sum(pc.sum(pc.equal(use, "base")).as_py() or 0 for use in uses)
+        batches = file.iter_batches(columns=["use", "source"])
+        base = (batch.filter(pc.equal(batch.column("use"), "base")).column("source") for batch in batches)
+        counts = sum((Counter(sources.to_pylist()) for sources in base), Counter())
+    count = counts.total()
+    for part in (source.name for source in design.sources if source.name and not counts[source.name]):
+        raise CostarError(
+            f"[corpus.mixture.{part}]",
+            found="no document of it in the base",
+            expected="some: others were empty, filtered, repetitions of earlier parts, or beyond its share",
+            mend="look at its files and its share, or remove it",
+        )
     if count < 2:
         raise CostarError(
             f"[corpus] source {design.source!r}",
@@ -162,9 +197,12 @@ def is_stored(design: CorpusDesign) -> bool:
     return any(getattr(load_source(source.source), "STORED", False) for source in design.sources)
 
 
-def check_source(suite: Suite) -> None:
-    """The source exists, and the suite asks nothing of it that it cannot give."""
+def check_source(suite: Suite, folders: Sequence[Path] = ()) -> None:
+    """The source exists, and the suite asks nothing of it that it cannot give; files of a user's own are there."""
     check_quality(suite.corpus.quality)
+    if folders and suite.corpus.sources and not is_stored(suite.corpus):
+        given_tokenizer(suite.corpus, folders)
+        list_items([source for source in suite.corpus.sources if source.source == "files"], folders)
     wanting = [p.name for p in suite.perturbations.values() if p.origin == "corpus"]
     wanting += [f"filler of {arm.name}" for arm in suite.arms.values() if arm.filler == "base"]
     if is_stored(suite.corpus) and (wanting or suite.corpus.tokenizer_file is None):
@@ -179,18 +217,7 @@ def check_source(suite: Suite) -> None:
 def build_tokenizer(design: CorpusDesign, folder: Path, folders: Sequence[Path], protected: Sequence[str] = ()) -> bool:
     """Make `tokenizer.json`, trained on the base documents or copied; False when it was current."""
     documents = check_files(folder, "documents", mend=MEND)["files"]["documents.parquet"]["sha256"]
-    given: Path | None = None
-    if design.reuse is not None:
-        given = other_corpus(design.reuse, folders) / "tokenizer.json"
-    elif design.tokenizer_file:
-        given = next((f / design.tokenizer_file for f in folders if (f / design.tokenizer_file).is_file()), None)
-        if given is None:
-            raise CostarError(
-                f"[corpus] tokenizer file {design.tokenizer_file!r}",
-                found="no such file",
-                expected=f"a file below {' or '.join(map(str, folders))}",
-                mend="correct the path, or set `data` in machine.toml",
-            )
+    given = given_tokenizer(design, folders)
     path, eos = folder / "tokenizer.json", corpus_eos(design, folder)
     inputs = sha256_json([sha256_file(given) if given else documents, design.vocabulary, eos])
     if is_current(folder, inputs, "tokenizer"):
@@ -200,7 +227,7 @@ def build_tokenizer(design: CorpusDesign, folder: Path, folders: Sequence[Path],
             shutil.copyfile(given, temporary)
         else:
             assert design.vocabulary is not None
-            size = sum(_sizes(folder, "base"))
+            size = sum(sizes_of(folder, "base"))
             train_bpe(texts_of(folder, "base", TRAINED_ON / max(size, 1)), design.vocabulary, eos, temporary)
         Tokenizer(temporary, eos)
         _refuse_other(temporary, path, "tokenizer", protected)
@@ -209,31 +236,25 @@ def build_tokenizer(design: CorpusDesign, folder: Path, folders: Sequence[Path],
     return True
 
 
-def _sizes(folder: Path, use: str) -> Iterator[int]:
-    with pq.ParquetFile(folder / "documents.parquet") as file:
-        for batch in file.iter_batches(columns=["n_bytes", "use"]):
-            yield pc.sum(batch.filter(pc.equal(batch.column("use"), use)).column("n_bytes")).as_py() or 0
+def given_tokenizer(design: CorpusDesign, folders: Sequence[Path]) -> Path | None:
+    """The tokenizer file that a suite names, or that of the corpus it takes; None where one is trained.
 
-
-def corpus_eos(design: CorpusDesign, folder: Path) -> str:
-    """The token that ends documents: of the suite, or of the corpus that it takes."""
-    if design.reuse is None:
-        return design.eos
-    return str(read_facts(folder / "source.json", ["eos"], mend=MEND)["eos"])
-
-
-def open_tokenizer(design: CorpusDesign, folder: Path) -> Tokenizer:
-    """The corpus' tokenizer, refused when its bytes are not those it was built with."""
-    marker = check_files(folder, "tokenizer", mend=MEND)
-    path = folder / "tokenizer.json"
-    if sha256_file(path) != marker["files"]["tokenizer.json"]["sha256"]:
+    Raises:
+        CostarError: it is not there.
+    """
+    if design.reuse is not None:
+        return other_corpus(design.reuse, folders) / "tokenizer.json"
+    if design.tokenizer_file is None:
+        return None
+    found = next((f / design.tokenizer_file for f in folders if (f / design.tokenizer_file).is_file()), None)
+    if found is None:
         raise CostarError(
-            str(path),
-            found="another tokenizer",
-            expected="the one the corpus was built with",
-            mend="put it back, or " + MEND,
+            f"[corpus] tokenizer file {design.tokenizer_file!r}",
+            found="no such file",
+            expected=f"a file below {' or '.join(map(str, folders))}",
+            mend="correct the path, or set `data` in machine.toml",
         )
-    return Tokenizer(path, corpus_eos(design, folder))
+    return found
 
 
 def build_store(
@@ -254,10 +275,12 @@ def build_store(
     tokenizer = open_tokenizer(design, folder)
     tokenizer_sha256 = sha256_file(folder / "tokenizer.json")
     if design.reuse is not None or is_stored(design):
-        return _take_store(suite, folder, tokenizer, protected, folders)
+        return take_store(suite, folder, tokenizer, protected, folders)
     records, renderings = insertion / "records.parquet", insertion / "renderings.parquet"
     searched = [[each.record_id, each.texts] for each in load_searched(records, renderings, tokenizer)]
-    inputs = sha256_json([VERSION, documents, tokenizer_sha256, sorted(searched), design.sequence_length, design.tasks])
+    inputs = sha256_json(
+        [code_sha256(TOKEN_CODE), documents, tokenizer_sha256, sorted(searched), design.sequence_length]
+    )
     if is_current(folder, inputs, "tokens"):
         return False
     path = folder / "documents.parquet"
@@ -265,8 +288,9 @@ def build_store(
         raise CostarError(
             str(path), found="other bytes than when it was built", expected="documents as they were", mend=MEND
         )
-    with _work(folder, "tokens", inputs) as work:
-        size = sum(_sizes(folder, "base"))
+    with _work(folder, "tokens", sha256_json([inputs, design.tasks])) as work:
+        size = sum(sizes_of(folder, "base"))
+        tasks = _tasks(design, size)
         given = Inputs(
             documents=str(path),
             tokenizer=str(folder / "tokenizer.json"),
@@ -277,20 +301,22 @@ def build_store(
         )
         with console.progress("corpus") as update:
             run = _runner(work, backend, update, size)
-            run([UsedReader(str(path)), TokenWriter(str(work), given)], design.tasks, "tokens")
-        dropped = join_dropped(work, design.tasks)
+            run([UsedReader(str(path)), TokenWriter(str(work), given)], tasks, "tokens")
+        dropped = join_dropped(work, tasks)
         dtype = token_dtype(tokenizer.vocab_size)
         joined = {
-            use: join_tokens(work, use, design.tasks, work / f"{use}.bin", work / f"{use}.idx", dtype)
+            use: join_tokens(work, use, tasks, work / f"{use}.bin", work / f"{use}.idx", dtype)
             for use in ("base", "validation")
         }
         _refuse_records_of_the_base(len(dropped), joined["base"].documents)
-        _refuse_change(joined["base"].sha256, protected)
+        refuse_change(joined["base"].sha256, protected)
         start_step(folder, "tokens")
         paths = [folder / "tokens.bin", folder / "tokens.idx"]
         moved = dict(zip(("base.bin", "base.idx"), paths))
         if design.validation:
             moved |= {f"validation.{ending}": folder / f"validation.{ending}" for ending in ("bin", "idx")}
+        for ending in ("bin", "idx"):
+            (folder / f"validation.{ending}").unlink(missing_ok=True)
         for name, target in moved.items():
             os.replace(work / name, target)
         tables = [write_table(folder / "dropped.parquet", dropped)]
@@ -327,135 +353,3 @@ def _refuse_records_of_the_base(dropped: int, kept: int) -> None:
             expected=f"at most {MOST_DROPPED:.0%}: the records are part of the base",
             mend='take records from other text than the base, or let costar cut them: from = "corpus"',
         )
-
-
-def _take_store(
-    suite: Suite,
-    folder: Path,
-    tokenizer: Tokenizer,
-    protected: Sequence[tuple[str, str]],
-    folders: Sequence[Path],
-) -> bool:
-    """Link a store instead of building one: another tool's, or that of another suite."""
-    design = suite.corpus
-    other = other_corpus(design.reuse, folders) if design.reuse is not None else None
-    store = None if other else find_store(design, folders)
-    given: Any = (
-        token_files(other) if other else [(item.name, *file_stat(item)) for item in store.items] if store else []
-    )
-    inputs = sha256_json([sha256_file(folder / "tokenizer.json"), given, design.sequence_length])
-    if is_current(folder, inputs, "tokens"):
-        return False
-    counts = {"dropped": 0, "validation_documents": 0, "validation_tokens": 0}
-    if other is not None:
-        theirs = corpus_facts_in(other)
-        _refuse_other_length(design, theirs)
-        digest = theirs["tokens_sha256"]
-        _refuse_change(digest, protected)
-        start_step(folder, "tokens")
-        paths = [link(other / name, folder) for name in sorted(given)]
-        counts |= {name: theirs[name] for name in counts}
-        known = {folder / name: entry["sha256"] for name, entry in given.items()}
-        told = ("order", "order_sha256", "sequences") if theirs["order"] == "table" else ("order",)
-        order = {name: theirs[name] for name in told}
-    else:
-        assert store is not None
-        digest = store.read_sha256
-        _refuse_change(digest, protected)
-        start_step(folder, "tokens")
-        with console.progress("corpus") as update:
-            paths, known, order = place_store(store, folder, tokenizer, design.sequence_length, update)
-        paths.append(write_table(folder / "dropped.parquet", DROPPED.empty_table()))
-        paths.append(write_table(folder / "corpus_steps.parquet", CORPUS_STEPS.empty_table()))
-        console.say("corpus     the store is taken as it is: no document is dropped because it holds a record")
-    counts["documents"] = len(TokenStore.open(folder).sizes)
-    write_json(folder / "corpus.json", corpus_row(suite, folder, tokenizer, counts, digest) | order)
-    finish_step(folder, inputs, [*paths, folder / "corpus.json"], "tokens", known=known)
-    return True
-
-
-def _refuse_other_length(design: CorpusDesign, theirs: dict[str, Any]) -> None:
-    """Order tables are made for one sequence length."""
-    if theirs["order"] == "table" and theirs["sequence_length"] != design.sequence_length:
-        raise CostarError(
-            "[corpus] sequence_length",
-            found=f"{design.sequence_length:,}",
-            expected=f"{theirs['sequence_length']:,}, that of the order tables of {design.reuse}",
-            mend="set it",
-        )
-
-
-def _refuse_change(tokens_sha256: str, protected: Sequence[tuple[str, str]]) -> None:
-    stale = [run for run, trained_on in protected if trained_on != tokens_sha256]
-    if stale:
-        raise StaleRuns("corpus", found="other tokens than before", runs=stale)
-
-
-def corpus_row(
-    suite: Suite, folder: Path, tokenizer: Tokenizer, counts: dict[str, int], tokens_sha256: str
-) -> dict[str, Any]:
-    """`corpus.json`: the facts of a finished corpus. `corpus_sha256` names tokens, tokenizer and what was dropped."""
-    store = TokenStore.open(folder)
-    sequences = store.sequences(suite.corpus.sequence_length)
-    if sequences < 2:
-        raise CostarError(
-            "[corpus]", found=f"{len(store.tokens):,} tokens", expected="at least two sequences", mend="give more text"
-        )
-    hashes = {
-        "tokenizer_sha256": sha256_file(folder / "tokenizer.json"),
-        "tokens_sha256": tokens_sha256,
-        "dropped_sha256": sha256_file(folder / "dropped.parquet"),
-    }
-    return {
-        "corpus": suite.name,
-        "source": suite.corpus.source,
-        "tokens": len(store.tokens),
-        "sequences": sequences,
-        "sequence_length": suite.corpus.sequence_length,
-        "vocab_size": tokenizer.vocab_size,
-        "eos_id": tokenizer.eos_id,
-        "eos": corpus_eos(suite.corpus, folder),
-        "corpus_sha256": sha256_json(hashes),
-        "order": "keyed",
-        **counts,
-        **hashes,
-    }
-
-
-def open_store(folder: Path) -> TokenStore:
-    """The finished token store of a corpus folder.
-
-    Raises:
-        CostarError: it was never finished, or a file was cut, changed in size, or belongs to another corpus.
-    """
-    entry = check_files(folder, "tokens", mend=MEND)["files"]["tokens.idx"]
-    if entry["size"] <= HASHED_AT_ONCE and sha256_file(folder / "tokens.idx") != entry["sha256"]:
-        raise CostarError(
-            str(folder / "tokens.idx"), found="the index of another corpus", expected="the one built here", mend=MEND
-        )
-    return TokenStore.open(folder)
-
-
-def texts_of(folder: Path, use: str, share: float = 1.0) -> Iterator[str]:
-    """The texts of one use, in order, without holding them all; or a keyed share of them."""
-    for doc_id, text in documents_of(folder, use):
-        if share >= 1 or keyed_unit("tokenizer", doc_id) < share:
-            yield text
-
-
-def documents_of(folder: Path, use: str, chosen: frozenset[str] | None = None) -> Iterator[tuple[str, str]]:
-    """(id, text) of the documents of one use (`base`, `held_out`, `validation`), or of the chosen ones among them, in order."""
-    with pq.ParquetFile(folder / "documents.parquet") as file:
-        for batch in file.iter_batches(2048, columns=["doc_id", "text", "use"]):
-            used = batch.filter(pc.equal(batch.column("use"), use))
-            for doc_id, text in zip(*(used.column(name).to_pylist() for name in ("doc_id", "text")), strict=True):
-                if chosen is None or doc_id in chosen:
-                    yield doc_id, text
-
-
-def document_ids(folder: Path, use: str) -> list[str]:
-    """The ids of the documents of one use, in order."""
-    path = folder / "documents.parquet"
-    table = pq.read_table(path, columns=["doc_id"], filters=[("use", "=", use)], partitioning=None)
-    ids: list[str] = table.column("doc_id").to_pylist()
-    return ids

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from datatrove.pipeline.base import PipelineStep
 
 from ..core import console
@@ -28,11 +28,12 @@ from .occurrences import (
     merge_found,
     occurrence_table,
 )
-from .parts import checked, part_path, write_array
-from .windows import open_windows, stream_of
+from .parts import checked, code_sha256, part_path, write_array
+from .windows import Windows, open_windows, stream_of
+from .words import words_of
 
 MEND = "run `costar corpus`"
-VERSION = 1  # of what is searched for and how: another one makes the tables again
+CODE = ("audit", "contamination", "occurrences", "token_grams")
 LEAST = 10  # ids of a record: shorter ones stand everywhere by nature, and only `coverage` tells how often
 SMALL = 4_000_000  # bytes of tokens that are searched before other processes would have started
 WORDS = 26  # a stretch of as many words is as much as the record: twice what a document is dropped for
@@ -75,23 +76,23 @@ def build_occurrences(suite: Suite, corpus: Path, insertion: Path, backend: Back
     inputs = _inputs(suite, corpus, insertion)
     if is_current(corpus, inputs, "occurrences"):
         return False
+    start_step(corpus, "occurrences")
     records_path, renderings_path = insertion / "records.parquet", insertion / "renderings.parquet"
     records = load_record_ids(records_path, renderings_path)
     work = resumable_folder(corpus, "occurrences", sha256_json([inputs, design.tasks]))
     stretch = stretch_of(records, records_path)
     finder = OccurrenceFinder(str(work), str(corpus), str(records_path), str(renderings_path), length, stretch)
     size = check_files(corpus, "tokens", mend=MEND)["files"]["tokens.bin"]["size"]
-    backend = replace(backend, inline=size < SMALL)
+    inline = size < SMALL and backend.slurm is None
+    backend, tasks = replace(backend, inline=inline), 1 if inline else design.tasks
     with console.progress("corpus") as update:
-        run_tasks(
-            [finder], tasks=design.tasks, folder=work / "tasks", name="occurrences", backend=backend, progress=update
-        )
-    ranks = range(design.tasks)
+        run_tasks([finder], tasks=tasks, folder=work / "tasks", name="occurrences", backend=backend, progress=update)
+    ranks = range(tasks)
     standing = merge_standing((_standing(work, rank, records) for rank in ranks), records)
     if standing:
+        shutil.rmtree(work)
         raise _refusal(standing)
     found = merge_found([_found(work, rank, records) for rank in ranks])
-    start_step(corpus, "occurrences")
     paths = [
         write_table(corpus / "occurrences.parquet", occurrence_table(found, records, length)),
         write_table(corpus / "coverage.parquet", coverage_table(found, records)),
@@ -116,17 +117,42 @@ def require_search(suite: Suite, corpus: Path, insertion: Path) -> None:
         )
 
 
+def refuse_found(windows: Windows, texts: Sequence[tuple[str, Sequence[int]]]) -> None:
+    """Stop where fresh texts (id, token ids), which were chosen after the corpus was made, stand whole in the stream.
+
+    Raises:
+        CostarError: some do.
+    """
+    if not texts:
+        return
+    lengths = [len(ids) for _, ids in texts]
+    records = RecordIds(
+        record_ids=tuple(name for name, _ in texts),
+        ids=np.concatenate([np.array(ids, np.int32) for _, ids in texts]),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+    )
+    tokens = stream_of(windows)
+    found = audit(tokens, 0, len(tokens), records, least=LEAST, run=max(lengths) + 1)
+    if found:
+        raise CostarError(
+            "kin fillers",
+            found=f"{len(found):,} fresh records that stand in the base: {'; '.join(str(each) for each in found[:3])}",
+            expected="records that are read once",
+            mend="take their rows out of the file of records, or use other text for the base",
+        )
+
+
 def _inputs(suite: Suite, corpus: Path, insertion: Path) -> str:
     files = [
         check_files(folder, step, mend=MEND)["files"] for folder, step in ((corpus, "tokens"), (insertion, "records"))
     ]
-    return sha256_json([VERSION, *files, suite.corpus.sequence_length])
+    return sha256_json([code_sha256(CODE), *files, suite.corpus.sequence_length])
 
 
 def stretch_of(records: RecordIds, path: Path) -> int:
     """The ids in a row that are as much as a record, however long it is: what `WORDS` words take in these records."""
     texts = read_table(path, mend=MEND, columns=["text"]).column("text")
-    words = pc.sum(pc.list_value_length(pc.utf8_split_whitespace(texts))).as_py() or 1
+    words = sum(int(words_of(part.to_pylist()).counts.sum()) for part in texts.chunks) or 1
     return max(32, -(-WORDS * len(records.ids) // words))
 
 

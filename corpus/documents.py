@@ -21,7 +21,6 @@ from datatrove.pipeline.base import PipelineStep
 from ..core.design import SourceDesign
 from ..core.errors import CostarError
 from ..core.plugins import load_plugin
-from ..core.workspace import write_json
 from .duplicates import unit_digests
 from .parts import part_path, shares_of, write_array, writing_part
 from .quality import first_failure, load_filters
@@ -101,7 +100,7 @@ class SourceReader(PipelineStep):
             part = listed.source.name
             for raw in module.read(listed.item, listed.source):
                 doc_id = f"{part}:{raw.doc_id}" if part else raw.doc_id
-                facts = {"source": doc_id.split(":")[0], "by_line": module.ONE_PARAGRAPH_A_LINE}
+                facts = {"source": part or _group(raw.doc_id), "by_line": module.ONE_PARAGRAPH_A_LINE}
                 yield Document(text=raw.text, id=doc_id, metadata=facts)
             if listed.size and file_stat(listed.item) != (listed.size, listed.time):
                 raise CostarError(
@@ -112,9 +111,14 @@ class SourceReader(PipelineStep):
                 )
 
 
+def _group(doc_id: str) -> str:
+    """What the documents of a corpus of one source are counted by: package or file, of texts by themselves the folder."""
+    name = doc_id.split(":", maxsplit=1)[0]
+    return os.path.dirname(name) or "." if name.endswith(".txt") else name
+
+
 class ReadWriter(PipelineStep):
-    """Writes a task's documents, why one is dropped, and the digests and sizes of their units, by which repetitions are
-    found and mixtures weighed without reading the text again."""
+    """Writes a task's documents, why one is dropped, and the digests of its units for the search for repetitions."""
 
     name = "documents"
     type = "WRITER"
@@ -125,22 +129,15 @@ class ReadWriter(PipelineStep):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
         filters = load_filters(self.quality)
-        folder, digests, sizes = Path(self.folder), array("Q"), array("Q")
-        runs: list[tuple[str, int]] = []  # units of one source after the other
+        folder, digests = Path(self.folder), array("Q")
         with writing_part(part_path(folder, "read", rank, ".parquet"), READ) as part:
             for document in data:
                 text, by_line = document.text, document.metadata["by_line"]
                 reason = first_failure(filters, text) if text.strip() else "empty"
                 part.add(len(text), document.id, document.metadata["source"], text, reason, by_line)
                 if not reason:
-                    units, source = units_of(text, by_line=by_line), document.metadata["source"]
-                    digests.frombytes(unit_digests(units).tobytes())
-                    sizes.extend(map(len, units))
-                    before = runs.pop()[1] if runs and runs[-1][0] == source else 0
-                    runs.append((source, before + len(units)))
+                    digests.frombytes(unit_digests(units_of(text, by_line=by_line)).tobytes())
         write_array(part_path(folder, "digests", rank, ".npy"), np.array(digests, np.uint64))
-        write_array(part_path(folder, "sizes", rank, ".npy"), np.array(sizes, np.uint64))
-        write_json(part_path(folder, "runs", rank, ".json"), runs)
 
 
 def units_of(text: str, *, by_line: bool) -> list[str]:

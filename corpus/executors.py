@@ -203,7 +203,8 @@ def resumable_folder(parent: Path, step: str, input_hash: str) -> Path:
     folder = parent / f".work-{step}-{input_hash[:12]}"
     for other in parent.glob(f".work-{step}-????????????"):
         if other != folder:
-            cancel_job(other)
+            for job in other.glob("**/log/job.json"):
+                cancel_job(job.parent.parent)
             shutil.rmtree(other, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..core.errors import CostarError
-from ..core.hashing import sha256_file
+from ..core.hashing import sha256_file, sha256_json
 from ..core.workspace import replacing, write_text
 
 GROUP_BYTES = 16 << 20  # a row group of text: what a task holds in memory at once
@@ -125,11 +126,33 @@ def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[p
 
 
 def join_parts(path: Path, parts: Sequence[Path], schema: pa.Schema) -> Path:
-    """One Parquet file of all parts in order, a row group at a time."""
+    """One Parquet file of all parts in order. Where row groups end depends on the rows alone, not on the parts.
+
+    The schema has a column `n_bytes` and a column `text`.
+    """
     with table_writer(path, schema) as out:
+        pending: pa.Table = schema.empty_table()
         for part in parts:
             with pq.ParquetFile(checked(part)) as file:
                 for group in range(file.num_row_groups):
-                    table = file.read_row_group(group)
-                    out.write_table(table.cast(schema), row_group_size=len(table))
+                    pending = pa.concat_tables([pending, file.read_row_group(group).cast(schema)])
+                    while (count := _whole_group(pending)) is not None:
+                        out.write_table(pending.slice(0, count).combine_chunks(), row_group_size=count)
+                        pending = pending.slice(count)
+        if len(pending):
+            out.write_table(pending.combine_chunks(), row_group_size=len(pending))
     return path
+
+
+def _whole_group(table: pa.Table) -> int | None:
+    """How many of the first rows make a row group; None when there are too few."""
+    kept = pc.not_equal(table.column("text"), "").to_numpy()
+    held = np.cumsum(table.column("n_bytes").to_numpy() * kept)
+    full = int(np.searchsorted(held, GROUP_BYTES)) + 1
+    count = min(full, GROUP_ROWS)
+    return count if count <= len(table) else None
+
+
+def code_sha256(modules: Sequence[str]) -> str:
+    """A hash of modules of this room by their source text."""
+    return sha256_json([sha256_file(Path(__file__).parent / f"{name}.py") for name in modules])

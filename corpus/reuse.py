@@ -57,10 +57,15 @@ def token_files(other: Path) -> dict[str, dict[str, Any]]:
 
 
 def link(target: Path, folder: Path) -> Path:
-    """A link of the same name in a folder, put there whole."""
+    """A file of the same name in a folder, without a copy: the same file where both lie on one file system, so that it
+    stays when the other suite is built again; else a symbolic link."""
     path = folder / target.name
     temporary = path.with_name(f".{path.name}.{os.getpid()}.link")
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target.resolve())
+    try:
+        os.link(target.resolve(), temporary)
+    except OSError:
+        temporary.symlink_to(target.resolve())
     os.replace(temporary, path)
+    temporary.unlink(missing_ok=True)  # a rename onto the same file leaves both names
     return path

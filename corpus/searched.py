@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core.parquet import read_table
-from .decontaminate import LEAST, Searched
+from .decontaminate import CROWD, LEAST, Searched
 from .tokenizer import Tokenizer
+from .words import words_of
 
 MEND = "run `costar corpus`"
 
@@ -33,14 +34,27 @@ def load_searched(records: Path, renderings: Path, tokenizer: Tokenizer) -> list
                 texts[row["record_id"]][row["text"]] = None
                 ids[row["record_id"]].append(row["token_ids"])
     for record_id, row in wanted.items():
-        fields = [text for text in texts_in(json.loads(row["fields"])) if len(text.split()) >= LEAST]
-        texts[record_id] |= dict.fromkeys(fields)
+        fields = list(texts_in(json.loads(row["fields"])))
+        counts = words_of(fields).counts.tolist()
+        texts[record_id] |= dict.fromkeys(text for text, count in zip(fields, counts, strict=True) if count >= LEAST)
     record_ids = list(wanted)
     spaced = tokenizer.encode_batch([" " + wanted[record_id]["text"] for record_id in record_ids])
     return [
         Searched(record_id=record_id, texts=tuple(texts[record_id]), ids=(*ids[record_id], after_space))
         for record_id, after_space in zip(record_ids, spaced, strict=True)
     ]
+
+
+def shared_texts(searched: Sequence[Searched]) -> list[Searched]:
+    """Texts that many records hold, such as the passage that many questions are about, each as a record of its own.
+
+    Among the others their words would count as phrases of a template, which alone drop nothing.
+    """
+    holders: dict[str, list[str]] = {}
+    for each in searched:
+        for text in each.texts:
+            holders.setdefault(text, []).append(each.record_id)
+    return [Searched(record_id=ids[0], texts=(text,)) for text, ids in holders.items() if len(ids) > CROWD]
 
 
 def texts_in(value: Any) -> Iterator[str]:

@@ -14,7 +14,9 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from ..core.design import CorpusDesign, SourceDesign
+from ..core.errors import CostarError
 from ..core.hashing import keyed_unit
+from ..core.workspace import write_json
 from ..manifests.tables import DOCUMENTS
 from .documents import units_of
 from .duplicates import near_duplicates, repeated
@@ -60,6 +62,31 @@ class FreshReader(PipelineStep):
                 yield Document(text=text, id=row["doc_id"], metadata={"place": 0})  # the ranks are in order
 
 
+def _near(folder: Path, rank: int) -> frozenset[int]:
+    """The places, among a task's documents that are no exact repetition, of near copies."""
+    return frozenset(np.load(checked(part_path(folder, "near", rank, ".npy"))).tolist())
+
+
+class Weigher(PipelineStep):
+    """Writes how many characters of each source a task has to choose from."""
+
+    name = "weigh"
+    type = "WRITER"
+
+    def __init__(self, folder: str):
+        super().__init__()
+        self.folder = folder
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
+        folder, sizes = Path(self.folder), Counter[str]()
+        near = _near(folder, rank)
+        fresh = ((row, text) for row, text, reason in fresh_documents(folder, rank) if not reason)
+        for place, (row, text) in enumerate(fresh):
+            if place not in near:
+                sizes[row["source"]] += len(text)
+        write_json(part_path(folder, "weights", rank, ".json"), sizes)
+
+
 class Settler(PipelineStep):
     """Writes a task's documents with their use. `kept` is the share of each part of a mixture that is taken."""
 
@@ -72,7 +99,7 @@ class Settler(PipelineStep):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
         folder = Path(self.folder)
-        near = set(np.load(checked(part_path(folder, "near", rank, ".npy"))).tolist())
+        near = _near(folder, rank)
         place = 0
         with writing_part(part_path(folder, "documents", rank, ".parquet"), DOCUMENTS) as part:
             for row, text, why in fresh_documents(folder, rank):
@@ -93,7 +120,8 @@ class Settler(PipelineStep):
             return "dropped"
         if held_out(self.seed, doc_id, float(self.design.held_out)):
             return "held_out"
-        return "validation" if keyed_unit(self.seed, "validation", doc_id) < self.design.validation else "base"
+        rest = self.design.validation / (1 - self.design.held_out)  # of those that are not held out
+        return "validation" if keyed_unit(self.seed, "validation", doc_id) < rest else "base"
 
 
 def settle(design: CorpusDesign, seed: int, folder: Path, tasks: int, run: Runner) -> list[Path]:
@@ -106,8 +134,22 @@ def settle(design: CorpusDesign, seed: int, folder: Path, tasks: int, run: Runne
     for rank, places in zip(ranks, near, strict=True):
         write_array(part_path(folder, "near", rank, ".npy"), places)
     shared = any(source.share is not None for source in design.sources)
-    kept = kept_shares(design.sources, _sizes_of(folder, ranks)) if shared else {}
+    kept: dict[str, float] = {}
+    if shared:
+        run([Weigher(str(folder))], tasks, "weigh")
+        weights = [json.loads(part_path(folder, "weights", rank, ".json").read_text("utf-8")) for rank in ranks]
+        sizes: Counter[str] = sum(map(Counter, weights), Counter())
+        for part in (source.name for source in design.sources if not sizes[source.name]):
+            raise CostarError(
+                f"[corpus.mixture.{part}]",
+                found="no text left of it",
+                expected="some: all of it is empty, filtered, or a repetition of earlier parts",
+                mend="look at its files, or remove the part",
+            )
+        kept = kept_shares(design.sources, sizes)
     run([Settler(str(folder), design, seed, kept)], tasks, "settle")
+    for rank in ranks:
+        part_path(folder, "read", rank, ".parquet").unlink(missing_ok=True)  # as large as the text, and not read again
     return [part_path(folder, "documents", rank, ".parquet") for rank in ranks]
 
 
@@ -115,20 +157,6 @@ def _mark_repeated(folder: Path, ranks: range) -> None:
     paths = [part_path(folder, "digests", rank, ".npy") for rank in ranks]
     for rank, found in zip(ranks, repeated([checked(path) for path in paths]), strict=True):
         write_array(part_path(folder, "repeated", rank, ".npy"), found)
-
-
-def _sizes_of(folder: Path, ranks: range) -> Counter[str]:
-    """The characters of each source that are no repetition."""
-    found: Counter[str] = Counter()
-    for rank in ranks:
-        sizes = np.load(checked(part_path(folder, "sizes", rank, ".npy")), mmap_mode="r")
-        seen = np.load(checked(part_path(folder, "repeated", rank, ".npy")), mmap_mode="r")
-        at = 0
-        for source, count in json.loads(part_path(folder, "runs", rank, ".json").read_text(encoding="utf-8")):
-            part = slice(at, at + count)
-            found[source] += int(sizes[part][~seen[part]].sum())
-            at += count
-    return found
 
 
 def kept_shares(sources: Sequence[SourceDesign], sizes: Mapping[str, int]) -> dict[str, float]:

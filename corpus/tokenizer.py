@@ -18,6 +18,7 @@ from .encoder import FastEncoder, derive_encoder
 from .encoder_proof import identical
 
 FAST = "tiktoken"
+PROBE = "a 1.\n\u00e9\u6f22\U0001f642"  # letters, signs and characters that few vocabularies hold
 
 
 class Tokenizer:
@@ -36,6 +37,15 @@ class Tokenizer:
         self.inner.encode_special_tokens = True
         self.inner.no_padding()
         self.inner.no_truncation()
+        try:
+            self.inner.encode(PROBE, add_special_tokens=False)
+        except Exception as error:  # as above
+            raise CostarError(
+                str(path),
+                found=f"no ids for {PROBE!r} ({shorten(error)})",
+                expected="a tokenizer that encodes any text",
+                mend="use a byte-level one",
+            ) from None
         eos_id = self.inner.token_to_id(eos)
         if eos_id is None:
             raise CostarError(

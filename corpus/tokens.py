@@ -22,7 +22,7 @@ from ..core.workspace import replacing
 from ..manifests.tables import DROPPED
 from .decontaminate import Hit, RecordSearch
 from .parts import checked, part_path, seal, shares_of, write_array, writing_part
-from .searched import load_searched
+from .searched import load_searched, shared_texts
 from .store import token_dtype, write_idx
 from .tokenizer import Tokenizer
 
@@ -80,7 +80,7 @@ class TokenWriter(PipelineStep):
         first = next(batches, [])
         tokenizer = Tokenizer(Path(given.tokenizer), given.eos, fast=given.fast)
         searched = load_searched(Path(given.records), Path(given.renderings), tokenizer) if first else []
-        search = RecordSearch(searched)
+        searches = (RecordSearch(searched), RecordSearch(shared_texts(searched)))
         dtype = token_dtype(tokenizer.vocab_size)
         sizes: dict[str, list[NDArray[np.int64]]] = {use: [] for use in USES}
         bins = {use: part_path(folder, use, rank, ".bin") for use in USES}
@@ -95,7 +95,8 @@ class TokenWriter(PipelineStep):
             for batch in chain([first] if first else [], batches):
                 ids, lengths = tokenizer.encode_documents([document.text for document in batch])
                 _refuse_eos(batch, ids, lengths, tokenizer)
-                hits = search.find([document.text for document in batch], ids, lengths)
+                texts = [document.text for document in batch]
+                hits = [hit for search in searches for hit in search.find(texts, ids, lengths)]
                 for hit in _first_hits(hits):
                     document = batch[hit.document]
                     size = len(document.text.encode())

@@ -8,7 +8,6 @@ without spaces (Chinese characters, kana, Thai, Lao, Khmer, Burmese) are words o
 
 from __future__ import annotations
 
-import re
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -19,10 +18,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.hashing import U64, keyed_hash
+from ..core.hashing import U64
 
 I64 = NDArray[np.int64]
-WORD = re.compile(r"\w+")
 BASE = np.uint64(0x9E3779B97F4A7C15)
 LETTER_BASE = 0xD1342543DE82EF95  # odd, so that it has an inverse modulo 2⁶⁴
 BLOCK = 1 << 16  # characters hashed at once: their powers and sums stay in the processor's cache
@@ -43,20 +41,11 @@ ALONE_RANGES = (
 
 
 class WordHasher:
-    """Texts as hashes of their words, runs of `\\w` in lower case; remembers the words it has seen."""
-
-    def __init__(self) -> None:
-        self._words: dict[str, int] = {}
+    """Single texts as hashes of their words, the same as those of `words_of`."""
 
     def words(self, text: str) -> U64:
         """The hash of every word of a text, in order."""
-        words = self._words
-        values = []
-        for word in WORD.findall(text.lower()):
-            if word not in words:
-                words[word] = keyed_hash("word", word)
-            values.append(words[word])
-        return np.array(values, np.uint64)
+        return words_of([text]).hashes
 
 
 def rolling(hashes: U64, size: int) -> U64:

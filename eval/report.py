@@ -16,7 +16,7 @@ from ..core.errors import CostarError
 from ..core.hashing import keyed_hash
 from ..core.parquet import read_table
 from ..core.workspace import Workspace, corpus_facts, read_facts, write_text
-from ..corpus.build import open_tokenizer
+from ..corpus.reading import open_tokenizer
 from ..manifests.lineage import read_configs, stretches
 from ..manifests.tables import EFFECTS
 from . import figures

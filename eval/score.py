@@ -25,7 +25,7 @@ from ..core.workspace import (
     read_marker,
     start_step,
 )
-from ..corpus.build import open_tokenizer
+from ..corpus.reading import open_tokenizer
 from ..insertion.records import read_records
 from ..manifests.lineage import read_configs, stretches
 from ..manifests.tables import SCORES

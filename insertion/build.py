@@ -29,8 +29,8 @@ from ..core.workspace import (
     start_step,
     work_folder,
 )
-from ..corpus.build import MEND, open_store
-from ..corpus.contamination import require_search
+from ..corpus.contamination import refuse_found, require_search
+from ..corpus.reading import MEND, open_store
 from ..corpus.windows import TableWindows, Windows, open_windows
 from ..manifests.tables import BALANCE, EXPOSURES, FILLERS
 from .assignment import Assigner, repeated
@@ -61,9 +61,9 @@ def build_insertion(
     check_suite(suite)
     folder = workspace.insertion
     inputs = insertion_inputs(suite, workspace)
+    require_search(suite, workspace.corpus, folder)
     if is_current(folder, inputs, "insert"):
         return False
-    require_search(suite, workspace.corpus, folder)
     records, renderings = read_records(folder)
     windows = open_windows(workspace.corpus, suite.corpus.sequence_length, open_store(workspace.corpus))
     _check_budgets(suite, windows)
@@ -82,6 +82,7 @@ def build_insertion(
             write_table(exposures[(arm.name, draw)], table)
         left_over = _left_over(workspace, protected, exposures, work)
         exposures |= left_over
+        refuse_found(windows, shelf.kin())
         fillers = pa.concat_tables([shelf.table(), _left_over_fillers(folder, list(left_over.values()))])
         texts = pa.concat_tables(
             [part.select(["record_id", "rendering", "token_ids"]) for part in (renderings, fillers)]
@@ -176,6 +177,7 @@ def require_insertion(suite: Suite, workspace: Workspace) -> None:
     """
     stages = (
         ("corpus", workspace.corpus, "tokens"),
+        ("corpus", workspace.corpus, "occurrences"),
         ("corpus", workspace.insertion, "records"),
         ("insert", workspace.insertion, "insert"),
     )

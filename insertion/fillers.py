@@ -21,8 +21,8 @@ from ..core.design import ArmDesign, PerturbationDesign, Suite
 from ..core.errors import CostarError
 from ..core.hashing import keyed_hash
 from ..core.workspace import Workspace
-from ..corpus.build import documents_of, open_tokenizer
 from ..corpus.decontaminate import WordGrams, WordHasher
+from ..corpus.reading import documents_of, open_tokenizer
 from ..corpus.tokenizer import Tokenizer
 from ..manifests.tables import FILLERS
 from .kinds import Kind, Pieces, load_kind, text_of
@@ -67,6 +67,10 @@ class FillerShelf:
 
     def words(self, text: str) -> bytes:
         return self.hasher.words(text).tobytes() or text.encode()
+
+    def kin(self) -> list[tuple[str, list[int]]]:
+        """(id, token ids) of the fresh records that were made so far."""
+        return [(row["record_id"], row["token_ids"]) for row in self._made if "/kin-" in row["record_id"]]
 
     def fill(self, arm: ArmDesign, draw: int, exposures: pa.Table) -> pa.Table:
         """The exposures of an arm with fillers instead of records: slots and spans stay, each filler is there once.

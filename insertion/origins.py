@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from ..core.design import PerturbationDesign, Suite
 from ..core.errors import CostarError, shorten
 from ..core.hashing import keyed_hash
-from ..corpus.build import document_ids, documents_of, texts_of
 from ..corpus.hub import SUFFIXES, hub_files
 from ..corpus.lines import numbered_lines, parsed_line
+from ..corpus.reading import document_ids, documents_of, texts_of
 from ..corpus.tokenizer import Tokenizer
 from .kinds import Kind, adapted, passage, text_of
 from .rewordings import pieces_of, renderings_of

@@ -14,7 +14,7 @@ from ..core.errors import CostarError, StaleRuns, shorten
 from ..core.hashing import canonical_json, sha256_file, sha256_json
 from ..core.parquet import read_table, write_rows
 from ..core.workspace import check_files, finish_step, is_current, read_marker, start_step
-from ..corpus.build import MEND, open_tokenizer
+from ..corpus.reading import MEND, open_tokenizer
 from ..corpus.searched import texts_in
 from ..corpus.tokenizer import Tokenizer
 from ..manifests.tables import RECORDS, RENDERINGS

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..core.design import Suite
 from ..core.parquet import read_table
 from ..core.workspace import Workspace
-from ..corpus.build import open_tokenizer
+from ..corpus.reading import open_tokenizer
 from .kinds import load_kind, text_of
 from .overlay import MEND
 from .rewordings import pieces_of, renderings_of

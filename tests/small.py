@@ -9,6 +9,11 @@ import sys
 from pathlib import Path
 from pydoc_data.topics import topics
 
+from costar.core.design import Suite
+from costar.core.workspace import Workspace
+from costar.corpus.contamination import build_occurrences
+from costar.corpus.executors import Backend
+
 SUITE = """
 [suite]
 seed   = 7
@@ -101,3 +106,8 @@ def costar(folder: Path, *arguments: str, check: bool = True, timeout: float = 6
 
 def build_small(folder: Path) -> None:
     costar(folder, "all", "./small.toml")
+
+
+def search_stream(suite: Suite, place: Workspace) -> None:
+    """The last step of `costar corpus`, which `insert` asks for, in this process."""
+    build_occurrences(suite, place.corpus, place.insertion, Backend(inline=True))

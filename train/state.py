@@ -27,7 +27,7 @@ def under_way(workspace: Workspace) -> dict[str, str]:
 
 def current_stages(suite: Suite, workspace: Workspace, folders: Sequence[Path]) -> dict[str, bool]:
     """Whether corpus and insertion were built from the suite as it is."""
-    steps = {"corpus": (workspace.corpus, "tokens"), "insertion": (workspace.insertion, "insert")}
+    steps = {"corpus": (workspace.corpus, "occurrences"), "insertion": (workspace.insertion, "insert")}
     built = {what: read_marker(*step) is not None for what, step in steps.items()}
     records = built["corpus"] and records_are_current(suite, workspace.corpus, workspace.insertion, folders)
     return {"corpus": records, "insertion": built["insertion"] and insertion_is_current(suite, workspace)}

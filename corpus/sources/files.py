@@ -64,7 +64,7 @@ def _hits(pattern: str, folders: Sequence[Path]) -> tuple[list[tuple[str, os.sta
     """The files of a pattern, sorted, and the first folder that has any."""
     for folder in folders:
         hits, others = [], []
-        for hit in sorted(glob.glob(str(folder / pattern), recursive=True), key=Path):
+        for hit in sorted(_matches(folder, pattern), key=Path):
             try:
                 status = os.stat(hit)
             except OSError as error:
@@ -106,6 +106,12 @@ def _check_file(path: str, name: str) -> None:
         raise CostarError(path, found="an unknown kind of file", expected=" ".join(SUFFIXES), mend="narrow the pattern")
     if not os.access(path, os.R_OK):
         raise unreadable(Path(path), PermissionError(13, "permission denied"))
+
+
+def _matches(folder: Path, pattern: str) -> list[str]:
+    """The file of this very name, or those that the pattern matches."""
+    literal = folder / pattern
+    return [str(literal)] if literal.is_file() else glob.glob(str(literal), recursive=True)
 
 
 def facts(source: SourceDesign, items: Sequence[Item] = ()) -> dict[str, object]:

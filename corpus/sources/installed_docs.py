@@ -21,6 +21,7 @@ from ..documents import Item, RawDocument
 
 SKIPPED_FOLDERS = {"test", "tests", "testing", "idle_test", "site-packages", "ensurepip", "__pycache__", "_vendor"}
 ONE_PARAGRAPH_A_LINE = True
+PINNED = True  # versions say what the files hold, so their times do not
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)")
 
 
@@ -85,7 +86,7 @@ def read(item: Item, source: SourceDesign) -> Iterator[RawDocument]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(code)
-    except (SyntaxError, ValueError, OSError):
+    except (SyntaxError, ValueError, FileNotFoundError):
         return  # a template or a file in another encoding: no prose to be had
     if item.name == "python:pydoc_data/topics.py":
         for node in ast.walk(tree):

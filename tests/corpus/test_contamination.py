@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
-from costar.corpus.build import open_tokenizer
 from costar.corpus.contamination import build_occurrences
 from costar.corpus.executors import Backend
 from costar.corpus.neox import build_sample_index
+from costar.corpus.reading import open_tokenizer
 from costar.corpus.store import TokenStore
 from costar.corpus.windows import TableStream, TableWindows, open_windows
 from costar.insertion.records import read_records
@@ -105,7 +105,7 @@ def test_another_suite_takes_a_built_corpus_and_searches_it_for_its_own_records(
     costar(tmp_path, "corpus", "./other.toml")
     corpus = tmp_path / "build" / "other" / "corpus"
     for name in ("documents.parquet", "tokens.bin", "tokens.idx"):
-        assert (corpus / name).is_symlink()
+        assert (corpus / name).samefile(base / "corpus" / name)
     mine, theirs = (json.loads((folder / "corpus.json").read_text()) for folder in (corpus, base / "corpus"))
     same = ("tokens", "documents", "tokens_sha256", "tokenizer_sha256", "eos_id", "corpus_sha256", "dropped")
     assert {key: mine[key] for key in same} == {key: theirs[key] for key in same}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
-from costar.corpus.build import documents_of, open_store
+from costar.corpus.reading import documents_of, open_store
 from costar.corpus.shards import place_shards
 from costar.corpus.store import TokenStore, read_idx
 from datatrove.data import Document

@@ -26,7 +26,7 @@ from costar.insertion.records import build_records
 from costar.insertion.verify import verify_insertion
 
 from tests.corpus.test_stored import STORED
-from tests.small import costar
+from tests.small import costar, search_stream
 
 LENGTH, STEPS = 128, 24
 ORDERED = STORED.replace('"given/tokens"', '"given/tokens"\nindex           = "given/order"').replace(
@@ -70,6 +70,7 @@ def build(folder: Path, protected: list[tuple[str, str]] | None = None) -> Works
     build_tokenizer(suite.corpus, place.corpus, [folder])
     build_records(suite, place.corpus, place.insertion, [folder])
     build_store(suite, place.corpus, place.insertion, Backend(), protected or [], [folder])
+    search_stream(suite, place)
     build_insertion(suite, place, [])
     return place
 

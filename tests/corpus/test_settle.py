@@ -37,9 +37,10 @@ def test_documents_are_the_same_for_any_number_of_tasks_and_workers(tmp_path: Pa
     found = []
     for tasks, workers in ((1, 1), (3, 2), (16, 2)):
         suite = write_suite(tmp_path, keys=f"{keys}tasks = {tasks}\n")
-        found.append(documents(suite, tmp_path, f"corpus-{tasks}", workers).to_pylist())
+        table = documents(suite, tmp_path, f"corpus-{tasks}", workers)
+        found.append((tmp_path / f"corpus-{tasks}" / "documents.parquet").read_bytes())
     assert found[0] == found[1] == found[2]
-    assert [row["doc_id"] for row in found[0]][:2] == ["0.jsonl:1", "0.jsonl:2"]
+    assert table.column("doc_id").to_pylist()[:2] == ["0.jsonl:1", "0.jsonl:2"]
 
 
 def test_a_repeated_document_is_dropped_and_the_first_stays(tmp_path: Path) -> None:
@@ -68,10 +69,13 @@ def test_validation_and_held_out_documents_are_apart_and_do_not_move_each_other(
     assert moved == {("base", "validation")}
 
 
-def test_a_mixture_has_its_shares_and_takes_nothing_twice(tmp_path: Path) -> None:
-    write_lines(tmp_path / "a.jsonl", TEXTS[:500])
+@pytest.mark.parametrize("deduplicate", ["exact", "minhash"])
+def test_a_mixture_has_its_shares_and_takes_nothing_twice(tmp_path: Path, deduplicate: str) -> None:
+    copies = [text.replace("the", "this", 1) for text in TEXTS[:500]] if deduplicate == "minhash" else []
+    write_lines(tmp_path / "a.jsonl", [*TEXTS[:500], *copies])
     write_lines(tmp_path / "b.jsonl", TEXTS[500:])
-    corpus = """[corpus]
+    corpus = f"""[corpus]
+deduplicate = "{deduplicate}"
 [corpus.mixture.first]
 source = "files"
 path   = "a.jsonl"
@@ -87,7 +91,7 @@ share  = 1
         if row["use"] != "dropped":
             sizes[row["source"]] += row["n_bytes"]
     assert 2.2 < sizes["first"] / sizes["second"] < 4.0
-    assert {row["reason"] for row in rows if row["use"] == "dropped"} <= {"not sampled", "duplicate"}
+    assert {row["reason"] for row in rows if row["use"] == "dropped"} <= {"not sampled", "duplicate", "near-duplicate"}
     assert len({row["doc_id"] for row in rows}) == len(rows)
     assert {row["doc_id"].split(":")[0] for row in rows} == {"first", "second"}
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
-from costar.corpus.build import build_documents, build_store, build_tokenizer, check_source, open_store
+from costar.corpus.build import build_documents, build_store, build_tokenizer, check_source
 from costar.corpus.executors import Backend
+from costar.corpus.reading import open_store
 from costar.corpus.store import TokenStore, token_dtype, write_idx
 from costar.corpus.stored import check_store
 from costar.corpus.tokenizer import Tokenizer

@@ -73,7 +73,7 @@ def test_records_that_cannot_be_inserted_are_refused(tokenizer: Tokenizer, tmp_p
 
 def test_a_swapped_tokenizer_is_refused(built_copy: Path) -> None:
     from costar.core.suite import load_suite
-    from costar.corpus.build import open_tokenizer
+    from costar.corpus.reading import open_tokenizer
 
     path = built_copy / "corpus" / "tokenizer.json"
     text = path.read_text()
@@ -87,7 +87,7 @@ def test_a_swapped_tokenizer_is_refused(built_copy: Path) -> None:
 
 def test_the_index_of_another_corpus_of_equal_size_is_refused(built_copy: Path) -> None:
     import numpy as np
-    from costar.corpus.build import open_store
+    from costar.corpus.reading import open_store
     from costar.corpus.store import read_idx, write_idx
 
     path = built_copy / "corpus" / "tokens.idx"

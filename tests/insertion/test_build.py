@@ -13,6 +13,8 @@ from costar.core.workspace import Workspace
 from costar.insertion.build import build_insertion
 from costar.insertion.records import build_records
 
+from tests.small import search_stream
+
 Exposures = dict[str, dict[tuple[str, int], tuple[int, int]]]
 
 
@@ -26,6 +28,7 @@ def exposures(built: Path, tmp_path: Path, edit: Callable[[str], str]) -> Exposu
     workspace = Workspace(folder / "build")
     shutil.copytree(built / "corpus", workspace.corpus)
     build_records(suite, workspace.corpus, workspace.insertion, [folder])
+    search_stream(suite, workspace)
     build_insertion(suite, workspace, [])
     found: Exposures = {}
     for arm in suite.arms:
@@ -77,6 +80,7 @@ def test_a_second_build_writes_the_same_bytes(built: Path, tmp_path: Path) -> No
     workspace = Workspace(tmp_path / "again")
     shutil.copytree(built / "corpus", workspace.corpus)
     build_records(suite, workspace.corpus, workspace.insertion, [built.parent.parent])
+    search_stream(suite, workspace)
     build_insertion(suite, workspace, [])
     for path in sorted((built / "insertion").rglob("*.parquet")):
         assert (workspace.insertion / path.relative_to(built / "insertion")).read_bytes() == path.read_bytes()
@@ -139,5 +143,6 @@ def test_a_suite_with_spacing_and_position_per_perturbation_is_proven(built: Pat
     suite, workspace = load_suite(path), Workspace(folder / "build")
     shutil.copytree(built / "corpus", workspace.corpus)
     build_records(suite, workspace.corpus, workspace.insertion, [folder])
+    search_stream(suite, workspace)
     build_insertion(suite, workspace, [])
     assert verify_insertion(suite, workspace, lambda share, remark: None).problems == []

@@ -23,7 +23,7 @@ from costar.insertion.verify import Proof, verify_insertion
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.small import SUITE
+from tests.small import SUITE, search_stream
 
 HEAD = SUITE[: SUITE.index("[arm.standard]")]
 TAIL = SUITE[SUITE.index("[train]") : SUITE.index("[release]")]
@@ -87,6 +87,7 @@ def build(built: Path, folder: Path, arms: str, extra: str = QUESTIONS) -> tuple
     if not workspace.corpus.exists():
         shutil.copytree(built / "corpus", workspace.corpus)
     build_records(suite, workspace.corpus, workspace.insertion, [folder])
+    search_stream(suite, workspace)
     build_insertion(suite, workspace, [], [folder])
     return suite, workspace
 

@@ -9,7 +9,7 @@ import pytest
 from costar.core.errors import CostarError
 from costar.core.plugins import plugin_names
 from costar.core.suite import load_suite
-from costar.corpus.build import open_tokenizer
+from costar.corpus.reading import open_tokenizer
 from costar.corpus.tokenizer import Tokenizer
 from costar.insertion.kinds import adapted, load_kind, text_of
 from costar.insertion.origins import Record

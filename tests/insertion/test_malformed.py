@@ -14,7 +14,7 @@ import pytest
 from costar.core.errors import CostarError
 from costar.core.hashing import canonical_json
 from costar.core.suite import load_suite
-from costar.corpus.build import open_tokenizer
+from costar.corpus.reading import open_tokenizer
 from costar.corpus.tokenizer import Tokenizer
 from costar.insertion.kinds import Kind, load_kind
 from costar.insertion.origins import Record, records_of

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
-from costar.corpus.build import open_tokenizer
+from costar.corpus.reading import open_tokenizer
 from costar.insertion.kinds import load_kind, text_of
 from costar.insertion.origins import Record
 from costar.insertion.records import build_records, length_stratum, rendering_row
@@ -175,7 +175,7 @@ def test_a_secret_whose_symbols_are_not_single_tokens_is_refused(built: Path) ->
 
 
 def test_passages_have_exactly_the_tokens_asked_for_and_are_not_in_the_base(built: Path) -> None:
-    from costar.corpus.build import texts_of
+    from costar.corpus.reading import texts_of
 
     table = pq.read_table(built / "insertion" / "records.parquet", partitioning=None)
     passages = [row for row in table.to_pylist() if row["perturbation"] == "passages"]
