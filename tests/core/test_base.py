@@ -48,6 +48,10 @@ def load(folder: Path, corpus: str) -> None:
             r"\[corpus.mixture.a\].*\n  found     unknown key 'pth'\n.*\n.*did you mean 'path'",
         ),
         (f'[corpus]\nsource = "files"\npath = "a"\ntasks = 0\n{TOKENIZER}', r"\[corpus\] tasks"),
+        (
+            f'[corpus]\nsource = "files"\npath = "a"\nheld_out = 0.6\nvalidation = 0.4\n{TOKENIZER}',
+            "leave some documents",
+        ),
         (f'[corpus]\nsource = "files"\npath = "a"\ndeduplicate = "fuzzy"\n{TOKENIZER}', "'exact' or 'minhash'"),
     ],
 )

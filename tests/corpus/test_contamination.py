@@ -11,12 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
-from costar.corpus.contamination import build_occurrences
+from costar.core.workspace import Workspace, replacing
+from costar.corpus.contamination import build_occurrences, refuse_found
 from costar.corpus.executors import Backend
 from costar.corpus.neox import build_sample_index
 from costar.corpus.reading import open_tokenizer
+from costar.corpus.reuse import link
 from costar.corpus.store import TokenStore
 from costar.corpus.windows import TableStream, TableWindows, open_windows
+from costar.insertion.build import build_insertion
 from costar.insertion.records import read_records
 
 from ..small import costar
@@ -42,6 +45,8 @@ def test_a_held_out_record_that_stands_in_the_stream_stops_the_build(built_copy:
     (built_copy / "corpus" / "stage-occurrences.json").unlink()
     with pytest.raises(CostarError) as refusal:
         build_occurrences(suite, built_copy / "corpus", built_copy / "insertion", Backend())
+    with pytest.raises(CostarError, match="not searched for these records, or hold one"):
+        build_insertion(suite, Workspace(built_copy), [])  # nobody goes on from there
     own_id = row["record_id"].split("/", 1)[1]
     assert refusal.value.exit_code == 2
     assert f'without = ["{own_id}"]' in str(refusal.value)
@@ -140,3 +145,26 @@ def test_the_tables_do_not_depend_on_the_number_of_tasks(built_copy: Path, tasks
     other = replace(suite, corpus=replace(suite.corpus, tasks=tasks))
     assert build_occurrences(other, corpus, built_copy / "insertion", Backend())
     assert [(corpus / f"{name}.parquet").read_bytes() for name in ("occurrences", "coverage")] == before
+
+
+def test_fresh_texts_that_stand_in_the_base_are_refused(built: Path) -> None:
+    suite = load_suite(built / "suite.toml")
+    windows = open_windows(built / "corpus", suite.corpus.sequence_length)
+    start = int(windows.store.starts[np.array([3])][0])
+    standing = windows.store.tokens[start + 1 : start + 25].tolist()
+    refuse_found(windows, [("quizzes/kin-a", list(reversed(standing)))])
+    with pytest.raises(
+        CostarError, match="1 fresh records that stand in the base: 22 of the 24 tokens of quizzes/kin-b"
+    ):
+        refuse_found(windows, [("quizzes/kin-a", list(reversed(standing))), ("quizzes/kin-b", standing)])
+
+
+def test_a_base_built_again_leaves_the_corpus_that_was_taken_from_it(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built, tmp_path / "base")
+    taken = link(tmp_path / "base" / "corpus" / "tokens.bin", tmp_path)
+    before = taken.read_bytes()
+    with replacing(tmp_path / "base" / "corpus" / "tokens.bin") as other:
+        other.write_bytes(b"other tokens")
+    assert taken.read_bytes() == before
+    assert link(taken, tmp_path) == taken  # onto itself
+    assert not list(tmp_path.glob(".tokens*"))

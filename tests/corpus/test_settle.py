@@ -10,6 +10,8 @@ from pydoc_data.topics import topics
 import pytest
 from costar.core.design import SourceDesign
 from costar.core.errors import CostarError
+from costar.corpus.build import build_documents
+from costar.corpus.executors import Backend
 from costar.corpus.settle import held_out, kept_shares
 from costar.corpus.statistics import step_table
 from costar.manifests.tables import DROPPED
@@ -144,3 +146,21 @@ def test_too_little_text_is_refused(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", TEXTS[:1])
     with pytest.raises(CostarError, match="expected  at least 2"):
         documents(write_suite(tmp_path, PLAIN), tmp_path)
+
+
+def test_another_number_of_tasks_builds_nothing_again(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", TEXTS[:50])
+    documents(write_suite(tmp_path, keys="tasks = 3\n"), tmp_path)
+    again = write_suite(tmp_path, keys="tasks = 5\n")
+    assert not build_documents(again, tmp_path / "corpus", [tmp_path], Backend())
+    assert build_documents(write_suite(tmp_path, keys="validation = 0.1\n"), tmp_path / "corpus", [tmp_path], Backend())
+
+
+@pytest.mark.parametrize("share", ["", "share  = 1\n"])
+def test_a_part_of_a_mixture_that_repeats_another_is_named(tmp_path: Path, share: str) -> None:
+    write_lines(tmp_path / "a.jsonl", TEXTS[:50])
+    part = f'source = "files"\npath   = "a.jsonl"\n{share}'
+    suite = write_suite(tmp_path, f"[corpus]\n[corpus.mixture.first]\n{part}[corpus.mixture.second]\n{part}")
+    with pytest.raises(CostarError, match=r"\[corpus.mixture.second\]\n  found     no"):
+        documents(suite, tmp_path)
+    assert not list(tmp_path.rglob(".work-*"))
