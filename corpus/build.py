@@ -50,7 +50,7 @@ from .tokens import Inputs, TokenWriter, UsedReader, join_dropped, join_tokens
 DOCUMENT_CODE = ("documents", "duplicates", "quality", "regex_words", "settle", "lines")
 TOKEN_CODE = ("decontaminate", "grams", "near", "words", "searched", "tokens", "encoder")
 MOST_DROPPED = 0.2  # share of the base documents that records may take out
-TRAINED_ON = 1_000_000_000  # bytes of text that a tokenizer is trained on, a keyed sample where the base has more
+TRAINED_ON = 200_000_000  # bytes of text that a tokenizer is trained on, a keyed sample where the base has more
 TASK_BYTES = 1 << 20
 SMALL = 8_000_000  # bytes of text that are worked through before other processes would have started
 PROOF_DOCUMENTS = 2_000  # on these the fast encoder must agree before it is used …
