@@ -34,7 +34,7 @@ from ..manifests.tables import DOCUMENTS
 from .documents import Listed, ReadWriter, SourceReader, list_items, load_source
 from .executors import Backend, resumable_folder, run_tasks
 from .facts import corpus_row, refuse_change
-from .parts import code_sha256, join_parts
+from .parts import code_sha256, join_parts, row_batches
 from .quality import check_quality
 from .reading import MEND, corpus_eos, open_tokenizer, sizes_of, texts_of
 from .reuse import other_corpus, take_documents
@@ -171,10 +171,9 @@ def _listing(items: Sequence[Listed]) -> list[tuple[str, str, int, int]]:
 
 
 def _refuse_few(path: Path, design: CorpusDesign) -> None:
-    with pq.ParquetFile(path) as file:
-        batches = file.iter_batches(columns=["use", "source"])
-        base = (batch.filter(pc.equal(batch.column("use"), "base")).column("source") for batch in batches)
-        counts = sum((Counter(sources.to_pylist()) for sources in base), Counter())
+    batches = row_batches(path, ["use", "source"])
+    base = (batch.filter(pc.equal(batch.column("use"), "base")).column("source") for batch in batches)
+    counts = sum((Counter(sources.to_pylist()) for sources in base), Counter())
     count = counts.total()
     for part in (source.name for source in design.sources if source.name and not counts[source.name]):
         raise CostarError(

@@ -120,7 +120,12 @@ def checked(path: Path) -> Path:
 
 def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of a checked part in batches of bounded size."""
-    with pq.ParquetFile(checked(path)) as file:
+    yield from row_batches(checked(path), columns)
+
+
+def row_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of a Parquet file, one row group in memory at a time: `iter_batches` would fetch all of them ahead."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for group in range(file.num_row_groups):
             yield from file.read_row_group(group, columns=list(columns) if columns else None).to_batches(2048)
 
@@ -133,7 +138,7 @@ def join_parts(path: Path, parts: Sequence[Path], schema: pa.Schema) -> Path:
     with table_writer(path, schema) as out:
         pending: pa.Table = schema.empty_table()
         for part in parts:
-            with pq.ParquetFile(checked(part)) as file:
+            with pq.ParquetFile(checked(part), pre_buffer=False) as file:
                 for group in range(file.num_row_groups):
                     pending = pa.concat_tables([pending, file.read_row_group(group).cast(schema)])
                     while (count := _whole_group(pending)) is not None:

@@ -12,6 +12,7 @@ from ..core.design import CorpusDesign
 from ..core.errors import CostarError
 from ..core.hashing import keyed_unit, sha256_file
 from ..core.workspace import HASHED_AT_ONCE, check_files, read_facts
+from .parts import row_batches
 from .store import TokenStore
 from .tokenizer import Tokenizer
 
@@ -62,12 +63,11 @@ def texts_of(folder: Path, use: str, share: float = 1.0) -> Iterator[str]:
 
 def documents_of(folder: Path, use: str, chosen: frozenset[str] | None = None) -> Iterator[tuple[str, str]]:
     """(id, text) of the documents of one use (`base`, `held_out`, `validation`), or of the chosen ones among them, in order."""
-    with pq.ParquetFile(folder / "documents.parquet") as file:
-        for batch in file.iter_batches(2048, columns=["doc_id", "text", "use"]):
-            used = batch.filter(pc.equal(batch.column("use"), use))
-            for doc_id, text in zip(*(used.column(name).to_pylist() for name in ("doc_id", "text")), strict=True):
-                if chosen is None or doc_id in chosen:
-                    yield doc_id, text
+    for batch in row_batches(folder / "documents.parquet", ["doc_id", "text", "use"]):
+        used = batch.filter(pc.equal(batch.column("use"), use))
+        for doc_id, text in zip(*(used.column(name).to_pylist() for name in ("doc_id", "text")), strict=True):
+            if chosen is None or doc_id in chosen:
+                yield doc_id, text
 
 
 def document_ids(folder: Path, use: str) -> list[str]:
@@ -80,6 +80,5 @@ def document_ids(folder: Path, use: str) -> list[str]:
 
 def sizes_of(folder: Path, use: str) -> Iterator[int]:
     """The bytes of the documents of one use, batch by batch."""
-    with pq.ParquetFile(folder / "documents.parquet") as file:
-        for batch in file.iter_batches(columns=["n_bytes", "use"]):
-            yield pc.sum(batch.filter(pc.equal(batch.column("use"), use)).column("n_bytes")).as_py() or 0
+    for batch in row_batches(folder / "documents.parquet", ["n_bytes", "use"]):
+        yield pc.sum(batch.filter(pc.equal(batch.column("use"), use)).column("n_bytes")).as_py() or 0

@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..manifests.tables import CORPUS_STEPS
+from .parts import row_batches
 
 STEPS = ("read", "empty", "quality", "exact", "minhash", "mixture", "held_out", "decontamination", "validation", "base")
 BY_REASON = {"empty": "empty", "duplicate": "exact", "near-duplicate": "minhash", "not sampled": "mixture"}
@@ -27,14 +27,13 @@ def step_table(documents: Path, dropped: pa.Table) -> pa.Table:
         counts[(step, source, reason)] += count
         sizes[(step, source, reason)] += size
 
-    with pq.ParquetFile(documents) as file:
-        for batch in file.iter_batches(65_536, columns=["source", "use", "reason", "n_bytes"]):
-            groups = pa.Table.from_batches([batch]).group_by(["source", "use", "reason"])
-            for row in groups.aggregate([("n_bytes", "sum"), ("n_bytes", "count")]).to_pylist():
-                size, count = row["n_bytes_sum"], row["n_bytes_count"]
-                step = BY_REASON.get(row["reason"], "quality") if row["use"] == "dropped" else row["use"]
-                add("read", row["source"], "", size, count)
-                add(step, row["source"], row["reason"], size, count)
+    for batch in row_batches(documents, ["source", "use", "reason", "n_bytes"]):
+        groups = pa.Table.from_batches([batch]).group_by(["source", "use", "reason"])
+        for row in groups.aggregate([("n_bytes", "sum"), ("n_bytes", "count")]).to_pylist():
+            size, count = row["n_bytes_sum"], row["n_bytes_count"]
+            step = BY_REASON.get(row["reason"], "quality") if row["use"] == "dropped" else row["use"]
+            add("read", row["source"], "", size, count)
+            add(step, row["source"], row["reason"], size, count)
     for row in dropped.to_pylist():
         add("decontamination", row["source"], row["reason"], row["n_bytes"])
         add(row["use"], row["source"], "", -row["n_bytes"], -1)

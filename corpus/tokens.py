@@ -55,7 +55,7 @@ class UsedReader(PipelineStep):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         columns = ["doc_id", "source", "text", "use"]
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:
             sizes = [file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups)]
             for group in shares_of(sizes, world_size)[rank]:
                 for row in file.read_row_group(group, columns=columns).to_pylist():
