@@ -220,7 +220,9 @@ def test_an_export_is_compared_with_its_arm_and_every_damage_named(own: tuple[Su
 
     assert problems(lambda tokens: None) == []
     first, size, name = copy_at(suite, workspace, 3)
-    other, other_size, other_name = copy_at(suite, workspace, 7)
+    record = name.split(" copy ")[0]
+    others = (copy_at(suite, workspace, number) for number in range(4, 99))
+    other, other_size, other_name = next(each for each in others if each[2].split(" copy ")[0] != record)
     longest = min(size, other_size)
 
     def flip(tokens: np.ndarray) -> None:
