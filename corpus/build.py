@@ -32,7 +32,7 @@ from ..core.workspace import (
 )
 from ..manifests.tables import DOCUMENTS
 from .documents import Listed, ReadWriter, SourceReader, list_items, load_source
-from .executors import Backend, resumable_folder, run_tasks
+from .executors import Backend, drop_work, resumable_folder, run_tasks
 from .facts import corpus_row, refuse_change
 from .parts import code_sha256, join_parts, row_batches
 from .quality import check_quality
@@ -98,6 +98,7 @@ def build_documents(
     facts = _source_facts(design, items)
     inputs = sha256_json([_document_code(design), suite.seed, *_document_keys(design), facts, _listing(items)])
     if is_current(folder, inputs, "documents"):
+        drop_work(folder, "documents")
         return False
     path, facts_path = folder / "documents.parquet", folder / "source.json"
     with _work(folder, "documents", sha256_json([inputs, design.tasks])) as work:
@@ -281,6 +282,7 @@ def build_store(
         [code_sha256(TOKEN_CODE), documents, tokenizer_sha256, sorted(searched), design.sequence_length]
     )
     if is_current(folder, inputs, "tokens"):
+        drop_work(folder, "tokens")
         return False
     path = folder / "documents.parquet"
     if sha256_file(path) != documents:

@@ -18,7 +18,7 @@ from ..core.hashing import sha256_json
 from ..core.parquet import read_table, write_table
 from ..core.workspace import check_files, finish_step, is_current, start_step
 from .audit import Standing, audit, merge_standing
-from .executors import Backend, resumable_folder, run_tasks
+from .executors import Backend, drop_work, resumable_folder, run_tasks
 from .occurrences import (
     Found,
     RecordIds,
@@ -75,6 +75,7 @@ def build_occurrences(suite: Suite, corpus: Path, insertion: Path, backend: Back
     design, length = suite.corpus, suite.corpus.sequence_length
     inputs = _inputs(suite, corpus, insertion)
     if is_current(corpus, inputs, "occurrences"):
+        drop_work(corpus, "occurrences")
         return False
     start_step(corpus, "occurrences")
     records_path, renderings_path = insertion / "records.parquet", insertion / "renderings.parquet"

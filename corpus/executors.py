@@ -201,10 +201,16 @@ def resumable_folder(parent: Path, step: str, input_hash: str) -> Path:
     if not re.fullmatch(r"[a-z][a-z-]*", step) or len(input_hash) < 12:
         raise ValueError(f"step {step!r}, hash {input_hash!r}")
     folder = parent / f".work-{step}-{input_hash[:12]}"
+    drop_work(parent, step, but=folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def drop_work(parent: Path, step: str, but: Path | None = None) -> None:
+    """Take away the work folders of a step, `but` one, and cancel their jobs: also what a build left that was killed between
+    its last word and this."""
     for other in parent.glob(f".work-{step}-????????????"):
-        if other != folder:
+        if other != but:
             for job in other.glob("**/log/job.json"):
                 cancel_job(job.parent.parent)
             shutil.rmtree(other, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

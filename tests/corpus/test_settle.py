@@ -151,8 +151,10 @@ def test_too_little_text_is_refused(tmp_path: Path) -> None:
 def test_another_number_of_tasks_builds_nothing_again(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", TEXTS[:50])
     documents(write_suite(tmp_path, keys="tasks = 3\n"), tmp_path)
+    (tmp_path / "corpus" / ".work-documents-0123456789ab").mkdir()  # of a build that was killed behind its marker
     again = write_suite(tmp_path, keys="tasks = 5\n")
     assert not build_documents(again, tmp_path / "corpus", [tmp_path], Backend())
+    assert not list(tmp_path.rglob(".work-*"))
     assert build_documents(write_suite(tmp_path, keys="validation = 0.1\n"), tmp_path / "corpus", [tmp_path], Backend())
 
 
