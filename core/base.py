@@ -12,7 +12,6 @@ from .design import CorpusDesign, SourceDesign
 
 TEXT_KEYS = ("source", "path", "text", "megabytes", "mixture", "index", "quality", "deduplicate")
 MADE_ELSEWHERE = frozenset((*TEXT_KEYS, "tokenizer", "held_out", "validation", "tasks"))
-STORED = ("megatron", "datatrove")  # token stores that another tool built
 
 
 def read_corpus(table: schema.CorpusTable, seed: int, fail: Fail) -> CorpusDesign:
@@ -107,7 +106,7 @@ def _sources(table: schema.CorpusTable, seed: int, fail: Fail) -> tuple[SourceDe
 
 
 def _check_stored(table: schema.CorpusTable, sources: tuple[SourceDesign, ...], fail: Fail) -> None:
-    stored = [each for each in sources if each.source in STORED]
+    stored = [each for each in sources if each.is_stored]
     if stored and len(sources) > 1:
         raise fail(
             f"[corpus.mixture.{stored[0].name}] source",

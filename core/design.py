@@ -34,6 +34,11 @@ class SourceDesign:
     share: Decimal | None
     seed: int
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is a token store that another tool built."""
+        return self.source in ("megatron", "datatrove")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusDesign:

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,15 @@ from ..core.workspace import (
 )
 from ..manifests.tables import DOCUMENTS
 from .documents import Listed, ReadWriter, SourceReader, list_items, load_source
-from .executors import Backend, drop_work, resumable_folder, run_tasks
+from .duplicates import Runner
+from .executors import SMALL, Backend, drop_work, resumable_folder, run_tasks
 from .facts import corpus_row, refuse_change
 from .parts import code_sha256, join_parts, row_batches
 from .quality import check_quality
 from .reading import MEND, corpus_eos, open_tokenizer, sizes_of, texts_of
 from .reuse import other_corpus, take_documents
 from .searched import load_searched
-from .settle import Runner, settle
+from .settle import settle
 from .statistics import step_table
 from .store import token_dtype
 from .stored import find_store
@@ -52,7 +52,6 @@ TOKEN_CODE = ("decontaminate", "grams", "near", "words", "searched", "tokens", "
 MOST_DROPPED = 0.2  # share of the base documents that records may take out
 TRAINED_ON = 200_000_000  # bytes of text that a tokenizer is trained on, a keyed sample where the base has more
 TASK_BYTES = 1 << 20
-SMALL = 8_000_000  # bytes of text that are worked through before other processes would have started
 PROOF_DOCUMENTS = 2_000  # on these the fast encoder must agree before it is used …
 PROOF_PLACES = 50  # … from so many places of the corpus
 
@@ -122,7 +121,7 @@ def build_documents(
 
 def _runner(work: Path, backend: Backend, update: console.Update, size: int) -> Runner:
     """Runs a pipeline over `size` bytes as tasks of a step; each pipeline keeps its marks in a folder of its own."""
-    chosen = replace(backend, inline=size < SMALL and backend.slurm is None)
+    chosen = backend.sized(size)
 
     def run(pipeline: Sequence[PipelineStep], tasks: int, name: str) -> None:
         run_tasks(pipeline, tasks=tasks, folder=work / f"tasks-{name}", name=name, backend=chosen, progress=update)
@@ -194,7 +193,7 @@ def _refuse_few(path: Path, design: CorpusDesign) -> None:
 
 def is_stored(design: CorpusDesign) -> bool:
     """Whether the source is a token store that another tool built."""
-    return any(getattr(load_source(source.source), "STORED", False) for source in design.sources)
+    return any(source.is_stored for source in design.sources)
 
 
 def check_source(suite: Suite, folders: Sequence[Path] = ()) -> None:

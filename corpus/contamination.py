@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ from .words import words_of
 MEND = "run `costar corpus`"
 CODE = ("audit", "contamination", "occurrences", "token_grams")
 LEAST = 10  # ids of a record: shorter ones stand everywhere by nature, and only `coverage` tells how often
-SMALL = 4_000_000  # bytes of tokens that are searched before other processes would have started
 WORDS = 26  # a stretch of as many words is as much as the record: twice what a document is dropped for
 FIELDS = ("record", "place", "within", "length")
 
@@ -84,8 +82,8 @@ def build_occurrences(suite: Suite, corpus: Path, insertion: Path, backend: Back
     stretch = stretch_of(records, records_path)
     finder = OccurrenceFinder(str(work), str(corpus), str(records_path), str(renderings_path), length, stretch)
     size = check_files(corpus, "tokens", mend=MEND)["files"]["tokens.bin"]["size"]
-    inline = size < SMALL and backend.slurm is None
-    backend, tasks = replace(backend, inline=inline), 1 if inline else design.tasks
+    backend = backend.sized(size)
+    tasks = 1 if backend.inline else design.tasks
     with console.progress("corpus") as update:
         run_tasks([finder], tasks=tasks, folder=work / "tasks", name="occurrences", backend=backend, progress=update)
     ranks = range(tasks)

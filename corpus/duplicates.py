@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupSignature
 from datatrove.pipeline.dedup.minhash import MinhashConfig
@@ -29,7 +27,7 @@ BLOCK = 4096  # n-grams whose hashes are worked out at once, and records read at
 # probability 1 - (1 - s⁸)¹⁴, one half at s = 0.68 and 0.92 at s = 0.8.
 NEAR = {"n_grams": 5, "num_buckets": 14, "hashes_per_bucket": 8, "seed": 1}
 
-Run = Callable[[Sequence[PipelineStep], int, str], None]
+Runner = Callable[[Sequence[PipelineStep], int, str], None]
 
 
 def unit_digests(texts: Iterable[str]) -> U64:
@@ -94,20 +92,18 @@ def _later(values: U64) -> NDArray[np.bool_]:
     return later
 
 
-def near_duplicates(
-    reader: PipelineStep, *, tasks: int, folder: Path, run: Run, start: str = "place"
-) -> list[NDArray[np.int64]]:
+def near_duplicates(reader: PipelineStep, *, tasks: int, folder: Path, run: Runner) -> list[NDArray[np.int64]]:
     """The documents to drop because an earlier one is nearly the same: for each rank their places, from 0, in order.
 
-    `reader` yields the documents of a rank; `run(pipeline, tasks, name)` runs a pipeline to its end, and a task that it
-    skips as completed has left its files in `folder`, which no other call uses. The order of the source is that of
-    `metadata[start]`, an integer which does not fall within a rank, then of the place in the rank. Of a cluster (all
-    that are linked by shared buckets) the first stays, so `tasks` and workers do not enter the result. Documents of
-    fewer than five words are never near duplicates. The second stage opens a file of every task at once.
+    `reader` yields the documents of a rank: those of all ranks, one after the other, are in the order of the source.
+    `run(pipeline, tasks, name)` runs a pipeline to its end, and a task that it skips as completed has left its files in
+    `folder`, which no other call uses. Of a cluster (all that are linked by shared buckets) the first stays, so `tasks`
+    and workers do not enter the result. Documents of fewer than five words are never near duplicates. The second stage
+    opens a file of every task at once.
     """
     config = MinhashConfig(**NEAR)
     signatures, pairs, clusters = (str(folder / name) for name in ("signatures", "pairs", "clusters"))
-    first = Signature(signatures, str(folder / "order"), start, config=config, language=RegexWords())
+    first = Signature(signatures, config=config, language=RegexWords())
     run([reader, first], tasks, "near-signatures")
     # one task a bucket; records are read by the block, datatrove's default is five
     second = MinhashDedupBuckets(signatures, pairs, config=config, lines_to_buffer=BLOCK)
@@ -120,7 +116,7 @@ def near_duplicates(
 def _all_but_first(folder: Path, tasks: int) -> list[NDArray[np.int64]]:
     """What `near_duplicates` gives, from the stages' files: datatrove's own choice in a cluster is the one that most
     others were joined to, which depends on the order of the buckets."""
-    ranks, places, starts, names = [], [], [], []
+    ranks, places, names = [], [], []
     for rank in range(tasks):
         path = folder / "clusters" / f"{rank:06d}.clusters"
         rows = (
@@ -129,33 +125,15 @@ def _all_but_first(folder: Path, tasks: int) -> list[NDArray[np.int64]]:
         ranks.append(np.full(len(rows), rank))
         places.append(rows[:, 0])
         names.append(rows[:, 1])
-        starts.append(np.load(folder / "order" / f"{rank:06d}.npy", mmap_mode="r")[rows[:, 0]])
-    of_rank, place, start, name = (np.concatenate(each) for each in (ranks, places, starts, names))
-    order = np.lexsort((place, of_rank, start, name))
+    of_rank, place, name = (np.concatenate(each) for each in (ranks, places, names))
+    order = np.lexsort((place, of_rank, name))
     dropped = np.zeros(len(order), np.bool_)
     dropped[order[1:]] = name[order[1:]] == name[order[:-1]]
     return [np.sort(place[dropped & (of_rank == rank)]) for rank in range(tasks)]
 
 
 class Signature(MinhashDedupSignature):
-    """datatrove's first stage with bounded memory, which also writes where each document stands in the source."""
-
-    def __init__(self, output: str, order: str, start: str, **settings: Any):
-        super().__init__(output, **settings)
-        self.order = order
-        self.start = start
-
-    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:
-        starts = array("q")
-
-        def noted() -> Iterator[Document]:
-            for document in data:
-                starts.append(document.metadata[self.start])
-                yield document
-
-        super().run(noted(), rank, world_size)
-        Path(self.order).mkdir(parents=True, exist_ok=True)
-        np.save(Path(self.order) / f"{rank:06d}.npy", np.array(starts, np.int64))
+    """datatrove's first stage with bounded memory."""
 
     def get_signature(self, shingles: U64) -> list[list[int]]:
         """The least hashes [buckets][hashes] of n-grams [n, 1], as datatrove's, which needs 900 bytes an n-gram."""

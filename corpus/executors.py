@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from ..core.workspace import replacing
 from .marks import MarkedTasks, Output, finished_tasks, last_lines, log_folder, take_failure, trusted_tasks
 from .slurm import cancel_job, check_cluster, run_on_slurm
 
+SMALL = 8_000_000  # bytes that are worked through before other processes would have started
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
@@ -40,6 +42,10 @@ class Backend:
     workers: int = 1
     slurm: Slurm | None = None
     inline: bool = False
+
+    def sized(self, size: int) -> Backend:
+        """The same for `size` bytes to work through."""
+        return replace(self, inline=size < SMALL and self.slurm is None)
 
 
 class LocalTasks(MarkedTasks, LocalPipelineExecutor):

@@ -15,6 +15,7 @@ from .tokenizer import Tokenizer
 
 
 def refuse_change(tokens_sha256: str, protected: Sequence[tuple[str, str]]) -> None:
+    """Stop before tokens are replaced that trained runs, (run, hash of what it read), depend on."""
     stale = [run for run, trained_on in protected if trained_on != tokens_sha256]
     if stale:
         raise StaleRuns("corpus", found="other tokens than before", runs=stale)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from ..core.errors import CostarError
 from ..core.hashing import sha256_file
 from .documents import Item
+from .links import replace_link
 from .neox import TABLES, NeoxIndex, find_stem
 from .store import BLOCK, TokenStore
 from .windows import table_paths
@@ -62,14 +62,6 @@ def link_tables(tables: Sequence[Item], folder: Path, length: int) -> tuple[list
         replace_link(link, table.path)
     hashes = {name: sha256_file(link) for name, link in zip(TABLES, links, strict=True)}
     return links, {"order": "table", "order_sha256": hashes, "sequences": index.samples}
-
-
-def replace_link(link: Path, target: str) -> None:
-    """Make or replace a symbolic link, whole or not at all."""
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.link")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    os.replace(temporary, link)
 
 
 def check_tables(index: NeoxIndex, place: str) -> None:

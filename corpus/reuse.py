@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ..core.errors import CostarError
 from ..core.hashing import sha256_json
 from ..core.workspace import check_files, corpus_facts_in, finish_step, is_current, read_facts, start_step, write_json
+from .links import share_file
 
 MEND = "run `costar corpus` for that suite"
 
@@ -44,7 +44,7 @@ def take_documents(
     refuse(other / "documents.parquet", folder / "documents.parquet", "documents", protected)
     start_step(folder, "documents")
     facts = read_facts(other / "source.json", ["differs"], mend=MEND) | {"eos": corpus_facts_in(other)["eos"]}
-    paths = [link(other / "documents.parquet", folder), folder / "source.json"]
+    paths = [share_file(other / "documents.parquet", folder), folder / "source.json"]
     write_json(paths[1], facts)
     finish_step(folder, inputs, paths, "documents")
     return True
@@ -54,18 +54,3 @@ def token_files(other: Path) -> dict[str, dict[str, Any]]:
     """The files of another corpus' tokens, with their sizes and hashes; its facts stay its own."""
     files: dict[str, dict[str, Any]] = check_files(other, "tokens", mend=MEND)["files"]
     return {name: entry for name, entry in files.items() if name != "corpus.json"}
-
-
-def link(target: Path, folder: Path) -> Path:
-    """A file of the same name in a folder, without a copy: the same file where both lie on one file system, so that it
-    stays when the other suite is built again; else a symbolic link."""
-    path = folder / target.name
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.link")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(target.resolve(), temporary)
-    except OSError:
-        temporary.symlink_to(target.resolve())
-    os.replace(temporary, path)
-    temporary.unlink(missing_ok=True)  # a rename onto the same file leaves both names
-    return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,8 @@ from ..core.hashing import keyed_unit
 from ..core.workspace import write_json
 from ..manifests.tables import DOCUMENTS
 from .documents import units_of
-from .duplicates import near_duplicates, repeated
+from .duplicates import Runner, near_duplicates, repeated
 from .parts import checked, part_path, read_batches, write_array, writing_part
-
-Runner = Callable[[Sequence[PipelineStep], int, str], None]
 
 
 def held_out(seed: int, doc_id: str, share: float) -> bool:
@@ -59,7 +57,7 @@ class FreshReader(PipelineStep):
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         for row, text, reason in fresh_documents(Path(self.folder), rank):
             if not reason:
-                yield Document(text=text, id=row["doc_id"], metadata={"place": 0})  # the ranks are in order
+                yield Document(text=text, id=row["doc_id"])
 
 
 def _near(folder: Path, rank: int) -> frozenset[int]:

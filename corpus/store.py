@@ -7,6 +7,7 @@ Opening reads the ends of the index alone, whatever its size; `check_idx` reads 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -96,17 +97,20 @@ class Starts:
         return low
 
 
-def write_bin(path: Path, parts: Iterable[Path], size: int) -> None:
-    """Join part files into `path`, whose `size` in bytes is reserved first, so that a full disk shows at once."""
+def write_bin(path: Path, parts: Iterable[Path], size: int) -> str:
+    """Join part files into `path`, whose `size` in bytes is reserved first, so that a full disk shows at once; its sha256."""
+    state = hashlib.sha256()
     with path.open("wb") as out:
         if size:
             os.posix_fallocate(out.fileno(), 0, size)
         for part in parts:
             with part.open("rb") as file:
                 while block := file.read(1 << 24):
+                    state.update(block)
                     out.write(block)
         out.flush()
         os.fsync(out.fileno())
+    return state.hexdigest()
 
 
 def write_idx(path: Path, parts: NDArray[np.int32] | Sequence[NDArray[np.int32]], dtype: np.dtype[np.generic]) -> None:

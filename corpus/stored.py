@@ -16,7 +16,8 @@ from ..core.design import CorpusDesign
 from ..core.errors import CostarError
 from ..core.hashing import sha256_json
 from .documents import Item, load_source
-from .ordered import find_tables, link_tables, replace_link
+from .links import replace_link
+from .ordered import find_tables, link_tables
 from .shards import place_shards
 from .store import TokenStore, check_idx, token_dtype
 from .tokenizer import Tokenizer

@@ -15,7 +15,8 @@ from ..core.workspace import corpus_facts_in, finish_step, is_current, read_mark
 from ..manifests.tables import CORPUS_STEPS, DROPPED
 from .documents import file_stat
 from .facts import corpus_row, refuse_change
-from .reuse import link, other_corpus, token_files
+from .links import share_file
+from .reuse import other_corpus, token_files
 from .store import TokenStore
 from .stored import find_store, place_store
 from .tokenizer import Tokenizer
@@ -45,7 +46,7 @@ def take_store(
         digest = theirs["tokens_sha256"]
         refuse_change(digest, protected)
         start_step(folder, "tokens")
-        paths = [link(other / name, folder) for name in sorted(given)]
+        paths = [share_file(other / name, folder) for name in sorted(given)]
         counts |= {name: theirs[name] for name in counts}
         known = {folder / name: entry["sha256"] for name, entry in given.items()}
         told = ("order", "order_sha256", "sequences") if theirs["order"] == "table" else ("order",)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -23,11 +21,10 @@ from ..manifests.tables import DROPPED
 from .decontaminate import Hit, RecordSearch
 from .parts import checked, part_path, seal, shares_of, write_array, writing_part
 from .searched import load_searched, shared_texts
-from .store import token_dtype, write_idx
+from .store import token_dtype, write_bin, write_idx
 from .tokenizer import Tokenizer
 
 BATCH = 4 << 20  # characters that are encoded and searched at once
-COPIED = 1 << 24
 USES = ("base", "validation")
 
 
@@ -178,17 +175,10 @@ def join_tokens(folder: Path, use: str, tasks: int, bin_path: Path, idx_path: Pa
     sizes = [np.load(checked(part_path(folder, use, rank, ".npy")), mmap_mode="r") for rank in ranks]
     parts = [checked(part_path(folder, use, rank, ".bin")) for rank in ranks]
     total = sum(part.stat().st_size for part in parts)
-    state = hashlib.sha256()
-    with bin_path.open("wb") as out:
-        if total:
-            os.posix_fallocate(out.fileno(), 0, total)
-        for part in parts:
-            with part.open("rb") as file:
-                while block := file.read(COPIED):
-                    state.update(block)
-                    out.write(block)
-    write_idx(idx_path, sizes, dtype)
-    return Joined(documents=sum(map(len, sizes)), tokens=total // dtype.itemsize, sha256=state.hexdigest())
+    digest = write_bin(bin_path, parts, total)
+    with replacing(idx_path) as temporary:
+        write_idx(temporary, sizes, dtype)
+    return Joined(documents=sum(map(len, sizes)), tokens=total // dtype.itemsize, sha256=digest)
 
 
 def join_dropped(folder: Path, tasks: int) -> pa.Table:

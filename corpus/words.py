@@ -176,8 +176,7 @@ def _powers(bits: int) -> tuple[U64, U64]:
 
 @cache
 def _kinds() -> NDArray[np.uint8]:
-    """What each code point is: a sum of PLAIN, NAME, OPENING = 0, 1, 2
-    IN_WORD, ALONE, UNSEEN, CAPITAL, DIGIT."""
+    """What each code point is: a sum of IN_WORD, ALONE, UNSEEN, CAPITAL, DIGIT."""
     kinds = np.zeros(sys.maxunicode + 1, np.uint8)
     for code in (*range(0x40000), *range(0xE0000, 0xE0200)):  # letters and marks of Unicode, none lies elsewhere
         category = unicodedata.category(chr(code))

@@ -88,12 +88,17 @@ def runs(folder: Path) -> list[int]:
 
 
 class Texts(PipelineStep):
-    """Rank r yields texts r, r + tasks, …; `place` is the number of the text."""
+    """Every rank yields its share of consecutive texts."""
 
     def __init__(self, texts: Sequence[str]):
         super().__init__()
         self.texts = texts
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        for place in range(rank, len(self.texts), world_size):
-            yield Document(text=self.texts[place], id=str(place), metadata={"place": place})
+        for place in range(*share(len(self.texts), rank, world_size)):
+            yield Document(text=self.texts[place], id=str(place))
+
+
+def share(count: int, rank: int, tasks: int) -> tuple[int, int]:
+    """The first text of a rank, and the first of the next."""
+    return count * rank // tasks, count * (rank + 1) // tasks

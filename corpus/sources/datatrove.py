@@ -16,7 +16,6 @@ from ..documents import Item, RawDocument
 from ..shards import index_of
 
 ONE_PARAGRAPH_A_LINE = False
-STORED = True
 
 
 def items(source: SourceDesign, folders: Sequence[Path]) -> list[Item]:

@@ -14,7 +14,6 @@ from ...core.errors import CostarError
 from ..documents import Item, RawDocument
 
 ONE_PARAGRAPH_A_LINE = False
-STORED = True
 
 
 def items(source: SourceDesign, folders: Sequence[Path]) -> list[Item]:

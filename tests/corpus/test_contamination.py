@@ -14,9 +14,9 @@ from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, replacing
 from costar.corpus.contamination import build_occurrences, refuse_found
 from costar.corpus.executors import Backend
+from costar.corpus.links import share_file
 from costar.corpus.neox import build_sample_index
 from costar.corpus.reading import open_tokenizer
-from costar.corpus.reuse import link
 from costar.corpus.store import TokenStore
 from costar.corpus.windows import TableStream, TableWindows, open_windows
 from costar.insertion.build import build_insertion
@@ -161,10 +161,10 @@ def test_fresh_texts_that_stand_in_the_base_are_refused(built: Path) -> None:
 
 def test_a_base_built_again_leaves_the_corpus_that_was_taken_from_it(built: Path, tmp_path: Path) -> None:
     shutil.copytree(built, tmp_path / "base")
-    taken = link(tmp_path / "base" / "corpus" / "tokens.bin", tmp_path)
+    taken = share_file(tmp_path / "base" / "corpus" / "tokens.bin", tmp_path)
     before = taken.read_bytes()
     with replacing(tmp_path / "base" / "corpus" / "tokens.bin") as other:
         other.write_bytes(b"other tokens")
     assert taken.read_bytes() == before
-    assert link(taken, tmp_path) == taken  # onto itself
+    assert share_file(taken, tmp_path) == taken  # onto itself
     assert not list(tmp_path.glob(".tokens*"))

@@ -20,7 +20,7 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignatur
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.steps import Texts
+from tests.steps import Texts, share
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGESTS = st.lists(st.lists(st.sampled_from([0, 1, 5, 2**63, 2**63 + 1, 2**64 - 1]) | st.integers(0, 2**64 - 1)))
@@ -108,7 +108,8 @@ def dropped(texts: Sequence[str], tasks: int, folder: Path, workers: int = 1) ->
     found = near_duplicates(Texts(texts), tasks=tasks, folder=folder, run=runner(folder, workers))
     assert len(found) == tasks
     assert all((np.diff(each) > 0).all() for each in found)
-    return sorted(rank + tasks * int(place) for rank, each in enumerate(found) for place in each)
+    firsts = [share(len(texts), rank, tasks)[0] for rank in range(tasks)]
+    return sorted(first + int(place) for first, each in zip(firsts, found, strict=True) for place in each)
 
 
 def planted(shared_data: Path) -> tuple[list[str], list[int]]:
@@ -196,7 +197,7 @@ def test_a_run_that_was_cut_short_gives_the_same_when_it_goes_on(shared_data: Pa
 
 def test_a_long_document_has_the_signature_that_datatrove_gives_it(shared_data: Path, tmp_path: Path) -> None:
     long = " ".join(real(shared_data)[:6])
-    ours = Signature(str(tmp_path), str(tmp_path), "place", config=MinhashConfig(**NEAR), language=RegexWords())
+    ours = Signature(str(tmp_path), config=MinhashConfig(**NEAR), language=RegexWords())
     theirs = MinhashDedupSignature(str(tmp_path), config=MinhashConfig(**NEAR), language=RegexWords())
     shingles = theirs.get_shingles(long)
     assert len(shingles) > 8192
