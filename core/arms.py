@@ -69,6 +69,8 @@ class ArmReader:
             factors=self._factors(key, table, inserted),
             turn=self._turn(key, table.assignment),
             filler=table.filler,
+            parent=table.parent,
+            init=table.init,
             train=train,
         )
 

@@ -107,6 +107,8 @@ class PerturbationDesign:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainDesign:
+    """How a run trains. `decay` is the number of last steps over which a "wsd" schedule comes down, 0 for others."""
+
     steps: int
     batch: int
     optimizer: str
@@ -114,6 +116,7 @@ class TrainDesign:
     lr_end: float
     schedule: str
     warmup: int
+    decay: int
     weight_decay: float
     every: int
     also: tuple[int, ...]
@@ -139,7 +142,8 @@ class ArmDesign:
 
     `inserted` names what this arm selects from the roster of the suite. `factors` has, for every perturbation of the
     suite, the combinations among which its records are divided at random; one where nothing is randomized. `turn` rotates
-    the assignment of levels by that share of the records. A `filler` takes the records' places.
+    the assignment of levels by that share of the records. A `filler` takes the records' places. Its runs start from the
+    last weights of the `parent` arm's, or from a Hugging Face checkpoint (`init`), or from nothing.
     """
 
     name: str
@@ -150,6 +154,8 @@ class ArmDesign:
     factors: Mapping[str, tuple[Factors, ...]]
     turn: Fraction
     filler: str
+    parent: str | None
+    init: str | None
     train: TrainDesign
 
     def combinations(self, name: str) -> tuple[tuple[str, ...], ...]:

@@ -12,6 +12,11 @@ from typing import Any
 from .errors import CostarError, nearest, shorten
 
 BACKENDS = ("local", "slurm")
+CHOICES = {
+    "backend": BACKENDS,
+    "sharding": ("", "none", "full", "hybrid"),
+    "determinism": ("", "data-exact", "repeatable", "layout-invariant"),
+}
 TIME = r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}"
 
 
@@ -34,23 +39,47 @@ class Slurm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """`build` and `data` are folders; `workers` is the number of processes side by side (default: one per core).
+class Layout:
+    """How one run is laid out on devices. It changes no data, only floating-point results (invariant 6).
 
-    `backend` says where corpora are built: "local", or "slurm" as job arrays with what `slurm` asks for.
+    `micro_batch` is the most sequences of one forward pass (0: all that a process has), `recompute` trades time for
+    memory (activations are computed again in the backward pass), `sharding` spreads parameters and optimizer state over
+    the processes of a run: "none" (each holds all), "full", or "hybrid" (within a node); empty: "full" on GPUs, "none" on
+    CPU. `determinism` is the promise to keep; empty: "repeatable" on CPU, "data-exact" on GPUs. A checkpoint for restarts
+    is written every `save_minutes`, beside those of the suite (0: none).
+    """
+
+    micro_batch: int = 0
+    compile: bool = False
+    recompute: bool = False
+    sharding: str = ""
+    determinism: str = ""
+    save_minutes: int | float = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine(Layout):
+    """`build` and `data` are folders; `workers` is the number of runs side by side (default: one per core or GPU).
+
+    `backend` says where corpora are built: "local", or "slurm" as job arrays with what `slurm` asks for. A run trains in
+    `devices` processes, one a GPU (or a core).
     """
 
     build: str = "build"
     data: str = ""
     workers: int = 0
+    devices: int = 1
     limit_hours: int | float = 24
-    micro_batch: int = 0
     backend: str = "local"
     slurm: Slurm = field(default_factory=Slurm)
 
     @property
     def processes(self) -> int:
         return self.workers or available_cores()
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(**{each.name: getattr(self, each.name) for each in fields(Layout)})
 
 
 def available_cores() -> int:
@@ -93,24 +122,30 @@ def _checked(raw: dict[str, Any], default: Machine | Slurm, place: str) -> dict[
                 mend=f"correct or remove it{nearest(key, types)}",
             )
         number = (
-            isinstance(value, int | float if key == "limit_hours" else int)
+            isinstance(value, int | float if key in ("limit_hours", "save_minutes") else int)
             and not isinstance(value, bool)
             and value >= 0
         )
         kind = dict if types[key] is Slurm else types[key]
         if not (number if kind is int else isinstance(value, kind)):
-            expected = {int: "a number, 0 or more", dict: "a table"}.get(kind, "text")
+            expected = {int: "a number, 0 or more", dict: "a table", bool: "true or false"}.get(kind, "text")
             raise CostarError(f"{place}, {key}", found=repr(value), expected=expected, mend="correct the value")
     return dict(raw)
 
 
 def _check_backend(machine: Machine, path: Path) -> None:
-    """The backend is known, and what goes into the lines of a job script is whole and fits on them."""
+    """What is chosen by name is known, and what goes into the lines of a job script is whole and fits on them."""
     slurm, place = machine.slurm, f"{path}, [slurm]"
-    if machine.backend not in BACKENDS:
-        mend = f"correct it{nearest(machine.backend, BACKENDS)}"
-        known = " or ".join(BACKENDS)
-        raise CostarError(f"{path}, backend", found=repr(machine.backend), expected=known, mend=mend)
+    for key, choices in CHOICES.items():
+        if (value := getattr(machine, key)) not in choices:
+            known = [choice for choice in choices if choice]
+            mend = f"correct it{nearest(value, known)}"
+            raise CostarError(f"{path}, {key}", found=repr(value), expected=" or ".join(known), mend=mend)
+    if machine.determinism == "layout-invariant" and machine.sharding not in ("", "none"):
+        found, expected = f'"layout-invariant" with sharding = "{machine.sharding}"', 'sharding = "none"'
+        raise CostarError(f"{path}, determinism", found=found, expected=expected, mend="change one of the two")
+    if not machine.devices:
+        raise CostarError(f"{path}, devices", found="0", expected="1 or more processes a run", mend="correct it")
     for key in ("partition", "qos", "account"):
         value = getattr(slurm, key)
         if value and not re.fullmatch(r"[A-Za-z0-9_.,:@+-]+", value):

@@ -174,8 +174,9 @@ class TrainKeys(Table):
     optimizer: Literal["adamw", "muon"] | None = None
     lr: Annotated[Float, Field(gt=0)] | None = None
     lr_end: Annotated[Float, Field(ge=0)] | None = None
-    schedule: Literal["constant", "cosine"] | None = None
+    schedule: Literal["constant", "cosine", "wsd"] | None = None
     warmup: Annotated[int, Field(ge=0)] | None = None
+    decay: Count | None = None
     weight_decay: Annotated[Float, Field(ge=0)] | None = None
     checkpoints: CheckpointsTable | None = None
 
@@ -185,7 +186,7 @@ class TrainTable(TrainKeys):
     batch: Count
     lr: Annotated[Float, Field(gt=0)]
     optimizer: Literal["adamw", "muon"] = "adamw"
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "wsd"] = "constant"
     lr_end: Annotated[Float, Field(ge=0)] = 0.0
     warmup: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[Float, Field(ge=0)] = 0.1
@@ -215,6 +216,8 @@ class ArmTable(TrainKeys):
     assignment: str = "suite"
     filler: Literal["none", "base", "kin"] = "none"
     control: str | None = None
+    parent: str | None = None
+    init: str | None = None
     models: list[str] | None = None
     draws: Count | None = None
 

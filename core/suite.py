@@ -294,6 +294,7 @@ class _Builder:
         values: dict[str, Any] = dict(vars(base)) if base else {}
         given = {key: getattr(table, key) for key in schema.TrainKeys.model_fields if key != "checkpoints"}
         values |= {key: value for key, value in given.items() if value is not None}
+        values.setdefault("decay", 0)
         if table.checkpoints is not None:
             values["every"] = table.checkpoints.every or values["steps"]
             values["also"] = tuple(table.checkpoints.also)

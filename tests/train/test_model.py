@@ -79,6 +79,7 @@ def design(schedule: str, steps: int, warmup: int) -> TrainDesign:
         lr_end=1e-3,
         schedule=schedule,
         warmup=warmup,
+        decay=0,
         weight_decay=0.1,
         every=5,
         also=(),

@@ -19,6 +19,7 @@ TRAIN = TrainDesign(
     lr_end=0,
     schedule="constant",
     warmup=0,
+    decay=0,
     weight_decay=0.1,
     every=50,
     also=(),
