@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..core.hashing import keyed_seed
 from ..core.models import ModelShape
+from .loss import summed_cross_entropy
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -121,15 +122,28 @@ class Llama(nn.Module):
         if shape.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def forward(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Logits [B, T, V]. `positions` [T] and a boolean `mask` [T, T] (true: may look) replace the causal default."""
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        targets: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B, T, V], or with `targets` [B, T] the sum of their cross-entropies in nats, a float32 scalar.
+
+        `positions` [T] and a boolean `mask` [T, T] (true: may look) replace the causal default. The loss reads the
+        weight of the head here, inside the forward of the root module, where a sharded weight is whole.
+        """
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         cos, sin = rotary_tables(self.shape, positions)
         x = self.model.embed_tokens(ids)
         for block in self.model.layers:
             x = block(x, cos, sin, mask)
-        return as_tensor(self.lm_head(self.model.norm(x)))
+        x = self.model.norm(x)
+        if targets is None:
+            return as_tensor(self.lm_head(x))
+        return summed_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten())
 
 
 def init_weights(model: Llama, seed: int, draw: int) -> None:
