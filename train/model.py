@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core.models import ModelShape
+from .loss import summed_cross_entropy
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -123,24 +124,27 @@ class Llama(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(
-        self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None, targets: Tensor | None = None
+        self,
+        ids: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> Tensor:
-        """Logits [B, T, V], or the sum of cross-entropies in nats over `targets` [B, T].
+        """Logits [B, T, V], or with `targets` [B, T] the sum of their cross-entropies in nats, a float32 scalar.
 
-        `positions` [T] and a boolean `mask` [T, T] (true: may look) replace the causal default.
+        `positions` [T] and a boolean `mask` [T, T] (true: may look) replace the causal default. The loss reads the
+        weight of the head here, inside the forward of the root module, where a sharded weight is whole.
         """
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         cos, sin = rotary_tables(self.shape, positions)
         x = self.model.embed_tokens(ids)
         for block in self.model.layers:
-            x = (
-                checkpoint(block, x, cos, sin, mask, use_reentrant=False)
-                if self.recompute
-                else block(x, cos, sin, mask)
-            )
+            if self.recompute:
+                x = checkpoint(block, x, cos, sin, mask, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, mask)
         x = self.model.norm(x)
-        logits = as_tensor(self.lm_head(x))
         if targets is None:
-            return logits
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
+            return as_tensor(self.lm_head(x))
+        return summed_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten())
