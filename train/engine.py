@@ -162,6 +162,9 @@ class Engine:
                 part = rows[min(number, passes - 1) * EVALUATED :][:EVALUATED]
                 loss = self.loss_sum(self._to_device(part))
                 total += loss.double() if number < passes else 0.0
+        for unit in self.model.modules():
+            if isinstance(unit, FSDPModule):
+                unit.reshard()  # without a backward pass, gathered weights would stay in place of the shards
         if self.world.size > 1:
             dist.all_reduce(total)
         return float(total) / float(len(rows) * (rows.shape[1] - 1))

@@ -64,7 +64,7 @@ def sum_over_processes(flat: Tensor, world: World, *, canonical: bool) -> Tensor
     received = torch.empty_like(padded)
     dist.all_to_all_single(received, padded)
     mine = tree_sum(list(received.view(world.size, each)))
-    dist.all_gather_into_tensor(padded, mine.contiguous())
+    dist.all_gather(list(padded.view(world.size, each)), mine.contiguous())
     return padded[: len(flat)]
 
 

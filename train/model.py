@@ -140,10 +140,8 @@ class Llama(nn.Module):
         cos, sin = rotary_tables(self.shape, positions)
         x = self.model.embed_tokens(ids)
         for block in self.model.layers:
-            if self.recompute:
-                x = checkpoint(block, x, cos, sin, mask, use_reentrant=False)
-            else:
-                x = block(x, cos, sin, mask)
+            given = (x, cos, sin, mask)
+            x = checkpoint(block, *given, use_reentrant=False) if self.recompute else block(*given)
         x = self.model.norm(x)
         if targets is None:
             return as_tensor(self.lm_head(x))
