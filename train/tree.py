@@ -93,17 +93,18 @@ class _Tries:
 
     def add(self, config: RunConfig) -> tuple[str | None, int]:
         """A run added earlier with which this one shares the most steps, and how many."""
-        siblings, found = self.roots.setdefault(_kin(config), []), (None, 0)
+        siblings = self.roots.setdefault(_kin(config), [])
+        run: str | None = None
+        longest = 0
         while True:
-            at = found[1]
             for node in siblings:
-                shared = shared_steps(config, node.config, self.edits, at)
-                if shared > at:
-                    found, siblings = (node.config.run, shared), node.leaving.setdefault(shared, [])
+                shared = shared_steps(config, node.config, self.edits, longest)
+                if shared > longest:
+                    run, longest, siblings = node.config.run, shared, node.leaving.setdefault(shared, [])
                     break
             else:
                 siblings.append(_Node(config))
-                return found
+                return run, longest
 
 
 def _kin(config: RunConfig) -> str:
@@ -130,9 +131,11 @@ def plan_branches(
 
 def _owner(branches: Mapping[str, Branch], run: str | None, step: int) -> str | None:
     """The run that trains the last of the first `step` steps of a run: itself or an ancestor; None where it was removed."""
-    while run in branches and branches[run].parent and step <= branches[run].step:
-        run = branches[run].parent
-    return run if run in branches else None
+    while run and (branch := branches.get(run)):
+        if not branch.parent or step > branch.step:
+            return run
+        run = branch.parent
+    return None
 
 
 def plan_tree(
@@ -167,7 +170,7 @@ def plan_tree(
 def _placed(begun: Mapping[str, RunConfig], finished: Mapping[str, Sequence[int]]) -> dict[str, Branch]:
     """The places of runs that have checkpoints, and of their ancestors."""
     fixed = {run for run in begun if finished.get(run)}
-    while more := {parent for run in fixed if (parent := begun[run].parent_run) in begun} - fixed:
+    while more := {begun[run].parent_run or run for run in fixed} & set(begun) - fixed:
         fixed |= more
     return {run: Branch(begun[run].parent_run, begun[run].branch_step) for run in begun if run in fixed}
 
@@ -215,13 +218,13 @@ def _nearest(
 ) -> Branch:
     """The last checkpoint that is there, or will be, at or before a branch: of its parent or of an ancestor."""
     run, upto = branch.parent, branch.step
-    while run in begins:
+    while run and (begin := begins.get(run)):
         there = set(finished.get(run, ()))
         there |= {step for step in kept[run] if step > max(there, default=0)}
-        steps = [step for step in there if begins[run].step < step <= upto]
+        steps = [step for step in there if begin.step < step <= upto]
         if steps:
             return Branch(run, max(steps))
-        run, upto = begins[run].parent, min(upto, begins[run].step)
+        run, upto = begin.parent, min(upto, begin.step)
     return ALONE
 
 
