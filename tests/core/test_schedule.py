@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 from costar.core.design import TrainDesign
 from costar.core.schedule import lr_at, shared_rates
@@ -36,7 +37,7 @@ def designs(draw: st.DrawFn) -> TrainDesign:
 def test_wsd_warms_up_stays_and_comes_down_by_equal_parts() -> None:
     rates = [lr_at(WSD, step) for step in range(WSD.steps)]
     assert rates[9:80] == [1e-2] * 71
-    parts = {round(before - after, 12) for before, after in zip(rates[79:99], rates[80:], strict=True)}
+    parts = {round(before - after, 12) for before, after in pairwise(rates[79:])}
     assert parts == {round(1e-2 / 21, 12)}
     assert 0 < rates[-1] == min(rates[10:])
 
@@ -46,7 +47,7 @@ def test_rates_are_positive_and_fall_after_the_warm_up(design: TrainDesign) -> N
     rates = [lr_at(design, step) for step in range(design.steps)]
     after = rates[design.warmup :]
     assert all(0 < rate <= design.lr * (1 + 1e-12) for rate in rates)
-    assert all(later <= earlier for earlier, later in zip(after, after[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(after))
 
 
 @given(designs(), designs())
