@@ -38,12 +38,14 @@ ForceOption = Annotated[bool, typer.Option("--force", help="go on although the e
 @app.command()
 def plan(suite: SuiteArgument = "demo", model: ModelOption = None) -> None:
     """Validate a suite; print its runs, their tree, cost, load and power."""
+    from ..train.shares import exact_shares
     from .plan import print_plan
 
     session = open_session(suite)
     warnings = _check(session)
     names = session.run_names(model)
-    print_plan(session.suite, names, session.vocabulary(), session.machine.micro_batch, warnings)
+    exact = exact_shares(session.suite, session.workspace, names)
+    print_plan(session.suite, names, session.vocabulary(), session.machine.micro_batch, warnings, exact)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from . import console
 from .console import token_text
 from .design import ArmDesign, RunName, Suite, TrainDesign
 from .models import ModelShape
+from .schedule import shared_rates, training_besides_rates
 from .schemes import LEAST, detectable
 
 GIB = 2**30
@@ -31,7 +32,10 @@ sys.stdout.write(str(2 * 512**3 / best))
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run with the earlier run it can start from; `shared_steps` is a bound from the phases, exact after `insert`."""
+    """A run with the earlier run it can start from. `flops` are those of its own steps, `whole_flops` of all of them.
+
+    `shared_steps` is a bound from the rates and the phases; where the exposures are there, it is what they say.
+    """
 
     name: RunName
     steps: int
@@ -40,50 +44,59 @@ class PlannedRun:
     tokens: int
     parameters: int
     flops: float
+    whole_flops: float
 
 
-def plan_runs(suite: Suite, names: list[RunName], vocab_size: int) -> list[PlannedRun]:
-    """The runs in order, each with the longest stretch it shares with an earlier one."""
+Shares = Mapping[str, tuple[str | None, int]]
+
+
+def plan_runs(suite: Suite, names: list[RunName], vocab_size: int, exact: Shares | None = None) -> list[PlannedRun]:
+    """The runs in order, each with the longest stretch it shares with an earlier one: as `exact` says, or a bound."""
     planned: list[PlannedRun] = []
     for name in names:
         arm = suite.arms[name.arm]
-        best: tuple[int, str | None] = (0, None)
-        for other in planned:
-            if (other.name.model, other.name.draw) == (name.model, name.draw):
-                shared = shared_steps(arm, suite.arms[other.name.arm])
-                if shared > max(best[0], other.shared_steps):
-                    best = (shared, str(other.name))
+        parent, shared = exact[str(name)] if exact else _longest(suite, name, planned)
         shape = suite.preset(name.model).shape(vocab_size)
         length = suite.corpus.sequence_length
-        tokens = arm.train.slots * length
-        own = (arm.train.steps - best[0]) * arm.train.batch * length
+        whole = float(shape.flops_per_token(length)) * arm.train.slots * length
         planned.append(
             PlannedRun(
                 name=name,
                 steps=arm.train.steps,
-                parent=best[1],
-                shared_steps=best[0],
-                tokens=tokens,
+                parent=parent,
+                shared_steps=shared,
+                tokens=arm.train.slots * length,
                 parameters=shape.parameters,
-                flops=float(shape.flops_per_token(length)) * own,
+                flops=whole * (1 - shared / arm.train.steps),
+                whole_flops=whole,
             )
         )
     return planned
 
 
+def _longest(suite: Suite, name: RunName, planned: Sequence[PlannedRun]) -> tuple[str | None, int]:
+    """The earlier run that trains the last step of the longest stretch that a run shares, and that stretch."""
+    parent, longest = None, 0
+    for other in planned:
+        if (other.name.model, other.name.draw) == (name.model, name.draw):
+            shared = shared_steps(suite.arms[name.arm], suite.arms[other.name.arm])
+            if shared > max(longest, other.shared_steps):
+                parent, longest = str(other.name), shared
+    return parent, longest
+
+
 def shared_steps(a: ArmDesign, b: ArmDesign) -> int:
-    """Steps before the first slot at which two arms can differ: no insertion of one begins earlier that the other lacks."""
-    keys = [key for key in vars(a.train) if key not in ("every", "also")]
-    if any(getattr(a.train, key) != getattr(b.train, key) for key in keys):
+    """Steps that two arms share for certain: until their rates differ, or an insertion of one can begin that the other lacks."""
+    if (a.parent, a.init) != (b.parent, b.init) or training_besides_rates(a.train) != training_besides_rates(b.train):
         return 0
-    slots = a.train.slots
-    first = slots
+    placed_alike = _roster(a) == _roster(b) and a.train.slots == b.train.slots
+    first = min(a.train.slots, b.train.slots)
     for name in {*a.inserted, *b.inserted}:
-        shared = name in a.inserted and name in b.inserted and _roster(a) == _roster(b)
+        shared = name in a.inserted and name in b.inserted and placed_alike
         if shared and [f.rendering for f in a.factors[name]] == [f.rendering for f in b.factors[name]]:
             continue
         first = min([first, *(arm.span(name)[0] for arm in (a, b) if name in arm.inserted)])
-    return first // a.train.batch
+    return min(first // a.train.batch, shared_rates(a.train, b.train))
 
 
 def _roster(arm: ArmDesign) -> object:
@@ -95,8 +108,8 @@ def _roster(arm: ArmDesign) -> object:
 
 
 def full_runs(runs: list[PlannedRun]) -> float:
-    """The price of the tree in full runs."""
-    return sum(1 - run.shared_steps / run.steps for run in runs)
+    """The price of the tree in full runs: the share of all FLOP that is left, times the runs. Their order is no matter."""
+    return len(runs) * sum(run.flops for run in runs) / sum(run.whole_flops for run in runs)
 
 
 def tree_remark(runs: list[PlannedRun]) -> str:
@@ -207,9 +220,16 @@ def factor_notes(suite: Suite) -> list[str]:
     return notes
 
 
-def print_plan(suite: Suite, names: list[RunName], vocabulary: int, micro_batch: int, warnings: Sequence[str]) -> None:
-    """What `costar plan` says."""
-    runs = plan_runs(suite, names, vocabulary)
+def print_plan(
+    suite: Suite,
+    names: list[RunName],
+    vocabulary: int,
+    micro_batch: int,
+    warnings: Sequence[str],
+    exact: Shares | None = None,
+) -> None:
+    """What `costar plan` says; `exact` has what runs share by their exposures, where those are there."""
+    runs = plan_runs(suite, names, vocabulary, exact)
     tokens = token_text(sum(run.tokens for run in runs))
     console.say(f"costar {suite.name} · {len(suite.arms)} arms · {len(runs)} runs · {tokens} tokens")
     rate = measured_rate()
@@ -226,7 +246,9 @@ def print_plan(suite: Suite, names: list[RunName], vocabulary: int, micro_batch:
         rows.append((str(run.name), *cells, f"{run.flops:.2g}", hours, f"{needs.memory / GIB:.1f} GB"))
     columns = ("run", "parameters", "steps", "tokens", "from", "FLOP", "core hours", "memory")
     console.table(columns, rows, numeric=(1, 2, 3, 5, 6, 7))
-    console.say(f"\n{tree_remark(runs)} · about {disk / GIB:.1f} GB of disk for checkpoints\n")
+    told = "by the exposures" if exact else "by the phases: at least this, exact once the exposures are there"
+    sharing = f" ({told})" if any(run.parent for run in runs) else ""
+    console.say(f"\n{tree_remark(runs)}{sharing} · about {disk / GIB:.1f} GB of disk for checkpoints\n")
     load = [
         (
             arm.name,

@@ -45,7 +45,7 @@ def status_rows(
             same = _same_as(session, run, total)
             state = "done" if total in steps or same else "begun"
             detail = f"checkpoints {', '.join(map(str, steps)) or 'none yet'} of {total} steps{watched.get(run, '')}"
-            detail = f"reads the same as {same}" if same else detail
+            detail = f"reads the same as {same}, to its own last step {total}" if same else detail
         measured = [step for step in steps if read_marker(place.scores(run), str(step)) is not None]
         rows.append((f"run {run}", state, detail + (f" · {len(measured)} measured" if measured else "")))
     for what, path in (

@@ -172,7 +172,7 @@ class _Builder:
                         expected=f"one of {', '.join(p for p in perturbations if p != name)}",
                         mend=f"correct the name{nearest(other, perturbations)}",
                     )
-        train = self._train(spec.train)
+        train = self._train("[train]", spec.train)
         reader = ArmReader(spec=spec, perturbations=perturbations, fail=self.fail)
         arms = {name: self._arm(reader, name, table, train) for name, table in spec.arm.items()}
         for arm in arms.values():
@@ -288,27 +288,61 @@ class _Builder:
     def _arm(self, reader: ArmReader, name: str, table: schema.ArmTable, train: TrainDesign) -> ArmDesign:
         if table.models:
             self._check_models(f"[arm.{name}] models", table.models)
-        return reader.read(name, table, self._train(table, train))
+        return reader.read(name, table, self._train(f"[arm.{name}]", table, train))
 
-    def _train(self, table: schema.TrainKeys, base: TrainDesign | None = None) -> TrainDesign:
+    def _train(self, key: str, table: schema.TrainKeys, base: TrainDesign | None = None) -> TrainDesign:
         values: dict[str, Any] = dict(vars(base)) if base else {}
-        given = {key: getattr(table, key) for key in schema.TrainKeys.model_fields if key != "checkpoints"}
-        values |= {key: value for key, value in given.items() if value is not None}
+        given = {name: getattr(table, name) for name in schema.TrainKeys.model_fields if name != "checkpoints"}
+        values |= {name: value for name, value in given.items() if value is not None}
+        if table.decay is None and values["schedule"] != "wsd":
+            values["decay"] = 0  # an arm with another schedule than [train] leaves its decay behind
         values.setdefault("decay", 0)
         if table.checkpoints is not None:
             values["every"] = table.checkpoints.every or values["steps"]
             values["also"] = tuple(table.checkpoints.also)
-        slots = values["steps"] * values["batch"]
-        if slots >= 2**31 or values["warmup"] > values["steps"]:
+        design = TrainDesign(**values)
+        if design.slots >= 2**31 or design.warmup > design.steps:
             raise self.fail(
-                "[train]",
-                found=f"steps {values['steps']:,}, batch {values['batch']:,}, warmup {values['warmup']:,}",
+                key,
+                found=f"steps {design.steps:,}, batch {design.batch:,}, warmup {design.warmup:,}",
                 expected="steps × batch below 2³¹ and warmup at most steps",
                 mend="lower one of them",
             )
-        for step in values.get("also", ()):
-            if step > values["steps"]:
+        for step in design.also:
+            if step > design.steps:
                 raise self.fail(
-                    "[train] checkpoints.also", found=step, expected=f"at most {values['steps']}", mend="correct it"
+                    f"{key} checkpoints.also", found=step, expected=f"at most {design.steps}", mend="correct it"
                 )
-        return TrainDesign(**values)
+        self._check_rates(key, design)
+        return design
+
+    def _check_rates(self, key: str, design: TrainDesign) -> None:
+        """A schedule can come down as it says."""
+        if design.schedule == "wsd" and not design.decay:
+            raise self.fail(
+                f"{key} schedule",
+                found='"wsd" without decay',
+                expected="the number of last steps over which the rate comes down",
+                mend=f"add decay, such as decay = {max(1, design.steps // 10)}",
+            )
+        if design.schedule != "wsd" and design.decay:
+            raise self.fail(
+                f"{key} decay",
+                found=f'decay {design.decay:,} with schedule = "{design.schedule}"',
+                expected='a decay with schedule = "wsd" only',
+                mend='say schedule = "wsd", or remove decay',
+            )
+        if design.warmup + design.decay > design.steps:
+            raise self.fail(
+                f"{key} decay",
+                found=f"warmup {design.warmup:,} and decay {design.decay:,} in {design.steps:,} steps",
+                expected="warmup + decay at most steps",
+                mend="lower one of them, or give more steps",
+            )
+        if design.schedule != "constant" and design.lr_end > design.lr:
+            raise self.fail(
+                f"{key} lr_end",
+                found=f"lr_end {design.lr_end:g} above lr {design.lr:g}",
+                expected="a rate that comes down",
+                mend="lower lr_end, or raise lr",
+            )

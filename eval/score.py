@@ -16,6 +16,7 @@ from ..core.errors import CostarError
 from ..core.hashing import sha256_json
 from ..core.parquet import read_table, write_table
 from ..core.pool import Job
+from ..core.schedule import shared_rates
 from ..core.workspace import (
     Workspace,
     changed_files,
@@ -113,10 +114,15 @@ class Measurer:
         return sha256_json([VERSION, state_sha256, records, design, inserted, with_tree and secrets])
 
     def measures_tree(self, config: RunConfig, step: int) -> bool:
-        """Probes that run the model themselves are taken at phase ends and the last step."""
-        arms = [a for a in self.suite.arms.values() if a.train.slots == config.train.slots]
-        ends = {end for arm in arms for end in arm.phase_ends()}
-        return step == config.train.steps or step in ends
+        """Probes that run the model themselves are taken at phase ends and last steps, of every arm that may share the step."""
+        if step == config.train.steps:
+            return True
+        arms = [a for a in self.suite.arms.values() if step in (a.train.steps, *a.phase_ends())]
+        return any(
+            arm.train.slots == config.train.slots
+            or (arm.train.batch == config.train.batch and step <= shared_rates(arm.train, config.train))
+            for arm in arms
+        )
 
     def is_current(self, config: RunConfig, step: int) -> bool:
         folder = self.workspace.ledger(config.run, step)
@@ -190,11 +196,11 @@ class EvalQueue:
         self._jobs: dict[str, list[str]] = {}
 
     def targets(self) -> list[tuple[RunConfig, int]]:
-        """Every finished checkpoint that is asked for."""
+        """Every finished checkpoint that is asked for, of those that are kept for good."""
         found = []
         for run, config in begun_runs(self.measurer.workspace).items():
             if RunName.parse(run).arm in self.measurer.suite.arms and (self.runs is None or run in self.runs):
-                steps = finished_steps(self.measurer.workspace, run)
+                steps = sorted(set(finished_steps(self.measurer.workspace, run)) & set(config.checkpoints))
                 found += [(config, step) for step in steps if self.step in (None, step)]
         return found
 

@@ -17,6 +17,7 @@ CONFIG_KEYS = (
     "sequence_length",
     "parent_run",
     "branch_step",
+    "checkpoints",
     "config_sha256",
 )
 
@@ -53,14 +54,18 @@ def stretches(configs: dict[str, dict[str, Any]], run: str) -> list[Stretch]:
 
 
 def checkpoint_rows(workspace: Workspace, configs: dict[str, dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """(run, step, tokens, path, state_sha256, inherited) of every finished checkpoint, inherited ones with each heir."""
+    """(run, step, tokens, path, state_sha256, inherited) of every finished checkpoint, inherited ones with each heir.
+
+    Those that are kept only so that branches can begin, or a killed process go on, are left out: they come and go.
+    """
     own: dict[str, dict[int, tuple[str, str]]] = {}
     for run in configs:
         own[run] = {}
         for state in sorted((workspace.run(run) / "checkpoints").glob("step-*/state.json")):
             if read_marker(state.parent) is not None:
                 facts = read_facts(state, ["step", "state_sha256"], mend="remove the checkpoint's folder")
-                own[run][facts["step"]] = (str(state.parent.relative_to(workspace.root)), facts["state_sha256"])
+                if facts["step"] in configs[run]["checkpoints"]:
+                    own[run][facts["step"]] = (str(state.parent.relative_to(workspace.root)), facts["state_sha256"])
     rows = []
     for run, config in configs.items():
         tokens = config["train"]["batch"] * config["sequence_length"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,11 @@ from ..insertion.overlay import Overlay, open_overlay
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """`checkpoints`, `parent_run` and `branch_step` say how a run is trained, not what it is: they enter no hash."""
+    """`checkpoints`, `branches`, `parent_run` and `branch_step` say how a run is trained, not what it is: they enter no hash.
+
+    `checkpoints` are the steps that the run itself writes and keeps for good, `branches` those that it keeps only until the
+    runs that begin there have a checkpoint of their own.
+    """
 
     run: str
     arm: str
@@ -33,9 +38,15 @@ class RunConfig:
     tokenizer_sha256: str
     overlay_sha256: str
     checkpoints: tuple[int, ...]
+    branches: tuple[int, ...]
     parent_run: str | None
     branch_step: int
     spec: dict[str, Any]
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """Every step after which the run writes a checkpoint that something else counts on."""
+        return frozenset((*self.checkpoints, *self.branches))
 
     def config_sha256(self) -> str:
         """The hash of what decides every bit of the run besides the numeric identity of the machine."""
@@ -57,10 +68,11 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> RunConfig:
+        raw = {"branches": ()} | raw  # configurations of earlier versions have none
         values = {field.name: raw[field.name] for field in fields(cls)}
         values["shape"] = ModelShape(**raw["shape"])
         values["train"] = TrainDesign(**raw["train"] | {"also": tuple(raw["train"]["also"])})
-        values["checkpoints"] = tuple(raw["checkpoints"])
+        values["checkpoints"], values["branches"] = tuple(raw["checkpoints"]), tuple(raw["branches"])
         return cls(**values)
 
 
@@ -102,11 +114,13 @@ def begun_runs(workspace: Workspace) -> dict[str, RunConfig]:
     return {name: read_config(workspace, name) for name in names}
 
 
-def make_config(suite: Suite, workspace: Workspace, name: RunName) -> tuple[RunConfig, Overlay]:
+def make_config(
+    suite: Suite, workspace: Workspace, name: RunName, overlay: Overlay | None = None
+) -> tuple[RunConfig, Overlay]:
     """The configuration of a run over the finished corpus and insertion, not yet placed in the run tree."""
     facts = corpus_facts(workspace)
     arm = suite.arms[name.arm]
-    overlay = open_overlay(
+    overlay = overlay or open_overlay(
         workspace, name.arm, name.draw, seed=suite.seed, length=facts["sequence_length"], eos=facts["eos_id"]
     )
     config = RunConfig(
@@ -124,6 +138,7 @@ def make_config(suite: Suite, workspace: Workspace, name: RunName) -> tuple[RunC
         tokenizer_sha256=facts["tokenizer_sha256"],
         overlay_sha256=overlay.edits.sha256(),
         checkpoints=planned_checkpoints(suite, name.arm),
+        branches=(),
         parent_run=None,
         branch_step=0,
         spec=plain(suite.relevant_spec(name)),
@@ -148,7 +163,15 @@ def write_config(workspace: Workspace, config: RunConfig) -> None:
         write_json(path, config.to_json())
 
 
-def with_tree(config: RunConfig, *, parent: str | None, branch_step: int, extra: set[int]) -> RunConfig:
-    """The configuration with its place in the tree and the steps at which others branch off."""
-    own = {step for step in {*config.checkpoints, *extra} if step > branch_step or (step == 0 and not branch_step)}
-    return replace(config, parent_run=parent, branch_step=branch_step, checkpoints=tuple(sorted(own)))
+def with_tree(
+    config: RunConfig, *, parent: str | None, branch_step: int, checkpoints: Collection[int], branches: Collection[int]
+) -> RunConfig:
+    """The configuration with its place in the tree: where it begins, what it keeps for good, and what for other runs."""
+    own = {step for step in {*checkpoints, *branches} if step > branch_step or (step == 0 and parent is None)}
+    return replace(
+        config,
+        parent_run=parent,
+        branch_step=branch_step,
+        checkpoints=tuple(sorted(own & set(checkpoints))),
+        branches=tuple(sorted(own - set(checkpoints))),
+    )

@@ -9,12 +9,13 @@ from ..core.design import RunName, Suite
 from ..core.machine import Layout
 from ..core.pool import Job
 from ..core.workspace import Workspace
-from .checkpoint import finished_steps, read_saved
-from .config import RunConfig, begun_runs, make_config, write_config
+from .branch import can_begin
+from .checkpoint import finished_steps
+from .config import RunConfig, begun_runs, write_config
 from .export import export_path
-from .loop import is_finished, locate_checkpoint
+from .loop import is_finished
 from .stale import Stale, stale_error
-from .tree import Branch, grow, plan_branches
+from .tree import make_configs, plan_tree
 
 
 def plan_runs(suite: Suite, workspace: Workspace, names: Sequence[RunName]) -> list[RunConfig]:
@@ -26,20 +27,13 @@ def plan_runs(suite: Suite, workspace: Workspace, names: Sequence[RunName]) -> l
     begun = begun_runs(workspace)
     wanted = {str(name) for name in names}
     candidates = [n for n in _all_names(suite, names) if str(n) in wanted or str(n) in begun]
-    made = {str(name): make_config(suite, workspace, name) for name in candidates}
-    configs = [config for config, _ in made.values()]
+    configs, edits = make_configs(suite, workspace, candidates)
     changed = [c.run for c in configs if c.run in begun and begun[c.run].config_sha256() != c.config_sha256()]
     if changed:
         raise stale_error(suite, [Stale(run, ("data",)) for run in changed])
-    branches = plan_branches(configs, {run: overlay.edits for run, (_, overlay) in made.items()})
-    for run, branch in branches.items():
-        if run in begun and finished_steps(workspace, run):
-            branches[run] = Branch(begun[run].parent_run, begun[run].branch_step)
-        elif branch.parent in begun:
-            branches[run] = _reachable(workspace, begun[branch.parent], branch)
-    grown = grow(configs, branches)
+    grown = plan_tree(configs, edits, begun, {run: finished_steps(workspace, run) for run in begun})
     for config in grown:
-        if config.run not in wanted and not is_finished(workspace, config):
+        if config.run not in wanted:
             write_config(
                 workspace, config
             )  # a parent that trains elsewhere or later keeps where its new branches begin
@@ -50,15 +44,6 @@ def _all_names(suite: Suite, names: Sequence[RunName]) -> list[RunName]:
     """The suite's runs, then those of models beside the suite, all in the order of the arms."""
     models = sorted({name.model for name in names} - set(suite.models))
     return [*suite.runs(), *(name for model in models for name in suite.runs(model=model))]
-
-
-def _reachable(workspace: Workspace, parent: RunConfig, branch: Branch) -> Branch:
-    """A branch from a run that already trains: at the step asked for, or the nearest checkpoint before it."""
-    steps = finished_steps(workspace, parent.run)
-    if branch.step in steps or branch.step > max(steps, default=0):
-        return branch
-    earlier = [step for step in steps if step < branch.step]
-    return Branch(parent.run, max(earlier)) if earlier and max(earlier) > 0 else Branch(None, 0)
 
 
 class TrainQueue:
@@ -91,10 +76,7 @@ class TrainQueue:
         return Job(name=chosen.run, module="costar.train.worker", arguments=arguments)
 
     def _can_start(self, config: RunConfig) -> bool:
-        if config.parent_run is None or config.branch_step == 0:
-            return True
-        _, folder = locate_checkpoint(self.workspace, config, config.branch_step)
-        return read_saved(folder) is not None
+        return can_begin(self.workspace, config)
 
     def _work(self, config: RunConfig) -> int:
         done = max([config.branch_step, *finished_steps(self.workspace, config.run)])

@@ -13,10 +13,10 @@ from ..core.machine import Layout
 from ..core.parquet import read_table
 from ..core.workspace import Workspace, changed_files, output_lock, read_facts
 from ..insertion.overlay import open_overlay
+from .branch import beginning
 from .checkpoint import Saved, finished_steps, model_state, read_saved, state_sha256, stored_sha256
 from .config import RunConfig, begun_runs
 from .identity import DATA_EXACT
-from .loop import locate_checkpoint
 from .trainer import Trainer
 
 
@@ -113,10 +113,12 @@ def _replay(workspace: Workspace, config: RunConfig, steps: int, proof: RunProof
     with output_lock(workspace.run(config.run), f"verify {config.run}"):
         if len(finished) > 1:
             trainer.load(workspace.checkpoint(config.run, finished[-2]))
-        elif config.parent_run and config.branch_step:
-            trainer.load(locate_checkpoint(workspace, config, config.branch_step)[1])
+        elif found := beginning(workspace, config):
+            trainer.load(found[2])
     table = read_table(workspace.run(config.run) / "log" / "log.parquet", mend="train the run again")
     logged = {row["step"]: row for row in table.to_pylist()}
+    while trainer.step < config.branch_step:  # its branch was given up: these steps are its parent's
+        trainer.train_step()
     for _ in range(min(steps, finished[-1] - trainer.step)):
         row = trainer.train_step()
         if row != logged[row["step"]]:

@@ -58,6 +58,12 @@ def load(tmp_path: Path, text: str) -> CostarError | None:
         ("seed   = 20", "seed   = 99999999999999999999", "[suite] seed", "less than"),
         ("batch       = 8", "batch       = 100000000000", "[train]", "below 2³¹"),
         ("warmup      = 40", "warmup      = 4000", "[train]", "warmup at most steps"),
+        ('= "constant"', '= "wsd"', "[train] schedule", "decay = 73"),
+        ("warmup      = 40", "warmup      = 40\ndecay = 9", "[train] decay", 'decay 9 with schedule = "constant"'),
+        ('= "constant"', '= "wsd"\ndecay = 700', "[train] decay", "warmup 40 and decay 700 in 732 steps"),
+        ('= "constant"', '= "cosine"\nlr_end = 1', "[train] lr_end", "a rate that comes down"),
+        ("[arm.perturbed]", '[arm.x]\ncontrol = "none"\ndecay = 9\n[arm.perturbed]', "[arm.x] decay", "decay 9"),
+        ("[arm.perturbed]", '[arm.x]\ncontrol = "none"\nsteps = 9\n[arm.perturbed]', "[arm.x]", "steps 9"),
         ("prefixes = [8, 16, 32]", "prefixes = []", "[eval] prefixes", "at least 1"),
         ("[arm.perturbed]", '[arm.perturbed]\ncontrol = "perturbed"', "[arm.perturbed] control", "another arm"),
         ('models = ["tiny"]', 'models = ["tiny", "tiny"]', "models", "each model once"),
@@ -79,6 +85,17 @@ def test_a_mistake_is_named_with_its_key_and_its_mend(
     assert place in error.place
     assert expected in str(error)
     assert error.mend
+
+
+def test_an_arm_with_another_schedule_leaves_the_decay_of_the_suite_behind(tmp_path: Path) -> None:
+    arms = '[arm.flat]\ncontrol = "none"\nschedule = "constant"\n[arm.long]\ncontrol = "none"\nsteps = 1464\n[arm.perturbed]'
+    path = tmp_path / "case.toml"
+    path.write_text(DEMO.replace('"constant"', '"wsd"\ndecay = 70').replace("[arm.perturbed]", arms), encoding="utf-8")
+    suite = load_suite(path)
+    assert {name: arm.train.decay for name, arm in suite.arms.items() if name in ("flat", "long")} == {
+        "flat": 0,
+        "long": 70,
+    }
 
 
 def test_broken_toml_names_the_line(tmp_path: Path) -> None:
