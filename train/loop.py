@@ -6,22 +6,18 @@ carried, so a run that was killed and resumed ends with the same bits as one tha
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.errors import CostarError
 from ..core.hashing import EMPTY_DIGEST, row_hashes, sha256_file, step_digest
-from ..core.parquet import read_table, write_table
 from ..core.workspace import (
     HASHED_AT_ONCE,
     Workspace,
@@ -30,17 +26,18 @@ from ..core.workspace import (
     output_lock,
     read_facts,
     write_json,
-    write_text,
 )
 from ..insertion.overlay import Overlay, open_overlay
-from ..manifests.tables import LOG, SPEED
 from .checkpoint import check_checkpoint, finished_steps, load_checkpoint, read_saved, save_checkpoint
 from .config import RunConfig, read_config
 from .export import export_hf
 from .identity import DATA_EXACT, REPEATABLE, numeric_identity, pick_device, pick_dtype
+from .log import RunLog, SpeedLog
 from .model import Llama, init_weights
 from .optim import Optimizers
 from .schedule import lr_at
+from .validation import ValidationLog, validation_sequences
+from .watch import Watch, remark_of, stopping_error
 
 CLIP = 1.0
 Remark = Callable[[str], None]
@@ -98,61 +95,20 @@ class Trainer:
             "grad_norm": norm.item(),
             "data_digest": self.digest.hex(),
         }
-        if not np.isfinite(row["loss"]) or not np.isfinite(row["grad_norm"]):
-            first = self.step * design.batch
-            raise CostarError(
-                f"run {self.config.run}, step {self.step}",
-                found=f"loss {row['loss']}, gradient norm {row['grad_norm']} on slots {first} to {first + design.batch - 1}",
-                expected="finite numbers",
-                mend="lower lr or lengthen warmup",
-            )
         self.step += 1
         return row
+
+    def evaluate(self, ids: Tensor) -> float:
+        """The mean loss in nats over all targets of sequences of ids [n, L+1]."""
+        parts = torch.split(ids.to(self.device), self.micro_batch)
+        with torch.no_grad():
+            return sum(self.loss(part).item() * len(part) for part in parts) / len(ids)
 
     def loss(self, ids: Tensor) -> Tensor:
         """Mean cross-entropy in nats over the L targets of each sequence of ids [B, L+1]."""
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             logits = self.model(ids[:, :-1])
         return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
-
-
-@dataclass
-class RunLog:
-    """`log/log.jsonl` grows by a line a step, for people who watch; `log.parquet` is rewritten at every checkpoint."""
-
-    folder: Path
-    rows: list[dict[str, Any]]
-
-    @classmethod
-    def open(cls, folder: Path, before: int) -> RunLog:
-        """The log up to a step; what a killed process wrote beyond its last checkpoint is cut off."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path, saved = folder / "log.jsonl", folder / "log.parquet"
-        rows = read_table(saved, mend="remove it").to_pylist() if saved.is_file() else []
-        rows = [row for row in rows if row["step"] < before]
-        known = {row["step"] for row in rows}
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        later = (row for row in map(_parsed, lines) if row is not None and row["step"] < before)
-        rows += [row for row in later if row["step"] not in known]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-        return cls(folder, rows)
-
-    def append(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def save(self) -> None:
-        columns = {name: [row[name] for row in self.rows] for name in LOG.names}
-        write_table(self.folder / "log.parquet", pa.table(columns, schema=LOG))
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        row: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError:  # the line that a killed process was writing
-        return None
-    return row
 
 
 def is_finished(workspace: Workspace, config: RunConfig) -> bool:
@@ -193,22 +149,43 @@ def train_run(workspace: Workspace, run: str, *, micro_batch: int = 0, remark: R
         trainer = Trainer(config, overlay, micro_batch=micro_batch)
         _start(workspace, trainer, remark)
         log = RunLog.open(folder / "log", trainer.step)
-        speed = _Speed(folder / "speed", run)
+        identity = trainer.identity()
+        speed = SpeedLog.open(
+            folder / "speed", config, trainer.step, device=identity["hardware"], devices=identity["world_size"]
+        )
+        validation = ValidationLog.open(folder / "log", run, trainer.step)
+        held = validation_sequences(workspace, config.sequence_length)
+        watch = Watch.after(workspace, config, log.rows)
         while trainer.step < config.train.steps:
             if trainer.step == 0 and 0 in config.checkpoints:
-                _save(workspace, trainer, log)
+                _save(workspace, trainer, log, validation, held)
             started = time.perf_counter()
-            log.append(trainer.train_step())
-            speed.add(trainer.step - 1, time.perf_counter() - started, config.train.batch * config.sequence_length)
+            row = trainer.train_step()
+            verdict = watch.judge(row)
+            if verdict is not None and verdict.stops:
+                raise stopping_error(workspace, config, verdict)
+            if verdict is not None:
+                remark(remark_of(workspace, config, verdict))
+            log.append(row)
+            speed.add(row["step"], time.perf_counter() - started)
             if trainer.step in config.checkpoints:
-                _save(workspace, trainer, log)
                 speed.save()
+                _save(workspace, trainer, log, validation, held)
         export_hf(workspace, config, workspace.checkpoint(run, trainer.step), trainer.step)
 
 
-def _save(workspace: Workspace, trainer: Trainer, log: RunLog) -> None:
+def _save(
+    workspace: Workspace,
+    trainer: Trainer,
+    log: RunLog,
+    validation: ValidationLog,
+    held: np.ndarray[Any, Any] | None,
+) -> None:
     log.save()
     config = trainer.config
+    if held is not None:
+        tokens = trainer.step * config.train.batch * config.sequence_length
+        validation.append(trainer.step, tokens, trainer.evaluate(torch.from_numpy(held)))
     save_checkpoint(
         workspace, config.run, trainer.step, trainer.model, trainer.optimizers, trainer.digest, config.config_sha256()
     )
@@ -282,19 +259,3 @@ def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
 def _read_identity(workspace: Workspace, run: str) -> dict[str, Any] | None:
     path = workspace.run(run) / "identity.json"
     return read_facts(path, ["identity", "determinism"], mend="remove it") if path.is_file() else None
-
-
-class _Speed:
-    """Seconds of each step: kept apart from the log, since no clock may enter a hashed file."""
-
-    def __init__(self, folder: Path, run: str):
-        self.folder, self.run = folder, run
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, step: int, seconds: float, tokens: int) -> None:
-        self.rows.append({"run": self.run, "step": step, "seconds": seconds, "tokens_per_second": tokens / seconds})
-
-    def save(self) -> None:
-        columns = {name: [row[name] for row in self.rows] for name in SPEED.names}
-        first = self.rows[0]["step"]
-        write_table(self.folder / f"speed-{first:06d}.parquet", pa.table(columns, schema=SPEED))
