@@ -22,7 +22,7 @@ from .config import RunConfig
 from .log import inherited_rows
 
 WINDOW = 32  # steps: their median ignores up to 15 outliers
-GIVEN_BACK = 0.5  # share of what was learned
+GIVEN_BACK = 0.4  # share of what was learned
 LEAST = 0.5  # nats
 NOISE = 4.0  # standard deviations of a step's loss
 SPIKE = 8.0  # of the same, for one step
@@ -46,20 +46,22 @@ class Watch:
     `WINDOW` consecutive losses so far (before the first window the loss of step 0, if that is lower), and s their robust
     standard deviation, 1.4826 times the median distance from b.
 
-    A run diverged when the median of its last `WINDOW` losses is above b + max((c - b) / 2, 4 s, 0.5): it lost half of
-    all that it had learned, more than half of the last 32 steps agree, and neither small batches (s) nor a beginning at
-    which there is little to lose (0.5 nats) explain it. A loss that rises and comes back within a dozen steps never
-    stops a run, nor does the end of a phase, where memorized text gives way to new text, or a rate that rises again.
+    A run diverged when the median of its last `WINDOW` losses is above b + max(0.4 (c - b), 4 s, 0.5): it lost two fifths
+    of all that it had learned, more than half of the last 32 steps agree, and neither small batches (s) nor a beginning
+    at which there is little to lose (0.5 nats) explain it. A model that knows no more than how frequent each id is has
+    lost more than that, if it had learned anything worth keeping. A loss that rises and comes back within a dozen steps
+    never stops a run, nor does a phase that ends, where memorized text gives way to new text, or a rate that rises again.
 
-    A spike is a loss above m + max(8 s, 0.5), where m and s are those of the `WINDOW` losses before it. It is remarked
-    once, until a loss is back below m + max(4 s, 0.5) of its own window.
+    A rise is such a median above b + max(4 s, 0.5); a spike a single loss above m + max(8 s, 0.5), where m and s are those
+    of the `WINDOW` losses before it. Each is remarked once: a rise until the median is back below its limit, a spike until
+    a loss is back below m + max(4 s, 0.5) of its own window, and none within a rise.
     """
 
     def __init__(self, vocab_size: int):
         self.ceiling = math.log(vocab_size)
         self.best, self.spread = math.inf, 0.0
         self.last: deque[Mapping[str, Any]] = deque(maxlen=WINDOW)
-        self.spiking = False
+        self.spiking = self.rising = False
 
     @classmethod
     def after(cls, workspace: Workspace, config: RunConfig, rows: Iterable[Mapping[str, Any]]) -> Watch:
@@ -82,14 +84,19 @@ class Watch:
             return remark
         losses = [each["loss"] for each in self.last]
         middle = median(losses)
-        margin = max(GIVEN_BACK * (self.ceiling - self.best), NOISE * self.spread, LEAST)
-        if middle > self.best + margin:
-            began = next(each["step"] for each in self.last if each["loss"] > self.best + margin)
-            found = f"a loss of {middle:.2f} over the last {WINDOW} steps, after {self.best:.2f}"
+        least = self.best + max(NOISE * self.spread, LEAST)
+        limit = max(least, self.best + GIVEN_BACK * (self.ceiling - self.best))
+        found = f"a loss of {middle:.2f} over the last {WINDOW} steps, after {self.best:.2f}"
+        if middle > limit:
+            began = next(each["step"] for each in self.last if each["loss"] > limit)
             return Verdict(began, row["step"], found, stops=True)
+        rose, self.rising = self.rising, middle > least
+        if self.rising and not rose:
+            began = next(each["step"] for each in self.last if each["loss"] > least)
+            return Verdict(began, row["step"], found, stops=False)
         if middle < self.best:
             self.best, self.spread = middle, robust_deviation(losses, middle)
-        return remark
+        return None if self.rising else remark
 
     def _spike(self, row: Mapping[str, Any]) -> Verdict | None:
         if len(self.last) < WINDOW:
@@ -111,7 +118,7 @@ def robust_deviation(values: Iterable[float], middle: float) -> float:
 
 
 def remark_of(workspace: Workspace, config: RunConfig, verdict: Verdict) -> str:
-    """One line on a spike: the run, the step, the slots that it read and records in them."""
+    """One line on a spike or a rise: the run, the step, the slots that were read and records in them."""
     return f"{config.run}, step {verdict.step}: {verdict.found}, on {_slots_text(workspace, config, verdict)}"
 
 
@@ -127,7 +134,7 @@ def stopping_error(workspace: Workspace, config: RunConfig, verdict: Verdict) ->
     return CostarError(
         f"run {config.run}, {began}",
         found=f"{verdict.found}, on {_slots_text(workspace, config, verdict)}",
-        expected="finite numbers, and no loss that gives back half of what was learned",
+        expected="finite numbers, and no loss that gives back two fifths of what was learned",
         mend=f"lower lr or lengthen warmup; if a device failed, {again}: training goes on from {place}",
     )
 
