@@ -33,7 +33,7 @@ def _one_thread() -> None:
 
 def row(step: int) -> dict[str, Any]:
     digest = f"{step:032x}"
-    return dict(run="r", step=step, tokens=step, loss=3.0, lr=0.1, grad_norm=1.0, data_digest=digest)
+    return {"run": "r", "step": step, "tokens": step, "loss": 3.0, "lr": 0.1, "grad_norm": 1.0, "data_digest": digest}
 
 
 def steps_of(path: Path) -> list[int]:
