@@ -95,8 +95,12 @@ def _escaped(text: str) -> str:
 
 
 @contextlib.contextmanager
-def progress(title: str, every: float = 15.0) -> Iterator[Update]:
-    """A bar to update with (share done, remark). Without a terminal a plain line every `every` seconds."""
+def progress(title: str, every: float = 15.0, *, estimate: bool = True) -> Iterator[Update]:
+    """A bar to update with (share done, remark). Without a terminal a plain line every `every` seconds, and every
+    fiftieth of the time so far when that is longer, up to ten minutes.
+
+    Without `estimate` the remark itself tells the time left: the share so far may have been done by an earlier call.
+    """
     started = time.monotonic()
     if sys.stdout.isatty():
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -105,7 +109,7 @@ def progress(title: str, every: float = 15.0) -> Iterator[Update]:
             TextColumn("{task.description:<10}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
-            TimeRemainingColumn(),
+            *([TimeRemainingColumn()] if estimate else []),
             TextColumn("{task.fields[remark]}"),
         )
         with Progress(*columns, transient=True) as bar:
@@ -117,10 +121,12 @@ def progress(title: str, every: float = 15.0) -> Iterator[Update]:
     def update(share: float, remark: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < every:
+        if now - last < max(every, min((now - started) / 50, 600.0)):
             return
         last = now
-        left = f"about {duration_text((now - started) * (1 - share) / share)} left" if 0 < share < 1 else ""
+        left = (
+            f"about {duration_text((now - started) * (1 - share) / share)} left" if estimate and 0 < share < 1 else ""
+        )
         say(f"{title:<10} {100 * share:3.0f} %  {', '.join(part for part in (remark, left) if part)}")
 
     yield update

@@ -46,7 +46,7 @@ def train_runs(
         job = queue.next_job()
         return job if job or measuring is None else measuring.next_job(running, slots)
 
-    with console.progress("train") as update:
+    with console.progress("train", estimate=False) as update:
         run_jobs(next_job, slots, lambda: update(*queue.progress()))
     for line in queue.lines():
         stage_line("train", line)

@@ -34,6 +34,7 @@ from .tables import (
     RENDERINGS,
     SCORES,
     SPEED,
+    VALIDATION,
 )
 
 RANDOMIZED = "randomized"  # the value of a factor that an arm randomizes per record; `assignments` has each one's
@@ -132,19 +133,24 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     _insert(connection, "models", _model_rows(configs))
     _insert(connection, "runs", _run_rows(suite, workspace, configs))
     _insert(connection, "checkpoints", checkpoint_rows(workspace, configs))
-    logs = {run: workspace.run(run) / "log" / "log.parquet" for run in configs}
-    _load(
-        connection,
-        "log",
-        LOG,
-        _inherited(configs, {r: [read_table(p, mend=mend)] for r, p in logs.items() if p.is_file()}, 1),
-    )
+    for table, schema, offset in (("log", LOG, 1), ("validation", VALIDATION, 0)):
+        paths = {run: workspace.run(run) / "log" / f"{table}.parquet" for run in configs}
+        parts = {run: [read_table(path, mend=mend)] for run, path in paths.items() if path.is_file()}
+        _load(connection, table, schema, _inherited(configs, parts, offset))
     speeds = [path for run in configs for path in sorted((workspace.run(run) / "speed").glob("*.parquet"))]
-    _load(connection, "speed", SPEED, [read_table(path, mend=mend) for path in speeds])
+    _load(connection, "speed", SPEED, [_widened(read_table(path, mend=mend), SPEED) for path in speeds])
     scores = {run: [read_table(path, mend=mend) for path in score_files(workspace, run)] for run in configs}
     _load(connection, "scores", SCORES, _inherited(configs, scores, 0))
     effects = workspace.eval / "effects.parquet"
     _load(connection, "effects", EFFECTS, [read_table(effects, mend=mend)] if effects.is_file() else [])
+
+
+def _widened(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the columns that it was written without, all of them unknown."""
+    for field in schema:
+        if field.name not in part.column_names:
+            part = part.append_column(field, pa.nulls(len(part), field.type))
+    return part
 
 
 def _load_corpus(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:

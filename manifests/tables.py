@@ -127,7 +127,9 @@ LOG = pa.schema(
     ]
 )
 
-SPEED = pa.schema([("run", STRING), ("step", INT), ("seconds", DOUBLE), ("tokens_per_second", DOUBLE)])
+SPEED = pa.schema([("run", STRING), ("step", INT), ("seconds", DOUBLE), ("tokens_per_second", DOUBLE), ("mfu", DOUBLE)])
+
+VALIDATION = pa.schema([("run", STRING), ("step", INT), ("tokens", BIG), ("loss", DOUBLE)])
 
 LEDGER = pa.schema(
     [

@@ -29,6 +29,7 @@ ffn    = 128
 source          = "files"
 path            = "base.jsonl"
 held_out        = 0.2
+validation      = 0.02
 sequence_length = 128
 tokenizer       = { train = "bpe", vocabulary = 512 }
 

@@ -13,9 +13,12 @@ from .branch import can_begin
 from .checkpoint import finished_steps
 from .config import RunConfig, begun_runs, write_config
 from .export import export_path
+from .log import read_log_rows
 from .loop import is_finished
+from .progress import progress_text, read_progress, step_flops, time_left
 from .stale import Stale, stale_error
 from .tree import make_configs, plan_tree
+from .validation import last_validation
 
 
 def plan_runs(suite: Suite, workspace: Workspace, names: Sequence[RunName]) -> list[RunConfig]:
@@ -83,21 +86,17 @@ class TrainQueue:
         return (config.train.steps - done) * config.train.batch * config.shape.parameters
 
     def progress(self) -> tuple[float, str]:
-        """The share of all steps done, and a line about the runs that train."""
-        done = total = 0
-        remarks = []
-        for run, config in self.configs.items():
-            steps = config.train.steps - config.branch_step
-            total += steps
-            row = last_log_row(self.workspace, run)
-            own = int(row["step"]) + 1 - config.branch_step if row else 0
-            done += steps if run in self.skipped else own
-            if row and run not in self.skipped and own < steps:
-                remarks.append(f"{run} {int(row['step']) + 1}/{config.train.steps} loss {row['loss']:.2f}")
-        return done / max(total, 1), ", ".join(remarks)
+        """The share of all work done, and a line about the runs that train and the time left."""
+        found = {run: read_progress(self.workspace, c) for run, c in self.configs.items() if run not in self.skipped}
+        waiting = {run: each for run, each in found.items() if each.step < each.steps}
+        running = [run for run in waiting if run in self.started]
+        total = sum((c.train.steps - c.branch_step) * step_flops(c) for c in self.configs.values())
+        missing = sum((each.steps - each.step) * step_flops(self.configs[run]) for run, each in waiting.items())
+        left = time_left(self.configs, waiting, running)
+        return 1 - missing / max(total, 1), progress_text([found[run] for run in running], left)
 
     def lines(self) -> list[str]:
-        """A line for each run: how far, its loss over the last steps, its speed, where it began."""
+        """A line for each run: how far, its loss over the last steps, that on validation documents, where it began."""
         found = []
         for run, config in self.configs.items():
             rows = read_log_rows(self.workspace, run)
@@ -105,38 +104,9 @@ class TrainQueue:
             last = [row["loss"] for row in rows[-20:]]
             loss = f"loss {sum(last) / len(last):.2f}" if last else "no log"
             text = f"{run:<22} {own:>5} steps   {loss}"
+            held = last_validation(self.workspace, run)
+            text += f"   validation {held['loss']:.2f}" if held else ""
             if config.parent_run:
                 text += f"   from {config.parent_run} @ {config.branch_step}"
             found.append(text + ("   already trained" if run in self.skipped else ""))
         return found
-
-
-def read_log_rows(workspace: Workspace, run: str) -> list[dict[str, float]]:
-    """The rows of a run's log so far; a line that is being written is left out."""
-    path = workspace.run(run) / "log" / "log.jsonl"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    rows = []
-    for line in lines:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
-
-
-def last_log_row(workspace: Workspace, run: str) -> dict[str, float] | None:
-    """The last whole line of a run's log, read from its end."""
-    path = workspace.run(run) / "log" / "log.jsonl"
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 2048))
-            lines = file.read().split(b"\n")
-    except FileNotFoundError:
-        return None
-    for line in reversed(lines[:-1]):
-        try:
-            row: dict[str, float] = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        return row
-    return None

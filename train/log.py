@@ -1,69 +1,159 @@
-"""What a run writes while it trains: a line a step for people who watch, and the tables of the log and of its speed."""
+"""What a run writes down while it trains: a row a step of the log and of its speed, readable while it runs.
+
+`<name>.jsonl` grows by a line a row, for people and for `costar status`; `<name>.parquet`, which the manifest reads, is
+rewritten at every checkpoint. Clocks are kept in `speed/`, since none may enter a hashed file.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
-from ..core.parquet import read_table, write_table
-from ..core.workspace import write_text
+from ..core.devices import mfu
+from ..core.parquet import read_table, write_rows
+from ..core.workspace import Workspace, write_text
 from ..manifests.tables import LOG, SPEED
+from .config import RunConfig, read_config
+
+TAIL = 8192  # bytes at the end of a file of lines: the last twenty rows and more
 
 
 @dataclass
-class RunLog:
-    """`log/log.jsonl` grows by a line a step, for people who watch; `log.parquet` is rewritten at every checkpoint."""
+class RowLog:
+    """Rows of a schema with a `step`, in the order of steps, kept in two files of a folder."""
 
     folder: Path
+    name: str
+    schema: pa.Schema
     rows: list[dict[str, Any]]
 
     @classmethod
-    def open(cls, folder: Path, before: int) -> RunLog:
-        """The log up to a step; what a killed process wrote beyond its last checkpoint is cut off."""
+    def restore(cls, folder: Path, name: str, schema: pa.Schema, before: int) -> Self:
+        """The rows of steps below `before`; what a killed process wrote beyond its last checkpoint is cut off."""
         folder.mkdir(parents=True, exist_ok=True)
-        path, saved = folder / "log.jsonl", folder / "log.parquet"
+        path, saved = folder / f"{name}.jsonl", folder / f"{name}.parquet"
         rows = read_table(saved, mend="remove it").to_pylist() if saved.is_file() else []
-        rows = [row for row in rows if row["step"] < before]
-        known = {row["step"] for row in rows}
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        later = (row for row in map(_parsed, lines) if row is not None and row["step"] < before)
-        rows += [row for row in later if row["step"] not in known]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-        return cls(folder, rows)
+        found = {row["step"]: row for row in rows}
+        for row in read_lines(path):
+            found.setdefault(row["step"], row)
+        kept = [found[step] for step in sorted(found) if step < before]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        return cls(folder, name, schema, kept)
 
     def append(self, row: dict[str, Any]) -> None:
+        """The next row: at once in the file of lines."""
         self.rows.append(row)
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        with (self.folder / f"{self.name}.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def save(self) -> None:
-        columns = {name: [row[name] for row in self.rows] for name in LOG.names}
-        write_table(self.folder / "log.parquet", pa.table(columns, schema=LOG))
+        """Write the Parquet file; call it before the checkpoint whose steps the rows lead up to."""
+        write_rows(self.folder / f"{self.name}.parquet", self.schema, self.rows)
+
+
+class RunLog(RowLog):
+    """The log of a run: what `Trainer.train_step` returns, a row a step. Rows may come late, but in order."""
+
+    @classmethod
+    def open(cls, folder: Path, before: int) -> RunLog:
+        """The log of a run that goes on with step `before`."""
+        return cls.restore(folder, "log", LOG, before)
+
+
+@dataclass(frozen=True)
+class SpeedLog:
+    """Seconds, tokens/s and MFU of each step. A killed process loses nothing that was appended."""
+
+    log: RowLog
+    run: str
+    device: str
+    devices: int
+    tokens: int
+    flops_per_token: int
+
+    @classmethod
+    def open(cls, folder: Path, config: RunConfig, before: int, *, device: str, devices: int) -> SpeedLog:
+        """The speed of a run that goes on with step `before` on `devices` devices of one name, as torch gives it."""
+        tokens = config.train.batch * config.sequence_length
+        flops = config.shape.flops_per_token(config.sequence_length)
+        return cls(RowLog.restore(folder, "speed", SPEED, before), config.run, device, devices, tokens, flops)
+
+    def add(self, step: int, seconds: float) -> None:
+        """A step of the whole run took so long."""
+        rate = self.tokens / max(seconds, 1e-9)
+        used = mfu(self.device, self.devices, self.flops_per_token, rate)
+        row = {"run": self.run, "step": step, "seconds": seconds, "tokens_per_second": rate, "mfu": used}
+        self.log.append(row)
+
+    def save(self) -> None:
+        self.log.save()
+
+
+def log_path(workspace: Workspace, run: str) -> Path:
+    """The file of lines of a run's log."""
+    return workspace.run(run) / "log" / "log.jsonl"
+
+
+def speed_path(workspace: Workspace, run: str) -> Path:
+    """The file of lines of a run's speed."""
+    return workspace.run(run) / "speed" / "speed.jsonl"
+
+
+def read_log_rows(workspace: Workspace, run: str) -> list[dict[str, Any]]:
+    """The rows of a run's own log so far."""
+    return read_lines(log_path(workspace, run))
+
+
+def last_log_row(workspace: Workspace, run: str) -> dict[str, Any] | None:
+    """The last whole row of a run's own log, read from the end of its file."""
+    rows = tail_rows(log_path(workspace, run))
+    return rows[-1] if rows else None
+
+
+def inherited_rows(workspace: Workspace, config: RunConfig) -> list[dict[str, Any]]:
+    """The rows of the log that a branch has from its ancestors, up to where it begins."""
+    found: list[dict[str, Any]] = []
+    while config.parent_run and config.branch_step:
+        upto, config = config.branch_step, read_config(workspace, config.parent_run)
+        first = config.branch_step if config.parent_run else 0
+        found = [row for row in read_log_rows(workspace, config.run) if first <= row["step"] < upto] + found
+    return found
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of lines; what a killed process was writing, or one that writes now, is left out."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return _rows(text.split("\n"))
+
+
+def tail_rows(path: Path) -> list[dict[str, Any]]:
+    """The last whole rows of a file of lines, read from its end; none where there is no file."""
+    try:
+        with path.open("rb") as file:
+            begin = max(0, os.fstat(file.fileno()).st_size - TAIL)
+            file.seek(begin)
+            lines = file.read().decode("utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        return []
+    return _rows(lines[1:-1] if begin else lines[:-1])
+
+
+def _rows(lines: list[str]) -> list[dict[str, Any]]:
+    rows = (_parsed(line) for line in lines if line)
+    return [row for row in rows if row is not None]
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        row: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError:  # the line that a killed process was writing
+        row = json.loads(line)
+    except json.JSONDecodeError:
         return None
-    return row
-
-
-class Speed:
-    """Seconds of each step: kept apart from the log, since no clock may enter a hashed file."""
-
-    def __init__(self, folder: Path, run: str):
-        self.folder, self.run = folder, run
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, step: int, seconds: float, tokens: int) -> None:
-        self.rows.append({"run": self.run, "step": step, "seconds": seconds, "tokens_per_second": tokens / seconds})
-
-    def save(self) -> None:
-        columns = {name: [row[name] for row in self.rows] for name in SPEED.names}
-        first = self.rows[0]["step"]
-        write_table(self.folder / f"speed-{first:06d}.parquet", pa.table(columns, schema=SPEED))
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import signal
-import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ..core.errors import CostarError
@@ -25,23 +19,17 @@ from ..core.workspace import (
     write_json,
 )
 from ..insertion.overlay import Overlay, open_overlay
-from .checkpoint import damaged_files, finished_steps, read_saved, require_config, require_undamaged
+from .branch import beginning, confirm_branch
+from .checkpoint import damaged_files, finished_steps, read_saved, require_config
 from .config import RunConfig, read_config
 from .export import export_hf
 from .identity import DATA_EXACT, pick_device, promise_of
-from .log import RunLog, Speed
-from .saving import Saver
-from .trainer import Pending, Trainer
+from .log import RunLog
+from .session import Session, Signals
+from .trainer import Trainer
 from .world import World
 
-SAVE, STOP = 1, 2  # what a process asks of all at the end of a step
-BEHIND = 1  # steps that a GPU is ahead of the log, so that it never waits for a value to be read back
-
 Remark = Callable[[str], None]
-
-
-class Interrupted(Exception):
-    """The process was asked to end; what it had trained is saved, and the same command goes on from there."""
 
 
 def is_finished(workspace: Workspace, config: RunConfig) -> bool:
@@ -94,9 +82,9 @@ def _train(workspace: Workspace, run: str, layout: Layout, world: World, stop: i
             _complete(workspace, config)
         return
     trainer = Trainer(config, overlay, layout, world)
-    with _Signals() as signals:
+    with Signals() as signals:
         _start(workspace, trainer, remark)
-        _Session(workspace, trainer, signals, min(stop or config.train.steps, config.train.steps)).train()
+        Session(workspace, trainer, signals, min(stop or config.train.steps, config.train.steps), remark).train()
     if world.is_first and trainer.step == config.train.steps:
         export_hf(workspace, config, workspace.checkpoint(run, trainer.step), trainer.step)
 
@@ -110,95 +98,6 @@ def _complete(workspace: Workspace, config: RunConfig) -> None:
     if owner != config.run:
         write_json(folder / "identity.json", _read_identity(workspace, owner))
     export_hf(workspace, config, last, config.train.steps)
-
-
-class _Session:
-    """One process' stretch of a run: steps, the log, checkpoints."""
-
-    def __init__(self, workspace: Workspace, trainer: Trainer, signals: _Signals, last: int):
-        self.trainer, self.signals, self.last = trainer, signals, last
-        self.config, self.world = trainer.config, trainer.world
-        self.kept = {*self.config.checkpoints, last}
-        on_gpu = self.world.device.type == "cuda"
-        self.behind = BEHIND if on_gpu else 0
-        self.saver = Saver(workspace, self.config.run, trainer.engine, kept=self.kept, background=on_gpu)
-        self.waiting: deque[Pending] = deque()
-        folder = workspace.run(self.config.run)
-        self.log = RunLog.open(folder / "log", trainer.step) if self.world.is_first else None
-        self.speed = Speed(folder / "speed", self.config.run)
-
-    def train(self) -> None:
-        """Update until the last step, which has a checkpoint.
-
-        Raises:
-            Interrupted: a signal came; the state was saved.
-        """
-        trainer = self.trainer
-        if trainer.step == 0 and 0 in self.kept:
-            self._save()
-        gc.collect()
-        gc.freeze()  # modules and weights are not looked through again
-        while trainer.step < self.last:
-            started = time.perf_counter()
-            self.waiting.append(trainer.advance(self._wish()))
-            self.signals.trained = True
-            asked = 0
-            for flag in self.waiting[-1].flags:
-                asked |= flag
-            self._settle(self.behind)
-            if self.world.is_first:
-                tokens = self.config.train.batch * self.config.sequence_length
-                self.speed.add(trainer.step - 1, time.perf_counter() - started, tokens)
-            if trainer.step in self.kept or asked:
-                self._save()
-            if asked & STOP and trainer.step < self.last:
-                self.saver.wait()
-                raise Interrupted
-        self.saver.wait()
-
-    def _wish(self) -> int:
-        """What this process asks of all after the next step."""
-        minutes = self.trainer.layout.save_minutes
-        due = self.world.is_first and minutes and time.monotonic() - self.saver.written > minutes * 60
-        return (SAVE if due else 0) | (STOP if self.signals.came else 0)
-
-    def _settle(self, behind: int) -> None:
-        """Write the rows of the log of all but the newest steps."""
-        while len(self.waiting) > behind:
-            row = self.waiting.popleft().row(self.config)
-            if self.log is not None:
-                self.log.append(row)
-
-    def _save(self) -> None:
-        self._settle(0)
-        if self.log is not None:
-            self.log.save()
-            self.speed.save()
-        self.saver.save(self.trainer.step, self.trainer.digest, self.config.config_sha256())
-
-
-class _Signals:
-    """SIGTERM and SIGUSR2 end a run after its next step, with a checkpoint; before its first step, at once: the model
-    may be compiling, and nothing would be lost.
-    """
-
-    def __init__(self) -> None:
-        self.came, self.trained = False, False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {each: signal.signal(each, self._note) for each in (signal.SIGTERM, signal.SIGUSR2)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.came = True
-        if not self.trained:
-            raise Interrupted
 
 
 def _check_data(workspace: Workspace, config: RunConfig, overlay: Overlay) -> None:
@@ -250,9 +149,11 @@ def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
         trainer.load(folder)
         earlier = _read_identity(workspace, config.run)
         break
-    if trainer.step == 0 and config.parent_run and config.branch_step:
-        owner, folder = locate_checkpoint(workspace, config, config.branch_step)
-        require_undamaged(folder, world)
+    found = beginning(workspace, config) if trainer.step == 0 and world.is_first else None
+    if found := world.gather(found)[0]:
+        owner, step, folder = found
+        if world.is_first:
+            confirm_branch(workspace, config, trainer.overlay, step)
         trainer.load(folder)
         earlier = _read_identity(workspace, owner)
     identity = trainer.identity()

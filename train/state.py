@@ -9,8 +9,10 @@ from ..core.design import Suite
 from ..core.workspace import Workspace, read_marker
 from ..insertion.build import insertion_is_current
 from ..insertion.records import records_are_current
-from .launch import last_log_row
+from .config import begun_runs
+from .progress import status_text
 from .stale import stale_runs
+from .validation import last_validation
 
 
 def stale_keys(suite: Suite, workspace: Workspace) -> dict[str, tuple[str, ...]]:
@@ -19,10 +21,16 @@ def stale_keys(suite: Suite, workspace: Workspace) -> dict[str, tuple[str, ...]]
 
 
 def under_way(workspace: Workspace) -> dict[str, str]:
-    """How far runs are, from the end of their logs."""
-    names = [path.parent.name for path in workspace.runs.glob("*/log")]
-    rows = {name: last_log_row(workspace, name) for name in names}
-    return {run: f" · at step {row['step'] + 1:.0f}, loss {row['loss']:.2f}" for run, row in rows.items() if row}
+    """How far runs are, from the ends of their logs: loss, speed, time left, and the last loss on validation documents."""
+    texts = {}
+    for run, config in begun_runs(workspace).items():
+        held = last_validation(workspace, run)
+        parts = [
+            status_text(workspace, config),
+            f"validation loss {held['loss']:.2f} at {held['step']}" if held else "",
+        ]
+        texts[run] = "".join(f" · {part}" for part in parts if part)
+    return texts
 
 
 def current_stages(suite: Suite, workspace: Workspace, folders: Sequence[Path]) -> dict[str, bool]:

@@ -24,7 +24,8 @@ def main(arguments: list[str]) -> None:
     from ..core.console import complain
     from ..core.machine import Layout
     from .identity import pick_device
-    from .loop import Interrupted, train_run
+    from .loop import train_run
+    from .session import Interrupted
     from .world import join_world, leave_world
 
     torch.set_num_threads(1)

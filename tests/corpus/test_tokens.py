@@ -32,9 +32,7 @@ def two_ways(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     found = []
     for tasks in (2, 7):
         folder = tmp_path_factory.mktemp(f"tasks-{tasks}")
-        write_small_suite(
-            folder, SUITE.replace("held_out        = 0.2", f"held_out = 0.2\nvalidation = 0.1\ntasks = {tasks}")
-        )
+        write_small_suite(folder, SUITE.replace("validation      = 0.02", f"validation = 0.1\ntasks = {tasks}"))
         costar(folder, "corpus", "./small.toml")
         found.append(folder / "build" / "small" / "corpus")
     return found

@@ -28,7 +28,8 @@ CONTRACT = {
     "runs": "run, arm, model, draw, parent_run, branch_step, steps, tokens, status, determinism, config_sha256",
     "checkpoints": "run, step, tokens, path, state_sha256, inherited",
     "log": "run, step, tokens, loss, lr, grad_norm, data_digest",
-    "speed": "run, step, seconds, tokens_per_second",
+    "speed": "run, step, seconds, tokens_per_second, mfu",
+    "validation": "run, step, tokens, loss",
     "balance": "perturbation, draw, stratum, level, records, clusters, mean_tokens, std_difference",
     "scores": "run, step, record_id, rendering, probe, variant, metric, value",
     "effects": "estimand, probe, variant, metric, perturbation, model, treated, control, level, step, n, n_clusters, n_runs, "
