@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 
 from ..core.design import RunName, Suite
+from ..core.machine import Layout
 from ..core.pool import Job
 from ..core.workspace import Workspace
 from .checkpoint import finished_steps, read_saved
 from .config import RunConfig, begun_runs, make_config, write_config
 from .export import export_path
+from .jobs import worker_arguments
 from .loop import is_finished, locate_checkpoint
 from .stale import Stale, stale_error
 from .tree import Branch, grow, plan_branches
@@ -61,10 +63,13 @@ def _reachable(workspace: Workspace, parent: RunConfig, branch: Branch) -> Branc
 
 
 class TrainQueue:
-    """Hands out training jobs: of those that can start, the one with the longest work behind it."""
+    """Hands out training jobs: of those that can start, the one with the longest work behind it.
 
-    def __init__(self, workspace: Workspace, configs: Sequence[RunConfig], micro_batch: int):
-        self.workspace, self.micro_batch = workspace, micro_batch
+    Each run is trained by `devices` processes.
+    """
+
+    def __init__(self, workspace: Workspace, configs: Sequence[RunConfig], layout: Layout, devices: int = 1):
+        self.workspace, self.layout, self.devices = workspace, layout, devices
         self.configs = {config.run: config for config in configs}
         for config in configs:
             write_config(workspace, config)
@@ -86,8 +91,11 @@ class TrainQueue:
             return None
         chosen = max(ready, key=self._work)
         self.started.add(chosen.run)
-        arguments = (str(self.workspace.root), chosen.run, str(self.micro_batch))
-        return Job(name=chosen.run, module="costar.train.worker", arguments=arguments)
+        module, arguments = "costar.train.worker", worker_arguments(self.workspace, chosen.run, self.layout)
+        if self.devices == 1:
+            return Job(name=chosen.run, module=module, arguments=arguments)
+        launched = (str(self.devices), module, *arguments)
+        return Job(name=chosen.run, module="costar.train.torchrun", arguments=launched, processes=self.devices)
 
     def _can_start(self, config: RunConfig) -> bool:
         if config.parent_run is None or config.branch_step == 0:
