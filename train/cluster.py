@@ -9,9 +9,9 @@ from ..core.console import Update
 from ..core.machine import Machine
 from ..core.slurm import ClusterJob, submit_missing, tell_submitted, wait_for
 from ..core.workspace import Workspace, output_lock
-from .checkpoint import read_saved
-from .config import begun_runs
-from .jobs import Stretch, cut_runs, eval_job, missing_after, train_job, with_ancestors
+from .checkpoint import finished_steps, read_saved
+from .config import RunConfig, begun_runs
+from .jobs import Stretch, children_at, cut_runs, eval_job, missing_after, train_job, with_ancestors
 from .launch import TrainQueue
 from .loop import is_finished
 
@@ -31,7 +31,10 @@ def train_on_cluster(queue: TrainQueue, machine: Machine) -> None:
     def done(stretch: Stretch) -> bool:
         config = by_run[stretch.run]
         if stretch.last < config.train.steps:
-            return read_saved(workspace.checkpoint(stretch.run, stretch.last)) is not None
+            if read_saved(workspace.checkpoint(stretch.run, stretch.last)) is not None:
+                return True
+            waiting = [c for c in children_at(configs, stretch) if not _begun(workspace, c)]
+            return not waiting and max(finished_steps(workspace, stretch.run), default=0) > stretch.last
         return is_finished(workspace, config) and queue.exported(config)
 
     finished = {name: done(stretch) for name, stretch in stretches.items()}
@@ -55,6 +58,11 @@ def train_on_cluster(queue: TrainQueue, machine: Machine) -> None:
     own = [job for job in jobs if job.name in wanted]
     with console.progress("train") as update:
         wait_for(own, workspace.root, lambda job: done(stretches[job.name]), _watching(queue.progress, update))
+
+
+def _begun(workspace: Workspace, config: RunConfig) -> bool:
+    """Whether a run needs the checkpoint that it branches from no more."""
+    return bool(finished_steps(workspace, config.run)) or is_finished(workspace, config)
 
 
 def measure_on_cluster(

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from ..core.machine import Layout, Slurm
 from ..core.slurm import ClusterJob, command_line
@@ -23,7 +24,7 @@ PORTS = 20000  # the ports of launches over several nodes: from here, by the num
 class Stretch:
     """The part of a run that one job trains: from the state at step `first` to the checkpoint at step `last`.
 
-    `after` is the stretch that leaves the state at `first`, None where that is the initialization.
+    `after` is the stretch that leaves the state at `first`, or the weights to start from; None where nothing is needed.
     """
 
     run: str
@@ -40,10 +41,11 @@ def stretch_name(run: str, last: int) -> str:
     return f"{run}@{last}"
 
 
-def cut_runs(configs: Sequence[RunConfig]) -> list[Stretch]:
+def cut_runs(configs: Sequence[RunConfig], starts: Mapping[str, str] = MappingProxyType({})) -> list[Stretch]:
     """The stretches of runs, parents before their children; every run's parent is among the runs.
 
-    A run that equals its parent to the end has one stretch of no steps, which exports it.
+    `starts` names, for runs that start from the last weights of another, that run. A run that equals its parent to the
+    end has one stretch of no steps, which exports it.
     """
     by_run = {config.run: config for config in configs}
     cuts = {config.run: {config.train.steps} for config in configs}
@@ -62,6 +64,9 @@ def cut_runs(configs: Sequence[RunConfig]) -> list[Stretch]:
             owner = owner_of(by_run, config, config.branch_step)
             add(by_run[owner])
             first, after = config.branch_step, stretch_name(owner, config.branch_step)
+        elif source := starts.get(config.run):
+            add(by_run[source])
+            after = stretch_name(source, by_run[source].train.steps)
         for last in sorted(cuts[config.run]):
             stretches.append(Stretch(run=config.run, first=first, last=last, after=after))
             first, after = last, stretches[-1].name
@@ -78,15 +83,25 @@ def owner_of(by_run: Mapping[str, RunConfig], config: RunConfig, step: int) -> s
     return config.run
 
 
-def with_ancestors(configs: Sequence[RunConfig], begun: Mapping[str, RunConfig]) -> list[RunConfig]:
-    """The runs and those begun ones that they branch from."""
+def children_at(configs: Sequence[RunConfig], stretch: Stretch) -> list[RunConfig]:
+    """The runs that begin where a stretch ends."""
+    by_run = {config.run: config for config in configs}
+    branches = [c for c in configs if c.parent_run and c.branch_step == stretch.last]
+    return [c for c in branches if owner_of(by_run, c, c.branch_step) == stretch.run]
+
+
+def with_ancestors(
+    configs: Sequence[RunConfig], begun: Mapping[str, RunConfig], starts: Mapping[str, str] = MappingProxyType({})
+) -> list[RunConfig]:
+    """The runs and those begun ones that they branch or start from."""
     found = {config.run: config for config in configs}
     waiting = list(configs)
     while waiting:
-        parent = waiting.pop().parent_run
-        if parent and parent not in found:
-            found[parent] = begun[parent]
-            waiting.append(begun[parent])
+        config = waiting.pop()
+        for parent in (config.parent_run, starts.get(config.run)):
+            if parent and parent not in found:
+                found[parent] = begun[parent]
+                waiting.append(begun[parent])
     return list(found.values())
 
 
