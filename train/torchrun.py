@@ -11,6 +11,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import uuid
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> None:
     for signum in PASSED_ON:
         signal.signal(signum, _pass_on)
     with tempfile.TemporaryDirectory(prefix="costar-ranks-") as folder:
-        _launch(given, Path(given.logs or folder))
+        _launch(given, Path(given.logs) / socket.gethostname() if given.logs else Path(folder))
 
 
 def _launch(given: argparse.Namespace, logs: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -111,6 +112,20 @@ def test_a_signal_to_save_reaches_the_processes_and_their_exit_code_comes_back(
         launcher.send_signal(signum)
         assert launcher.wait(60) == SAVED
     assert not any(map(lives, pids))
+
+
+@pytest.mark.slow
+def test_launchers_of_two_nodes_meet_at_the_first_and_keep_what_their_processes_say(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--nodes", "2", "--endpoint", f"localhost:{port}", "--id", "42", "--logs", str(tmp_path / "said")]
+    command = [sys.executable, "-m", "costar.train.torchrun", *options, "1", "tests.ranks", str(tmp_path), "none"]
+    environment = os.environ | ENVIRONMENT | {PARENT: str(os.getpid())}
+    launchers = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [launcher.wait(120) for launcher in launchers] == [0, 0]
+    assert [(tmp_path / f"rank-{rank}").read_text().split()[1:3] for rank in (0, 1)] == [["2", "1"]] * 2
+    assert len(list((tmp_path / "said").rglob("stderr.log"))) == 2
 
 
 def test_processes_end_with_their_launcher(tmp_path: Path) -> None:
