@@ -55,7 +55,7 @@ PartitionName=main Nodes=ALL Default=YES State=UP
 """
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> bool:
+def wait_until(true: Callable[[], bool], seconds: float = 180) -> bool:
     until = time.monotonic() + seconds
     while not true():
         if time.monotonic() > until:

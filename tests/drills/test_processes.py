@@ -99,17 +99,17 @@ def test_a_run_that_another_process_trains_is_refused_by_name(untrained: Path) -
 
 
 def test_a_folder_that_cannot_be_written_is_named_in_one_message(untrained: Path) -> None:
-    """Root may write everywhere, so a file stands where the folder of the log would be."""
+    """Root may write everywhere, so a file stands where the folder of the checkpoints would be."""
     folder = untrained.parent.parent
     run = untrained / "runs" / RUN
     run.mkdir(parents=True)
     if os.geteuid() == 0:
-        (run / "log").write_text("")
+        (run / "checkpoints").write_text("")
     else:
         run.chmod(0o500)
     done = costar(folder, *TRAIN, check=False)
     run.chmod(0o700)
     assert done.returncode == 1
-    assert str(run) in done.stderr
+    assert f"runs/{RUN}" in done.stderr
     assert done.stderr.count("\n  mend ") == 1
     assert "Traceback" not in done.stderr

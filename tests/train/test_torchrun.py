@@ -39,7 +39,7 @@ def run(*jobs: Job, slots: int = 1, gpus: tuple[str, ...] = ()) -> None:
     run_jobs(lambda running: waiting.pop(0) if waiting else None, slots, lambda: None, gpus)
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> bool:
+def wait_until(true: Callable[[], bool], seconds: float = 180) -> bool:
     until = time.monotonic() + seconds
     while not true():
         if time.monotonic() > until:
@@ -110,7 +110,7 @@ def test_a_signal_to_save_reaches_the_processes_and_their_exit_code_comes_back(
     with launch(tmp_path, "wait") as launcher:
         pids = processes(tmp_path)
         launcher.send_signal(signum)
-        assert launcher.wait(60) == SAVED
+        assert launcher.wait(180) == SAVED
     assert not any(map(lives, pids))
 
 
