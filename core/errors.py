@@ -18,6 +18,11 @@ class CostarError(Exception):
         self.place, self.found, self.expected, self.mend, self.exit_code = place, found, expected, mend, exit_code
         super().__init__(f"{place}\n  found     {found}\n  expected  {expected}\n  mend      {mend}")
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the error is made of, for files that carry it to another process: `CostarError(**facts)` is the same."""
+        return {key: getattr(self, key) for key in ("place", "found", "expected", "mend", "exit_code")}
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Errors cross process borders."""
         return _rebuild, (self.place, self.found, self.expected, self.mend, self.exit_code)

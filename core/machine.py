@@ -22,16 +22,20 @@ TIME = r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}"
 
 @dataclass(frozen=True, kw_only=True)
 class Slurm:
-    """What a job array asks of a cluster. `time` is the limit of one job, as sbatch reads it ("30", "4:00:00", "2-0").
+    """What jobs ask of a cluster. `time` is the limit of one job, as sbatch reads it ("30", "4:00:00", "2-0").
 
-    `at_once` is how many jobs run side by side (0: as many as the cluster gives), `jobs` the most jobs of one array:
-    beyond it a job does several tasks. Empty `qos` and `account` are left to the cluster.
+    A run trains on `nodes` nodes, with a process for each of their `gpus_per_node` (0: on CPU, `devices` processes a
+    node); `cpus_per_task` are the cores of one process, or of one task of a corpus. Of a corpus' array, `at_once` is how
+    many jobs run side by side (0: as many as the cluster gives), `jobs` the most jobs: beyond it a job does several
+    tasks. Empty `qos` and `account` are left to the cluster.
     """
 
     partition: str = ""
     time: str = "24:00:00"
     cpus_per_task: int = 1
     mem_per_cpu_gb: int = 4
+    nodes: int = 1
+    gpus_per_node: int = 0
     qos: str = ""
     account: str = ""
     at_once: int = 0
@@ -61,8 +65,8 @@ class Layout:
 class Machine(Layout):
     """`build` and `data` are folders; `workers` is the number of runs side by side (default: one per core or GPU).
 
-    `backend` says where corpora are built: "local", or "slurm" as job arrays with what `slurm` asks for. A run trains in
-    `devices` processes, one a GPU (or a core).
+    `backend` says where corpora are built, runs trained and checkpoints measured: "local", or "slurm" as jobs with what
+    `slurm` asks for. A run trains in `devices` processes, one a GPU (or a core).
     """
 
     build: str = "build"
@@ -76,6 +80,18 @@ class Machine(Layout):
     @property
     def processes(self) -> int:
         return self.workers or available_cores()
+
+    def runs_at_once(self, gpus: int) -> int:
+        """How many runs train side by side on so many GPUs, or on the cores where there is none.
+
+        Raises:
+            CostarError: a run asks for more GPUs than there are.
+        """
+        if gpus and self.devices > gpus:
+            found, expected = f"{self.devices} processes a run", f"at most the {gpus} GPUs that are visible here"
+            raise CostarError("machine.toml, devices", found=found, expected=expected, mend="lower it")
+        most = max(1, (gpus or available_cores()) // self.devices)
+        return min(self.workers, most) if self.workers and gpus else self.workers or most
 
     @property
     def layout(self) -> Layout:
@@ -154,7 +170,7 @@ def _check_backend(machine: Machine, path: Path) -> None:
     if not re.fullmatch(TIME, slurm.time, re.ASCII):
         expected = "minutes, hours:minutes:seconds or days-hours"
         raise CostarError(f"{place}, time", found=shorten(repr(slurm.time)), expected=expected, mend="correct it")
-    for key in ("cpus_per_task", "mem_per_cpu_gb", "jobs"):
+    for key in ("cpus_per_task", "mem_per_cpu_gb", "jobs", "nodes"):
         if not getattr(slurm, key):
             raise CostarError(f"{place}, {key}", found="0", expected="1 or more", mend="correct it")
     if machine.backend == "slurm" and not slurm.partition:

@@ -27,9 +27,10 @@ from ..core.console import Update
 from ..core.errors import CostarError
 from ..core.machine import Machine, Slurm
 from ..core.pool import Job, WorkerFailed, run_jobs
+from ..core.slurm import check_cluster, last_lines
 from ..core.workspace import replacing
-from .marks import MarkedTasks, Output, finished_tasks, last_lines, log_folder, take_failure, trusted_tasks
-from .slurm import cancel_job, check_cluster, run_on_slurm
+from .marks import MarkedTasks, Output, finished_tasks, log_folder, take_failure, trusted_tasks
+from .slurm import cancel_job, run_on_slurm
 
 SMALL = 8_000_000  # bytes that are worked through before other processes would have started
 

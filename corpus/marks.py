@@ -81,8 +81,7 @@ def write_failure(folder: Path, rank: int, error: Exception) -> None:
             mend=f"read {task_log(folder, rank)}; the same command goes on from the finished tasks",
             exit_code=1,
         )
-    facts = {key: getattr(error, key) for key in ("place", "found", "expected", "mend", "exit_code")}
-    write_json(log_folder(folder) / "failed" / f"{rank:05d}.json", facts)
+    write_json(log_folder(folder) / "failed" / f"{rank:05d}.json", error.facts)
 
 
 def take_failure(folder: Path) -> CostarError | None:
@@ -93,14 +92,4 @@ def take_failure(folder: Path) -> CostarError | None:
         return None
     facts = json.loads(paths[0].read_text(encoding="utf-8"))
     shutil.rmtree(failed, ignore_errors=True)
-    return CostarError(facts.pop("place"), **facts)
-
-
-def last_lines(path: Path, lines: int = 3) -> str:
-    """The end of a log on one line, or that there is none."""
-    try:
-        text = path.read_bytes()[-4096:].decode(errors="replace")
-    except OSError:
-        return "no log"
-    kept = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
-    return shorten(" / ".join(kept), 500) or "an empty log"
+    return CostarError(**facts)

@@ -14,7 +14,6 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,22 @@ from typing import Any
 import dill
 from datatrove.executor import SlurmPipelineExecutor
 
-from ..core.errors import CostarError, shorten
+from ..core.errors import CostarError
 from ..core.hashing import sha256_json
 from ..core.machine import Slurm
-from ..core.pool import ENVIRONMENT, PARENT, python_command
+from ..core.pool import ENVIRONMENT, python_command
+from ..core.slurm import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    PATIENCE,
+    SETTLING,
+    ask_queue,
+    last_lines,
+    queue_text,
+    sbatch,
+)
 from ..core.workspace import replacing, write_json, write_text
-from .marks import MarkedTasks, Output, finished_tasks, last_lines, log_folder, take_failure, trusted_tasks
-
-COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 15.0  # seconds between two looks at the queue
-SETTLING = 10.0  # seconds that a mark may take to be seen from here, after its job has left the queue
-PATIENCE = 20  # looks in a row that the queue may leave without an answer
+from .marks import MarkedTasks, Output, finished_tasks, log_folder, take_failure, trusted_tasks
 
 
 class SlurmTasks(MarkedTasks, SlurmPipelineExecutor):
@@ -82,22 +86,6 @@ class SlurmTasks(MarkedTasks, SlurmPipelineExecutor):
                 shlex.join(command),  # no exec: the shell says in the log by which signal it ended
                 "",
             ]
-        )
-
-
-def check_cluster() -> None:
-    """Refuse a machine without the commands of Slurm.
-
-    Raises:
-        CostarError: one is not on the PATH.
-    """
-    missing = [command for command in COMMANDS if shutil.which(command) is None]
-    if missing:
-        raise CostarError(
-            "machine.toml, backend",
-            found=f"no {', '.join(missing)} on the PATH",
-            expected="the commands of Slurm",
-            mend='run it where jobs are submitted, or set backend = "local"',
         )
 
 
@@ -153,12 +141,7 @@ def cancel_job(folder: Path) -> None:
 
 def queued(job: str) -> list[str] | None:
     """The jobs of an array that run or wait, each as 'state|reason'; None when the queue does not answer."""
-    command = ["squeue", "--me", "--noheader", "--array", f"--name={job}", "--format=%T|%r"]
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    except subprocess.TimeoutExpired:
-        return None
-    return None if done.returncode else done.stdout.split("\n")[:-1]
+    return ask_queue("--array", f"--name={job}", "--format=%T|%r")
 
 
 def _submit(executor: SlurmTasks, ranks: Sequence[int], folder: Path) -> None:
@@ -172,17 +155,7 @@ def _submit(executor: SlurmTasks, ranks: Sequence[int], folder: Path) -> None:
     write_text(script, executor.script(len(ranks)))
     facts = {"name": executor.job_name, "id": "", "tasks_per_job": executor.tasks_per_job}
     write_json(log / "job.json", facts)
-    environment = {key: value for key, value in os.environ.items() if key != PARENT}
-    command = ["sbatch", "--parsable", "--export=ALL", str(script)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise CostarError(
-            "machine.toml, [slurm]",
-            found=shorten(done.stderr, 300),
-            expected="a job array that sbatch takes",
-            mend=f"correct the settings; the script is {script}",
-        )
-    write_json(log / "job.json", facts | {"id": done.stdout.strip().split(";")[0]})
+    write_json(log / "job.json", facts | {"id": sbatch(script)})
 
 
 def _wait(job: str, folder: Path, tasks: int, watch: Callable[[str], None]) -> None:
@@ -208,17 +181,9 @@ def _wait(job: str, folder: Path, tasks: int, watch: Callable[[str], None]) -> N
                 mend="run the same command again when Slurm answers: the array is found again",
                 exit_code=1,
             )
-        remark = "no answer from squeue" if rows is None else _queue_text(rows)
+        remark = "no answer from squeue" if rows is None else queue_text(rows)
         time.sleep(pause)
         pause = min(pause * 1.3, LONGEST_PAUSE)
-
-
-def _queue_text(rows: Sequence[str]) -> str:
-    """How many jobs are in which state, and why they wait when none runs."""
-    states = Counter(row.split("|")[0].lower() for row in rows)
-    text = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    reasons = sorted({row.partition("|")[2] for row in rows} - {"None", ""})
-    return text if states["running"] or not reasons else f"{text} ({', '.join(reasons)})"
 
 
 def _settled(folder: Path, tasks: int) -> set[int]:

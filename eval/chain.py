@@ -1,4 +1,4 @@
-"""Training runs as a tree, and measuring finished checkpoints on whichever core is free first."""
+"""Training runs as a tree, and measuring finished checkpoints: on whatever is free first here, or as jobs of a cluster."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from ..core.console import stage_line
 from ..core.design import RunName, Suite
 from ..core.errors import CostarError
 from ..core.machine import Machine
-from ..core.pool import Job, run_jobs
+from ..core.pool import Job, run_jobs, visible_gpus
+from ..core.slurm import check_cluster
 from ..core.workspace import Workspace, output_lock
 from ..insertion.build import require_insertion
+from ..train.cluster import measure_on_cluster, train_on_cluster
 from ..train.launch import TrainQueue, plan_runs
 from ..train.preflight import preflight_runs
 from .score import EvalQueue, Measurer
@@ -33,21 +35,24 @@ def train_runs(
     Raises:
         CostarError: they do not fit this machine, an earlier stage is missing, or a run did not finish.
     """
-    verdict = preflight_runs(suite, workspace, list(names), machine, vocabulary=vocabulary, force=force)
-    stage_line("pre-flight", verdict.line)
+    slots, gpus = 0, visible_gpus() if machine.backend == "local" else ()
+    if machine.backend == "slurm":
+        check_cluster()
+    else:
+        at_once = machine.runs_at_once(len(gpus))
+        verdict = preflight_runs(suite, workspace, list(names), machine, vocabulary=vocabulary, force=force)
+        stage_line("pre-flight", verdict.line)
+        slots = min(verdict.processes, at_once)
     require_insertion(suite, workspace)
-    slots = verdict.processes
     with output_lock(workspace.runs, "train"):
-        queue = TrainQueue(workspace, plan_runs(suite, workspace, list(names)), machine.layout)
+        queue = TrainQueue(workspace, plan_runs(suite, workspace, list(names)), machine.layout, machine.devices)
     started = time.monotonic()
-    measuring = EvalQueue(Measurer(suite, workspace)) if measure else None
-
-    def next_job(running: frozenset[str]) -> Job | None:
-        job = queue.next_job()
-        return job if job or measuring is None else measuring.next_job(running, slots)
-
-    with console.progress("train", estimate=False) as update:
-        run_jobs(next_job, slots, lambda: update(*queue.progress()))
+    if machine.backend == "slurm":
+        train_on_cluster(queue, machine)
+        if measure:
+            measure_runs(suite, workspace, machine, runs=None, step=None)
+    else:
+        _train_here(queue, EvalQueue(Measurer(suite, workspace)) if measure else None, slots, gpus)
     for line in queue.lines():
         stage_line("train", line)
     if queue.unfinished():
@@ -61,6 +66,17 @@ def train_runs(
     stage_line("", "all runs" + (" and measurements" if measure else ""), time.monotonic() - started)
 
 
+def _train_here(queue: TrainQueue, measuring: EvalQueue | None, slots: int, gpus: Sequence[str]) -> None:
+    """Train and measure on this machine, up to `slots` jobs at a time."""
+
+    def next_job(running: frozenset[str]) -> Job | None:
+        job = queue.next_job()
+        return job if job or measuring is None else measuring.next_job(running, slots)
+
+    with console.progress("train", estimate=False) as update:
+        run_jobs(next_job, slots, lambda: update(*queue.progress()), gpus)
+
+
 def measure_runs(
     suite: Suite, workspace: Workspace, machine: Machine, *, runs: Sequence[str] | None, step: int | None
 ) -> None:
@@ -69,13 +85,20 @@ def measure_runs(
     Raises:
         CostarError: there is no such checkpoint.
     """
-    slots = machine.processes
+    gpus = visible_gpus() if machine.backend == "local" else ()
+    slots = min(machine.processes, len(gpus)) if gpus else machine.processes
     queue = EvalQueue(Measurer(suite, workspace), runs=None if runs is None else list(runs), step=step)
     queue.require_targets()
-    total = len(queue.pending())
+    pending = queue.pending()
+    if machine.backend == "slurm":
+        check_cluster()
+        measure_on_cluster(workspace, machine, pending, queue.pending)
+        return
+    total = len(pending)
     with console.progress("eval") as update:
         run_jobs(
             lambda running: queue.next_job(running, slots),
             slots,
             lambda: update(1 - len(queue.pending()) / max(total, 1), f"{total} checkpoints"),
+            gpus,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from ..core.design import RunName, Suite
@@ -13,6 +12,7 @@ from .branch import can_begin
 from .checkpoint import finished_steps
 from .config import RunConfig, begun_runs, write_config
 from .export import export_path
+from .jobs import worker_arguments
 from .log import read_log_rows
 from .loop import is_finished
 from .progress import progress_text, read_progress, step_flops, time_left
@@ -50,10 +50,13 @@ def _all_names(suite: Suite, names: Sequence[RunName]) -> list[RunName]:
 
 
 class TrainQueue:
-    """Hands out training jobs: of those that can start, the one with the longest work behind it."""
+    """Hands out training jobs: of those that can start, the one with the longest work behind it.
 
-    def __init__(self, workspace: Workspace, configs: Sequence[RunConfig], layout: Layout):
-        self.workspace, self.layout = workspace, layout
+    Each run is trained by `devices` processes.
+    """
+
+    def __init__(self, workspace: Workspace, configs: Sequence[RunConfig], layout: Layout, devices: int = 1):
+        self.workspace, self.layout, self.devices = workspace, layout, devices
         self.configs = {config.run: config for config in configs}
         for config in configs:
             write_config(workspace, config)
@@ -75,8 +78,11 @@ class TrainQueue:
             return None
         chosen = max(ready, key=self._work)
         self.started.add(chosen.run)
-        arguments = (str(self.workspace.root), chosen.run, json.dumps({"layout": vars(self.layout)}))
-        return Job(name=chosen.run, module="costar.train.worker", arguments=arguments)
+        module, arguments = "costar.train.worker", worker_arguments(self.workspace, chosen.run, self.layout)
+        if self.devices == 1:
+            return Job(name=chosen.run, module=module, arguments=arguments)
+        launched = (str(self.devices), module, *arguments)
+        return Job(name=chosen.run, module="costar.train.torchrun", arguments=launched, processes=self.devices)
 
     def _can_start(self, config: RunConfig) -> bool:
         return can_begin(self.workspace, config)

@@ -11,10 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from ..core.pool import worker_main
+from ..core.machine import Layout
+from ..core.pool import SAVED, worker_main
 from ..core.workspace import Workspace
-
-INTERRUPTED = 75
 
 
 def main(arguments: list[str]) -> None:
@@ -22,7 +21,6 @@ def main(arguments: list[str]) -> None:
     import torch
 
     from ..core.console import complain
-    from ..core.machine import Layout
     from .identity import pick_device
     from .loop import train_run
     from .session import Interrupted
@@ -37,7 +35,7 @@ def main(arguments: list[str]) -> None:
         train_run(Workspace(Path(root)), run, layout=layout, world=world, stop=options.get("stop"), remark=complain)
     except Interrupted:
         complain(f"{run}: asked to end; the state is saved, and the same command goes on from there")
-        sys.exit(INTERRUPTED)
+        sys.exit(SAVED)
     finally:
         leave_world()
 

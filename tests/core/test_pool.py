@@ -12,7 +12,9 @@ from costar.core.pool import Job, WorkerFailed, run_jobs
 
 
 def test_a_failing_worker_ends_the_pool_with_its_message_and_exit_code() -> None:
-    jobs = [Job(name="bad", module="costar.train.worker", arguments=("/nowhere", "a.b.d0", "0"))]
+    jobs = [
+        Job(name="bad", module="costar.train.worker", arguments=("/nowhere", "a.b.d0", '{"layout": {}, "stop": null}'))
+    ]
     with pytest.raises(WorkerFailed, match="no such run") as failure:
         run_jobs(lambda running: jobs.pop() if jobs else None, 2, lambda: None)
     assert failure.value.exit_code == 2
