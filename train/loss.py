@@ -25,9 +25,8 @@ def summed_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, softma
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    loss = _SummedCrossEntropy.apply(
-        hidden, weight, targets, dtype, torch.is_grad_enabled(), softmax or softmax_gradient
-    )
+    function: Any = _SummedCrossEntropy  # torch gives `apply` no type
+    loss = function.apply(hidden, weight, targets, dtype, torch.is_grad_enabled(), softmax or softmax_gradient)
     assert isinstance(loss, Tensor)
     return loss
 
@@ -68,7 +67,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
             hidden_gradient = torch.empty_like(states) if train else None
             weight_gradient = torch.zeros(weight.shape, dtype=wide, device=weight.device) if train else None
             sizes = chunk_sizes(len(targets), len(head), hidden.device)
-            parts = zip(states.split(sizes), targets.split(sizes), strict=True)
+            parts = zip(torch.split(states, sizes), torch.split(targets, sizes), strict=True)
             start = 0
             for state, target in parts:
                 logits = state @ head.T
