@@ -25,8 +25,9 @@ def summed_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, softma
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-    function: Any = _SummedCrossEntropy  # torch gives `apply` no type
-    loss = function.apply(hidden, weight, targets, dtype, torch.is_grad_enabled(), softmax or softmax_gradient)
+    loss = _SummedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, targets, dtype, torch.is_grad_enabled(), softmax or softmax_gradient
+    )
     assert isinstance(loss, Tensor)
     return loss
 
