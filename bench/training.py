@@ -1,27 +1,36 @@
-"""Training tokens per second against the Trainer of transformers: same model, data, precision, threads, in one run.
+"""Training tokens per second against other trainers: same model, data, precision and threads, in one run.
 
-    OMP_NUM_THREADS=1 python bench/training.py [--suite build/demo] [--arm perturbed] [--model tiny] [--steps 12] [--rounds 5]
+    OMP_NUM_THREADS=1 python bench/training.py [--suite build/demo] [--arm perturbed] [--model tiny] [--steps 12]
+        [--rounds 5] [--compile] [--optimizer adamw]
 
-Both sides train a Llama of the same shape from the same initialization on the sequences of one arm of a built suite, in
-the order of its slots, with AdamW, the same rates and bfloat16 autocast where the CPU has instructions for it. Rounds
-alternate; the ratio of each round and their median are printed as JSON.
+All sides train a Llama of the same shape from the same initialization on the sequences of one arm of a built suite, in
+the order of its slots, with fused AdamW, the same rates and bfloat16 autocast where the CPU has instructions for it
+(`--optimizer muon` changes our side only). Peers: `transformers.Trainer`, and the model of litgpt in a plain loop where
+litgpt is installed (its pins refuse our huggingface_hub: `pip install --no-deps litgpt lightning lightning-utilities
+torchmetrics`). With `--compile` our blocks are compiled, and `transformers.Trainer` runs eager and compiled. Sides take
+turns; the ratio of each round and their median are printed as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from costar.core.hashing import EMPTY_DIGEST
+import torch.nn.functional as F
+from costar.core.machine import Layout
+from costar.core.models import presets
 from costar.core.workspace import Workspace
 from costar.insertion.overlay import Overlay, open_suite_overlay
 from costar.train.config import RunConfig, read_config
@@ -29,20 +38,26 @@ from costar.train.export import hf_config
 from costar.train.identity import pick_device, pick_dtype
 from costar.train.trainer import Trainer
 
+UNTIMED = 2  # steps that warm up, and compile
+Side = Callable[[RunConfig, Overlay, int], float]
 
-def ours(config: RunConfig, overlay: Overlay, steps: int) -> float:
-    """Seconds a step of costar's loop: reading, digest, update and log row included."""
-    trainer = Trainer(config, overlay)
-    trainer.digest = EMPTY_DIGEST
-    trainer.train_step()
+
+def seconds_a_step(step: Callable[[], object], steps: int) -> float:
+    for _ in range(UNTIMED):
+        step()
     started = time.perf_counter()
     for _ in range(steps):
-        trainer.train_step()
+        step()
     return (time.perf_counter() - started) / steps
 
 
-def theirs(config: RunConfig, overlay: Overlay, steps: int) -> float:
-    """Seconds a step of `transformers.Trainer`, between its callbacks, the first step left out."""
+def ours(config: RunConfig, overlay: Overlay, steps: int, *, compiled: bool = False) -> float:
+    """Seconds a step of costar's loop: reading, digest, update and log row included."""
+    return seconds_a_step(Trainer(config, overlay, Layout(compile=compiled)).train_step, steps)
+
+
+def transformers(config: RunConfig, overlay: Overlay, steps: int, *, compiled: bool = False) -> float:
+    """Seconds a step of `transformers.Trainer`, between its callbacks."""
     from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
     from transformers import Trainer as HfTrainer
 
@@ -55,7 +70,7 @@ def theirs(config: RunConfig, overlay: Overlay, steps: int) -> float:
 
     class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         def __len__(self) -> int:
-            return (steps + 1) * config.train.batch
+            return (steps + UNTIMED) * config.train.batch
 
         def __getitem__(self, slot: int) -> dict[str, torch.Tensor]:
             ids = torch.from_numpy(overlay.sequences(np.array([slot]))[0].astype(np.int64))
@@ -65,21 +80,21 @@ def theirs(config: RunConfig, overlay: Overlay, steps: int) -> float:
         def _get_train_sampler(self, *args: Any, **kwargs: Any) -> torch.utils.data.Sampler[int]:
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
-    shape = config.shape
-    model = LlamaForCausalLM(LlamaConfig(**hf_config(shape, config.sequence_length, config.eos_id)))
+    model = LlamaForCausalLM(LlamaConfig(**hf_config(config.shape, config.sequence_length, config.eos_id)))
     model.load_state_dict(Trainer(config, overlay).model.state_dict())
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
             per_device_train_batch_size=config.train.batch,
-            max_steps=steps + 1,
+            max_steps=steps + UNTIMED,
             learning_rate=config.train.lr,
             weight_decay=config.train.weight_decay,
             adam_beta2=0.95,
             max_grad_norm=1.0,
             lr_scheduler_type="constant",
             optim="adamw_torch_fused",
+            torch_compile=compiled,
             bf16=pick_dtype(pick_device()) == torch.bfloat16,
             use_cpu=pick_device().type == "cpu",
             report_to="none",
@@ -89,7 +104,64 @@ def theirs(config: RunConfig, overlay: Overlay, steps: int) -> float:
             dataloader_pin_memory=False,
         )
         InOrder(model=model, args=arguments, train_dataset=Rows(), callbacks=[clock]).train()
-    return (clock.marks[-1] - clock.marks[0]) / (len(clock.marks) - 1)
+    return (clock.marks[-1] - clock.marks[UNTIMED - 1]) / steps
+
+
+def litgpt(config: RunConfig, overlay: Overlay, steps: int) -> float:
+    """Seconds a step of litgpt's model in the loop of its `pretrain`, without Fabric: reading, clipping and update."""
+    from litgpt.config import Config
+    from litgpt.model import GPT
+
+    shape = config.shape
+    model = GPT(
+        Config(
+            block_size=config.sequence_length,
+            vocab_size=shape.vocab_size,
+            padded_vocab_size=shape.vocab_size,
+            n_layer=shape.layers,
+            n_head=shape.heads,
+            n_query_groups=shape.kv_heads,
+            n_embd=shape.hidden,
+            head_size=shape.head_size,
+            intermediate_size=shape.ffn,
+            rotary_percentage=1.0,
+            parallel_residual=False,
+            bias=False,
+            norm_class_name="RMSNorm",
+            norm_eps=shape.norm_eps,
+            mlp_class_name="LLaMAMLP",
+            rope_base=int(shape.rope_theta),
+        )
+    )
+    torch.nn.init.normal_(model.transformer.wte.weight, 0.0, 0.02)
+    if shape.tied:
+        model.lm_head.weight = model.transformer.wte.weight
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.lr, betas=(0.9, 0.95), fused=True)
+    dtype, batch = pick_dtype(pick_device()), config.train.batch
+    slots = iter(range(0, (steps + UNTIMED) * batch, batch))
+
+    def step() -> float:
+        first = next(slots)
+        ids = torch.from_numpy(overlay.sequences(np.arange(first, first + batch)).astype(np.int64))
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            logits = model(ids[:, :-1])
+        loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return seconds_a_step(step, steps)
+
+
+def sides(compiled: bool) -> dict[str, Side]:
+    found: dict[str, Side] = {"ours": lambda *given: ours(*given, compiled=compiled), "transformers": transformers}
+    if compiled:
+        found["transformers compiled"] = lambda *given: transformers(*given, compiled=True)
+    if importlib.util.find_spec("litgpt"):
+        found["litgpt"] = litgpt
+    return found
 
 
 def main() -> None:
@@ -99,38 +171,38 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--optimizer", default="adamw", choices=["adamw", "muon"])
     options = parser.parse_args()
     if pick_device().type == "cpu":
         torch.set_num_threads(1)
     workspace = Workspace(Path(options.suite))
-    config = read_config(workspace, f"{options.arm}.{options.model}.d0")
-    config = replace(config, train=replace(config.train, optimizer="adamw", lr=1e-3, schedule="constant", warmup=0))
+    built = next(iter(sorted(path.name for path in workspace.runs.glob(f"{options.arm}.*.d0"))))
+    config = read_config(workspace, built)
+    design = replace(config.train, optimizer=options.optimizer, lr=1e-3, schedule="constant", warmup=0)
+    shape = presets()[options.model].shape(config.shape.vocab_size)
+    config = replace(config, train=design, shape=shape)
     overlay = open_suite_overlay(workspace, options.arm, 0, seed=config.seed)
-    tokens = config.train.batch * config.sequence_length
-    rounds = []
+    tokens = design.batch * config.sequence_length
+    chosen = sides(options.compile)
+    rounds: list[dict[str, float]] = []
     for number in range(options.rounds):
-        pair = (ours, theirs) if number % 2 == 0 else (theirs, ours)
-        seconds = {side.__name__: side(config, overlay, options.steps) for side in pair}
-        rounds.append((tokens / seconds["ours"], tokens / seconds["theirs"]))
-    import transformers
-
-    print(
-        json.dumps(
-            {
-                "what": f"training tokens/s, {options.model}, AdamW, batch {config.train.batch} × {config.sequence_length}",
-                "peer": f"transformers.Trainer {transformers.__version__}",
-                "torch": torch.__version__,
-                "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-                "dtype": str(pick_dtype(pick_device())),
-                "threads": torch.get_num_threads(),
-                "ours": round(statistics.median(a for a, _ in rounds)),
-                "theirs": round(statistics.median(b for _, b in rounds)),
-                "ratios": [round(a / b, 3) for a, b in rounds],
-                "ratio": round(statistics.median(a / b for a, b in rounds), 3),
-            },
-            indent=1,
-        )
-    )
+        order = list(chosen) if number % 2 == 0 else list(reversed(chosen))
+        rounds.append({name: tokens / chosen[name](config, overlay, options.steps) for name in order})
+    peers = [name for name in chosen if name != "ours"]
+    packages = ["torch", "transformers", "accelerate", *(["litgpt"] if "litgpt" in chosen else [])]
+    figures = {
+        "what": f"training tokens/s, {options.model}, {options.optimizer}, batch {design.batch} × {config.sequence_length}",
+        "versions": {name: version(name) for name in packages},
+        "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "dtype": str(pick_dtype(pick_device())),
+        "threads": torch.get_num_threads(),
+        "compiled": options.compile,
+        "tokens/s": {name: round(statistics.median(each[name] for each in rounds)) for name in chosen},
+        "ratios": {name: [round(each["ours"] / each[name], 3) for each in rounds] for name in peers},
+        "ratio": {name: round(statistics.median(each["ours"] / each[name] for each in rounds), 3) for name in peers},
+    }
+    print(json.dumps(figures, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

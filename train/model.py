@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core.models import ModelShape
+from .attention import LONGEST, causal_attention
 from .loss import summed_cross_entropy
 
 
@@ -31,7 +32,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        x = F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        device = x.device.type  # one cast here instead of one before each product that reads it
+        return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def rotary_tables(shape: ModelShape, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,13 +70,16 @@ class Attention(nn.Module):
         dtype = v.dtype
         with torch.autocast(x.device.type, enabled=False):
             q, k = rotate(q.float(), cos, sin), rotate(k.float(), cos, sin)
-            if x.device.type == "cpu":
-                v = v.float()  # on CPU the float32 kernel is the faster one (docs/log.md, 2026-11-24)
+            if x.device.type == "cpu" and dtype == torch.bfloat16 and mask is None and length <= LONGEST:
+                out = causal_attention(q, k, v)
             else:
-                q, k = q.to(dtype), k.to(dtype)
-            out = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=kv_heads != heads
-            ).to(dtype)
+                if x.device.type == "cpu":
+                    v = v.float()  # on CPU the float32 kernel is the faster one (docs/log.md, 2026-11-24)
+                else:
+                    q, k = q.to(dtype), k.to(dtype)
+                out = F.scaled_dot_product_attention(
+                    q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=kv_heads != heads
+                ).to(dtype)
         return as_tensor(self.o_proj(out.transpose(1, 2).reshape(batch, length, hidden)))
 
 
