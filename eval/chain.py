@@ -14,7 +14,7 @@ from ..core.pool import Job, run_jobs
 from ..core.workspace import Workspace, output_lock
 from ..insertion.build import require_insertion
 from ..train.launch import TrainQueue, plan_runs
-from ..train.preflight import preflight_runs
+from ..train.preflight import preflight_runs, probed_runs
 from .score import EvalQueue, Measurer
 
 
@@ -34,8 +34,9 @@ def train_runs(
         CostarError: they do not fit this machine, an earlier stage is missing, or a run did not finish.
     """
     verdict = preflight_runs(suite, workspace, list(names), machine, vocabulary=vocabulary, force=force)
-    stage_line("pre-flight", verdict.line)
     require_insertion(suite, workspace)
+    verdict = probed_runs(verdict, suite, workspace, machine, force=force)
+    stage_line("pre-flight", verdict.line)
     slots = verdict.processes
     with output_lock(workspace.runs, "train"):
         queue = TrainQueue(workspace, plan_runs(suite, workspace, list(names)), machine.micro_batch)
