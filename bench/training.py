@@ -27,7 +27,7 @@ from costar.insertion.overlay import Overlay, open_suite_overlay
 from costar.train.config import RunConfig, read_config
 from costar.train.export import hf_config
 from costar.train.identity import pick_device, pick_dtype
-from costar.train.loop import Trainer
+from costar.train.trainer import Trainer
 
 
 def ours(config: RunConfig, overlay: Overlay, steps: int) -> float:

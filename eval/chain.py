@@ -39,7 +39,7 @@ def train_runs(
     stage_line("pre-flight", verdict.line)
     slots = verdict.processes
     with output_lock(workspace.runs, "train"):
-        queue = TrainQueue(workspace, plan_runs(suite, workspace, list(names)), machine.micro_batch)
+        queue = TrainQueue(workspace, plan_runs(suite, workspace, list(names)), machine.layout)
     started = time.monotonic()
     measuring = EvalQueue(Measurer(suite, workspace)) if measure else None
 

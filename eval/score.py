@@ -29,7 +29,7 @@ from ..corpus.reading import open_tokenizer
 from ..insertion.records import read_records
 from ..manifests.lineage import read_configs, stretches
 from ..manifests.tables import SCORES
-from ..train.checkpoint import check_checkpoint, finished_steps, load_checkpoint, read_saved
+from ..train.checkpoint import check_checkpoint, finished_steps, load_checkpoint, read_saved, require_config
 from ..train.config import RunConfig, begun_runs, read_config
 from ..train.identity import pick_device
 from ..train.model import Llama
@@ -136,7 +136,8 @@ class Measurer:
         folder, scores_folder = self.workspace.ledger(config.run, step), self.workspace.scores(config.run)
         with output_lock(folder, f"eval {config.run} step {step}"):
             checkpoint = self.workspace.checkpoint(config.run, step)
-            saved = check_checkpoint(checkpoint, config.config_sha256())
+            saved = check_checkpoint(checkpoint)
+            require_config(checkpoint, config.config_sha256())
             if self.is_current(config, step):
                 return
             with_tree = self.measures_tree(config, step)

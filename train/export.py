@@ -46,7 +46,7 @@ def export_path(workspace: Workspace, run: str, step: int) -> Path:
 
 def export_hf(workspace: Workspace, config: RunConfig, checkpoint: Path, step: int) -> Path:
     """Export a checkpoint of a run; the folder, which is left alone when it is current."""
-    saved = check_checkpoint(checkpoint, None)
+    saved = check_checkpoint(checkpoint)
     folder = export_path(workspace, config.run, step)
     if is_current(folder, saved.state_sha256):
         return folder

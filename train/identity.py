@@ -1,4 +1,4 @@
-"""The numeric identity of a process: everything besides the run's configuration that its floating-point bits depend on."""
+"""The numeric identity of a run's processes: everything besides its configuration that its floating-point bits depend on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..core.machine import Layout
+
+LAYOUT_INVARIANT = "layout-invariant"
 REPEATABLE = "repeatable"
 DATA_EXACT = "data-exact"
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def pick_device() -> torch.device:
@@ -18,7 +22,7 @@ def pick_device() -> torch.device:
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 autocast on GPUs and on CPUs with instructions for it, float32 otherwise."""
+    """bfloat16 products on GPUs and on CPUs with instructions for it, float32 otherwise."""
     if device.type == "cuda" or {"amx_bf16", "avx512_bf16"} & cpu_flags():
         return torch.bfloat16
     return torch.float32
@@ -33,22 +37,41 @@ def cpu_flags() -> set[str]:
         return set()
 
 
-def numeric_identity(device: torch.device, dtype: torch.dtype, micro_batch: int) -> dict[str, Any]:
-    """What two processes must share for the same bits (invariant 6)."""
+def promise_of(layout: Layout, device: torch.device) -> str:
+    """The promise to keep (invariant 6): what the layout says, or repeatable on CPU and data-exact on GPUs."""
+    return layout.determinism or (REPEATABLE if device.type == "cpu" else DATA_EXACT)
+
+
+def pin(layout: Layout, device: torch.device) -> None:
+    """Hold every choice of kernels still, where more than data-exact is promised. Call it before the model is built.
+
+    Strict mode, not warnings only: with warnings, the backward pass of flash attention stays as it is. Filling memory
+    that is about to be written costs time and changes nothing.
+    """
+    if promise_of(layout, device) == DATA_EXACT or device.type == "cpu":
+        return
+    assert os.environ.get(CUBLAS) == ":4096:8", f"{CUBLAS} is set before CUDA starts"
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+
+
+def numeric_identity(device: torch.device, dtype: torch.dtype, facts: dict[str, Any]) -> dict[str, Any]:
+    """What two groups of processes must share for the same bits (invariant 6); `facts` say how the run is laid out."""
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
         hardware = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
         hardware += " amx" if "amx_bf16" in cpu_flags() else ""
+    versions = {"cuda": torch.version.cuda or ""} if device.type == "cuda" else {}
     return {
         "torch": torch.__version__,
         "numpy": np.__version__,
         "device": device.type,
         "hardware": hardware,
         "threads": torch.get_num_threads(),
-        "world_size": 1,
-        "micro_batch": micro_batch,
         "dtype": str(dtype).removeprefix("torch."),
-        "compile": False,
         "mkl_cbwr": os.environ.get("MKL_CBWR", ""),
+        **versions,
+        **facts,
     }

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from ..core.design import RunName, Suite
+from ..core.machine import Layout
 from ..core.pool import Job
 from ..core.workspace import Workspace
 from .checkpoint import finished_steps, read_saved
@@ -63,8 +64,8 @@ def _reachable(workspace: Workspace, parent: RunConfig, branch: Branch) -> Branc
 class TrainQueue:
     """Hands out training jobs: of those that can start, the one with the longest work behind it."""
 
-    def __init__(self, workspace: Workspace, configs: Sequence[RunConfig], micro_batch: int):
-        self.workspace, self.micro_batch = workspace, micro_batch
+    def __init__(self, workspace: Workspace, configs: Sequence[RunConfig], layout: Layout):
+        self.workspace, self.layout = workspace, layout
         self.configs = {config.run: config for config in configs}
         for config in configs:
             write_config(workspace, config)
@@ -86,7 +87,7 @@ class TrainQueue:
             return None
         chosen = max(ready, key=self._work)
         self.started.add(chosen.run)
-        arguments = (str(self.workspace.root), chosen.run, str(self.micro_batch))
+        arguments = (str(self.workspace.root), chosen.run, json.dumps({"layout": vars(self.layout)}))
         return Job(name=chosen.run, module="costar.train.worker", arguments=arguments)
 
     def _can_start(self, config: RunConfig) -> bool:

@@ -1,27 +1,20 @@
-"""Training one run: from its last checkpoint, from its parent's, or from initialization, to its last step.
-
-What step t reads, the learning rate and the initialization are functions of (suite, draw, arm, t). Nothing random is
-carried, so a run that was killed and resumed ends with the same bits as one that was not.
-"""
+"""Training one run: from its last checkpoint, from its parent's, or from its start, to its last step."""
 
 from __future__ import annotations
 
-import json
+import gc
+import signal
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from ..core.errors import CostarError
-from ..core.hashing import EMPTY_DIGEST, row_hashes, sha256_file, step_digest
-from ..core.parquet import read_table, write_table
+from ..core.hashing import sha256_file
+from ..core.machine import Layout
 from ..core.workspace import (
     HASHED_AT_ONCE,
     Workspace,
@@ -30,129 +23,25 @@ from ..core.workspace import (
     output_lock,
     read_facts,
     write_json,
-    write_text,
 )
 from ..insertion.overlay import Overlay, open_overlay
-from ..manifests.tables import LOG, SPEED
-from .checkpoint import check_checkpoint, finished_steps, load_checkpoint, read_saved, save_checkpoint
+from .checkpoint import damaged_files, finished_steps, read_saved, require_config, require_undamaged
 from .config import RunConfig, read_config
 from .export import export_hf
-from .identity import DATA_EXACT, REPEATABLE, numeric_identity, pick_device, pick_dtype
-from .model import Llama, init_weights
-from .optim import Optimizers
-from .schedule import lr_at
+from .identity import DATA_EXACT, pick_device, promise_of
+from .log import RunLog, Speed
+from .saving import Saver
+from .trainer import Pending, Trainer
+from .world import World
 
-CLIP = 1.0
+SAVE, STOP = 1, 2  # what a process asks of all at the end of a step
+BEHIND = 1  # steps that a GPU is ahead of the log, so that it never waits for a value to be read back
+
 Remark = Callable[[str], None]
 
 
-class Trainer:
-    """The state of one run in one process: model, optimizers, step, and the rolling digest of the rows read."""
-
-    def __init__(self, config: RunConfig, overlay: Overlay, *, micro_batch: int = 0):
-        self.config, self.overlay = config, overlay
-        self.device = pick_device()
-        self.dtype = pick_dtype(self.device)
-        self.micro_batch = min(micro_batch or config.train.batch, config.train.batch)
-        with torch.device(self.device):
-            self.model = Llama(config.shape)
-        init_weights(self.model, config.seed, config.draw)
-        self.optimizers = Optimizers(self.model, config.train)
-        self.step = 0
-        self.digest = EMPTY_DIGEST
-
-    def identity(self) -> dict[str, Any]:
-        return numeric_identity(self.device, self.dtype, self.micro_batch)
-
-    def load(self, folder: Path, config_sha256: str | None) -> None:
-        """Continue from a checkpoint. `config_sha256` is None for a parent's, whose configuration is another."""
-        saved = check_checkpoint(folder, config_sha256)
-        load_checkpoint(folder, self.model, self.optimizers)
-        self.step, self.digest = saved.step, bytes.fromhex(saved.data_digest)
-
-    def rows(self, step: int) -> np.ndarray[Any, Any]:
-        """The ids [batch, L+1] that a step reads."""
-        batch = self.config.train.batch
-        return self.overlay.sequences(np.arange(step * batch, (step + 1) * batch))
-
-    def train_step(self) -> dict[str, Any]:
-        """One update; the row of the log."""
-        design = self.config.train
-        rows = self.rows(self.step)
-        ids = torch.from_numpy(rows.astype(np.int64)).to(self.device)
-        loss = torch.zeros((), device=self.device)
-        for part in torch.split(ids, self.micro_batch):
-            share = self.loss(part) * (len(part) / design.batch)
-            torch.autograd.backward(share)
-            loss += share.detach()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-        lr = lr_at(design, self.step)
-        self.optimizers.step(lr)
-        self.digest = step_digest(self.digest, row_hashes(rows))
-        row: dict[str, Any] = {
-            "run": self.config.run,
-            "step": self.step,
-            "tokens": (self.step + 1) * design.batch * self.config.sequence_length,
-            "loss": loss.item(),
-            "lr": lr,
-            "grad_norm": norm.item(),
-            "data_digest": self.digest.hex(),
-        }
-        if not np.isfinite(row["loss"]) or not np.isfinite(row["grad_norm"]):
-            first = self.step * design.batch
-            raise CostarError(
-                f"run {self.config.run}, step {self.step}",
-                found=f"loss {row['loss']}, gradient norm {row['grad_norm']} on slots {first} to {first + design.batch - 1}",
-                expected="finite numbers",
-                mend="lower lr or lengthen warmup",
-            )
-        self.step += 1
-        return row
-
-    def loss(self, ids: Tensor) -> Tensor:
-        """Mean cross-entropy in nats over the L targets of each sequence of ids [B, L+1]."""
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.model(ids[:, :-1])
-        return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
-
-
-@dataclass
-class RunLog:
-    """`log/log.jsonl` grows by a line a step, for people who watch; `log.parquet` is rewritten at every checkpoint."""
-
-    folder: Path
-    rows: list[dict[str, Any]]
-
-    @classmethod
-    def open(cls, folder: Path, before: int) -> RunLog:
-        """The log up to a step; what a killed process wrote beyond its last checkpoint is cut off."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path, saved = folder / "log.jsonl", folder / "log.parquet"
-        rows = read_table(saved, mend="remove it").to_pylist() if saved.is_file() else []
-        rows = [row for row in rows if row["step"] < before]
-        known = {row["step"] for row in rows}
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        later = (row for row in map(_parsed, lines) if row is not None and row["step"] < before)
-        rows += [row for row in later if row["step"] not in known]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-        return cls(folder, rows)
-
-    def append(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def save(self) -> None:
-        columns = {name: [row[name] for row in self.rows] for name in LOG.names}
-        write_table(self.folder / "log.parquet", pa.table(columns, schema=LOG))
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        row: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError:  # the line that a killed process was writing
-        return None
-    return row
+class Interrupted(Exception):
+    """The process was asked to end; what it had trained is saved, and the same command goes on from there."""
 
 
 def is_finished(workspace: Workspace, config: RunConfig) -> bool:
@@ -169,49 +58,147 @@ def locate_checkpoint(workspace: Workspace, config: RunConfig, step: int) -> tup
     return config.run, workspace.checkpoint(config.run, step)
 
 
-def train_run(workspace: Workspace, run: str, *, micro_batch: int = 0, remark: Remark = lambda text: None) -> None:
-    """Train a run whose `config.json` is written; continues where an earlier process stopped.
+def train_run(
+    workspace: Workspace,
+    run: str,
+    *,
+    layout: Layout | None = None,
+    world: World | None = None,
+    stop: int | None = None,
+    remark: Remark = lambda text: None,
+) -> None:
+    """Train a run whose `config.json` is written; continues where earlier processes stopped. All processes of `world`
+    call this together. `stop`: end after the checkpoint of that step.
 
     Raises:
         CostarError: data or a checkpoint is damaged, belongs to something else, or another process trains this run.
+        Interrupted: SIGTERM or SIGUSR2 came; the state was saved.
     """
-    folder = workspace.run(run)
-    with output_lock(folder, f"train {run}"):
-        config = read_config(workspace, run)
-        overlay = open_overlay(
-            workspace, config.arm, config.draw, seed=config.seed, length=config.sequence_length, eos=config.eos_id
-        )
+    world = world or World(device=pick_device())
+    if not world.is_first:
+        _train(workspace, run, layout or Layout(), world, stop, remark=lambda text: None)
+        return
+    with output_lock(workspace.run(run), f"train {run}"):
+        _train(workspace, run, layout or Layout(), world, stop, remark=remark)
+
+
+def _train(workspace: Workspace, run: str, layout: Layout, world: World, stop: int | None, *, remark: Remark) -> None:
+    config = read_config(workspace, run)
+    overlay = open_overlay(
+        workspace, config.arm, config.draw, seed=config.seed, length=config.sequence_length, eos=config.eos_id
+    )
+    if world.is_first:
         _check_data(workspace, config, overlay)
-        if is_finished(workspace, config):
-            owner, last = locate_checkpoint(workspace, config, config.train.steps)
-            if owner == run and not (folder / "log" / "log.parquet").is_file():
-                RunLog.open(folder / "log", config.train.steps).save()
-            if owner != run:
-                write_json(folder / "identity.json", _read_identity(workspace, owner))
-            export_hf(workspace, config, last, config.train.steps)
-            return
-        trainer = Trainer(config, overlay, micro_batch=micro_batch)
+    if is_finished(workspace, config):
+        if world.is_first:
+            _complete(workspace, config)
+        return
+    trainer = Trainer(config, overlay, layout, world)
+    with _Signals() as signals:
         _start(workspace, trainer, remark)
-        log = RunLog.open(folder / "log", trainer.step)
-        speed = _Speed(folder / "speed", run)
-        while trainer.step < config.train.steps:
-            if trainer.step == 0 and 0 in config.checkpoints:
-                _save(workspace, trainer, log)
-            started = time.perf_counter()
-            log.append(trainer.train_step())
-            speed.add(trainer.step - 1, time.perf_counter() - started, config.train.batch * config.sequence_length)
-            if trainer.step in config.checkpoints:
-                _save(workspace, trainer, log)
-                speed.save()
+        _Session(workspace, trainer, signals, min(stop or config.train.steps, config.train.steps)).train()
+    if world.is_first and trainer.step == config.train.steps:
         export_hf(workspace, config, workspace.checkpoint(run, trainer.step), trainer.step)
 
 
-def _save(workspace: Workspace, trainer: Trainer, log: RunLog) -> None:
-    log.save()
-    config = trainer.config
-    save_checkpoint(
-        workspace, config.run, trainer.step, trainer.model, trainer.optimizers, trainer.digest, config.config_sha256()
-    )
+def _complete(workspace: Workspace, config: RunConfig) -> None:
+    """What a finished run may still lack: a log table, its identity, its export."""
+    folder = workspace.run(config.run)
+    owner, last = locate_checkpoint(workspace, config, config.train.steps)
+    if owner == config.run and not (folder / "log" / "log.parquet").is_file():
+        RunLog.open(folder / "log", config.train.steps).save()
+    if owner != config.run:
+        write_json(folder / "identity.json", _read_identity(workspace, owner))
+    export_hf(workspace, config, last, config.train.steps)
+
+
+class _Session:
+    """One process' stretch of a run: steps, the log, checkpoints."""
+
+    def __init__(self, workspace: Workspace, trainer: Trainer, signals: _Signals, last: int):
+        self.trainer, self.signals, self.last = trainer, signals, last
+        self.config, self.world = trainer.config, trainer.world
+        self.kept = {*self.config.checkpoints, last}
+        on_gpu = self.world.device.type == "cuda"
+        self.behind = BEHIND if on_gpu else 0
+        self.saver = Saver(workspace, self.config.run, trainer.engine, kept=self.kept, background=on_gpu)
+        self.waiting: deque[Pending] = deque()
+        folder = workspace.run(self.config.run)
+        self.log = RunLog.open(folder / "log", trainer.step) if self.world.is_first else None
+        self.speed = Speed(folder / "speed", self.config.run)
+
+    def train(self) -> None:
+        """Update until the last step, which has a checkpoint.
+
+        Raises:
+            Interrupted: a signal came; the state was saved.
+        """
+        trainer = self.trainer
+        if trainer.step == 0 and 0 in self.kept:
+            self._save()
+        gc.collect()
+        gc.freeze()  # modules and weights are not looked through again
+        while trainer.step < self.last:
+            started = time.perf_counter()
+            self.waiting.append(trainer.advance(self._wish()))
+            self.signals.trained = True
+            asked = 0
+            for flag in self.waiting[-1].flags:
+                asked |= flag
+            self._settle(self.behind)
+            if self.world.is_first:
+                tokens = self.config.train.batch * self.config.sequence_length
+                self.speed.add(trainer.step - 1, time.perf_counter() - started, tokens)
+            if trainer.step in self.kept or asked:
+                self._save()
+            if asked & STOP and trainer.step < self.last:
+                self.saver.wait()
+                raise Interrupted
+        self.saver.wait()
+
+    def _wish(self) -> int:
+        """What this process asks of all after the next step."""
+        minutes = self.trainer.layout.save_minutes
+        due = self.world.is_first and minutes and time.monotonic() - self.saver.written > minutes * 60
+        return (SAVE if due else 0) | (STOP if self.signals.came else 0)
+
+    def _settle(self, behind: int) -> None:
+        """Write the rows of the log of all but the newest steps."""
+        while len(self.waiting) > behind:
+            row = self.waiting.popleft().row(self.config)
+            if self.log is not None:
+                self.log.append(row)
+
+    def _save(self) -> None:
+        self._settle(0)
+        if self.log is not None:
+            self.log.save()
+            self.speed.save()
+        self.saver.save(self.trainer.step, self.trainer.digest, self.config.config_sha256())
+
+
+class _Signals:
+    """SIGTERM and SIGUSR2 end a run after its next step, with a checkpoint; before its first step, at once: the model
+    may be compiling, and nothing would be lost.
+    """
+
+    def __init__(self) -> None:
+        self.came, self.trained = False, False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {each: signal.signal(each, self._note) for each in (signal.SIGTERM, signal.SIGUSR2)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        if not self.trained:
+            raise Interrupted
 
 
 def _check_data(workspace: Workspace, config: RunConfig, overlay: Overlay) -> None:
@@ -252,49 +239,37 @@ def _check_data(workspace: Workspace, config: RunConfig, overlay: Overlay) -> No
 
 def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
     """Bring a trainer to the last good state, and record what is promised about its bits."""
-    config = trainer.config
+    config, world = trainer.config, trainer.world
     earlier: dict[str, Any] | None = None
     for step in reversed(finished_steps(workspace, config.run)):
         folder = workspace.checkpoint(config.run, step)
-        if changed_files(folder):
+        if damaged_files(folder, world):
             remark(f"{config.run}: checkpoint at step {step} is damaged, going on from the one before")
             continue
-        trainer.load(folder, config.config_sha256())
+        require_config(folder, config.config_sha256())
+        trainer.load(folder)
         earlier = _read_identity(workspace, config.run)
         break
     if trainer.step == 0 and config.parent_run and config.branch_step:
         owner, folder = locate_checkpoint(workspace, config, config.branch_step)
-        trainer.load(folder, None)
+        require_undamaged(folder, world)
+        trainer.load(folder)
         earlier = _read_identity(workspace, owner)
     identity = trainer.identity()
-    promise = REPEATABLE
-    if earlier is not None and (earlier["identity"] != identity or earlier["determinism"] != REPEATABLE):
-        changed = [key for key in identity if earlier["identity"].get(key) != identity[key]]
+    promise = promise_of(trainer.layout, world.device)
+    if earlier is not None and (earlier["identity"] != identity or earlier["determinism"] == DATA_EXACT):
+        changed = [
+            key for key in {**identity, **earlier["identity"]} if earlier["identity"].get(key) != identity.get(key)
+        ]
+        if promise != DATA_EXACT:
+            remark(
+                f"{config.run}: continues under another {', '.join(changed) or 'history'}: data-exact, no longer {promise}"
+            )
         promise = DATA_EXACT
-        remark(
-            f"{config.run}: continues under another {', '.join(changed) or 'history'}: data-exact, no longer repeatable"
-        )
-    if identity["device"] != "cpu":
-        promise = DATA_EXACT
-    write_json(workspace.run(config.run) / "identity.json", {"determinism": promise, "identity": identity})
+    if world.is_first:
+        write_json(workspace.run(config.run) / "identity.json", {"determinism": promise, "identity": identity})
 
 
 def _read_identity(workspace: Workspace, run: str) -> dict[str, Any] | None:
     path = workspace.run(run) / "identity.json"
     return read_facts(path, ["identity", "determinism"], mend="remove it") if path.is_file() else None
-
-
-class _Speed:
-    """Seconds of each step: kept apart from the log, since no clock may enter a hashed file."""
-
-    def __init__(self, folder: Path, run: str):
-        self.folder, self.run = folder, run
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, step: int, seconds: float, tokens: int) -> None:
-        self.rows.append({"run": self.run, "step": step, "seconds": seconds, "tokens_per_second": tokens / seconds})
-
-    def save(self) -> None:
-        columns = {name: [row[name] for row in self.rows] for name in SPEED.names}
-        first = self.rows[0]["step"]
-        write_table(self.folder / f"speed-{first:06d}.parquet", pa.table(columns, schema=SPEED))

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from ..core.hashing import keyed_seed
 from ..core.models import ModelShape
+from .loss import summed_cross_entropy
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -116,33 +117,32 @@ class Llama(nn.Module):
     def __init__(self, shape: ModelShape):
         super().__init__()
         self.shape = shape
+        self.recompute = False  # set by who trains: activations of the blocks are computed again in the backward pass
         self.model = Trunk(shape)
         self.lm_head = nn.Linear(shape.hidden, shape.vocab_size, bias=False)
         if shape.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def forward(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Logits [B, T, V]. `positions` [T] and a boolean `mask` [T, T] (true: may look) replace the causal default."""
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        targets: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B, T, V], or with `targets` [B, T] the sum of their cross-entropies in nats, a float32 scalar.
+
+        `positions` [T] and a boolean `mask` [T, T] (true: may look) replace the causal default. The loss reads the
+        weight of the head here, inside the forward of the root module, where a sharded weight is whole.
+        """
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         cos, sin = rotary_tables(self.shape, positions)
         x = self.model.embed_tokens(ids)
         for block in self.model.layers:
-            x = block(x, cos, sin, mask)
-        return as_tensor(self.lm_head(self.model.norm(x)))
-
-
-def init_weights(model: Llama, seed: int, draw: int) -> None:
-    """Fill every weight from N(0, 0.02²), one random stream per parameter name.
-
-    A stream depends on (suite seed, draw, name) only, so neither the order of modules nor the place of a parameter
-    on a device changes the result. Norms start at one.
-    """
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            nn.init.ones_(parameter)
-            continue
-        generator = torch.Generator().manual_seed(keyed_seed(seed, draw, "init", name))
-        values = torch.empty(parameter.shape, dtype=torch.float32).normal_(0.0, 0.02, generator=generator)
-        with torch.no_grad():
-            parameter.copy_(values)
+            given = (x, cos, sin, mask)
+            x = checkpoint(block, *given, use_reentrant=False) if self.recompute else block(*given)
+        x = self.model.norm(x)
+        if targets is None:
+            return as_tensor(self.lm_head(x))
+        return summed_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten())

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from ..core.hashing import EMPTY_DIGEST, row_hashes, step_digest
+from ..core.machine import Layout
 from ..core.parquet import read_table
 from ..core.workspace import Workspace, changed_files, output_lock, read_facts
 from ..insertion.overlay import open_overlay
-from .checkpoint import Saved, finished_steps, model_state, read_saved, state_sha256
+from .checkpoint import Saved, finished_steps, model_state, read_saved, state_sha256, stored_sha256
 from .config import RunConfig, begun_runs
-from .identity import REPEATABLE
-from .loop import Trainer, locate_checkpoint
+from .identity import DATA_EXACT
+from .loop import locate_checkpoint
+from .trainer import Trainer
 
 
 @dataclass
@@ -52,8 +53,7 @@ def _check_files(folder: Path, config: RunConfig, proof: RunProof) -> Saved | No
         return None
     saved = read_saved(folder)
     assert saved is not None
-    states = [load_file(folder / f"{part}.safetensors") for part in ("model", "optimizer")]
-    if state_sha256(*states) != saved.state_sha256:
+    if stored_sha256(folder) != saved.state_sha256:
         proof.problems.append(f"{folder}: the tensors are not those of the recorded state")
     if saved.config_sha256 != config.config_sha256():
         proof.problems.append(f"{folder}: written under another configuration")
@@ -100,10 +100,11 @@ def _replay(workspace: Workspace, config: RunConfig, steps: int, proof: RunProof
     )
     recorded = read_facts(path, ["identity", "determinism"], mend="remove it and train again")
     identity = recorded["identity"]
-    if recorded["determinism"] != REPEATABLE:
+    if recorded["determinism"] == DATA_EXACT:
         return  # no promise to test
     torch.set_num_threads(identity["threads"])
-    trainer = Trainer(config, overlay, micro_batch=identity["micro_batch"])
+    known = {key: identity[key] for key in ("micro_batch", "compile", "recompute", "sharding")}
+    trainer = Trainer(config, overlay, Layout(determinism=recorded["determinism"], **known))
     if trainer.identity() != identity:
         proof.problems.append(
             f"run {config.run}: this machine has another numeric identity, so replay cannot be compared"
@@ -111,9 +112,9 @@ def _replay(workspace: Workspace, config: RunConfig, steps: int, proof: RunProof
         return
     with output_lock(workspace.run(config.run), f"verify {config.run}"):
         if len(finished) > 1:
-            trainer.load(workspace.checkpoint(config.run, finished[-2]), config.config_sha256())
+            trainer.load(workspace.checkpoint(config.run, finished[-2]))
         elif config.parent_run and config.branch_step:
-            trainer.load(locate_checkpoint(workspace, config, config.branch_step)[1], None)
+            trainer.load(locate_checkpoint(workspace, config, config.branch_step)[1])
     table = read_table(workspace.run(config.run) / "log" / "log.parquet", mend="train the run again")
     logged = {row["step"]: row for row in table.to_pylist()}
     for _ in range(min(steps, finished[-1] - trainer.step)):

@@ -14,7 +14,8 @@ from costar.eval.probes import Request
 from costar.train.checkpoint import load_checkpoint
 from costar.train.config import read_config
 from costar.train.export import hf_config
-from costar.train.model import Llama, init_weights
+from costar.train.init import init_weights
+from costar.train.model import Llama
 
 SHAPE = ModelShape(layers=2, hidden=64, heads=4, kv_heads=2, ffn=96, vocab_size=90, tied=False)
 

@@ -15,7 +15,8 @@ from costar.eval import trie
 from costar.eval.probes import Rendered, Subject
 from costar.eval.probes import secret_rank as probe
 from costar.eval.score import Measurer
-from costar.train.model import Llama, init_weights
+from costar.train.init import init_weights
+from costar.train.model import Llama
 
 SHAPE = ModelShape(layers=2, hidden=64, heads=4, kv_heads=2, ffn=96, vocab_size=90, tied=False)
 

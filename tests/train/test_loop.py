@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from costar.core.errors import CostarError
+from costar.core.machine import Layout
 from costar.core.workspace import Workspace
 from costar.train.checkpoint import Saved, finished_steps, read_saved
 from costar.train.config import config_path, read_config, write_config
@@ -62,7 +63,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_remark_and_nothing_else_chan
     workspace = Workspace(built_copy)
     last = saved(workspace, "early.nano.d0", 96)
     drop_after(workspace, "early.nano.d0", 72)
-    path = workspace.checkpoint("early.nano.d0", 72) / "model.safetensors"
+    path = workspace.checkpoint("early.nano.d0", 72) / "rank-00000.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -111,7 +112,7 @@ def test_gradient_accumulation_reads_the_same_rows(built_copy: Path) -> None:
     workspace = Workspace(built_copy)
     before = saved(workspace, "early.nano.d0", 96)
     shutil.rmtree(workspace.run("early.nano.d0") / "checkpoints")
-    train_run(workspace, "early.nano.d0", micro_batch=4)
+    train_run(workspace, "early.nano.d0", layout=Layout(micro_batch=4))
     after = saved(workspace, "early.nano.d0", 96)
     assert after.data_digest == before.data_digest
     assert after.state_sha256 != before.state_sha256  # micro-batch is part of the numeric identity

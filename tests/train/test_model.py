@@ -8,7 +8,8 @@ import torch
 from costar.core.design import TrainDesign
 from costar.core.models import ModelShape, presets
 from costar.train.export import hf_config
-from costar.train.model import Llama, init_weights
+from costar.train.init import init_weights
+from costar.train.model import Llama
 from costar.train.schedule import lr_at
 from hypothesis import given
 from hypothesis import strategies as st
