@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from .design import TrainDesign
@@ -49,8 +50,15 @@ GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 OF_PLAIN = {"cpu": 0.6, "cuda": 0.4}  # of the speed of a plain product, what training reaches, roughly
 PROGRAM = {"cpu": 352 * MIB, "cuda": 1024 * MIB}  # torch and its kernels; the context of a GPU with its libraries
 BFLOAT_KERNELS = 8 * MIB  # what the products of oneDNN in bfloat16 add on CPU
-# The allocators keep freed pieces that fit nothing: glibc on CPU (measured), torch's pool on GPUs (not measured).
-SPLINTERS = {"cpu": 0.37, "cuda": 0.08}
+# glibc keeps freed pieces that fit nothing: shares measured with bench/needs.py. torch's pool on GPUs: not measured.
+SPLINTERS = {
+    "gradients": 0.55,
+    "activations, 2 bytes": 0.5,
+    "activations, 4 bytes": 0.62,
+    "recomputed, 2 bytes": 1.0,
+    "recomputed, 4 bytes": 2.0,
+}
+GPU_SPLINTERS = 0.08
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +105,20 @@ def state_bytes(shape: ModelShape, optimizer: str) -> int:
     return 8 * shape.parameters - (4 * matrices if optimizer == "muon" else 0)
 
 
-def block_activations(shape: ModelShape, device: Device) -> int:
+def block_activations(shape: ModelShape, device: Device, *, autocast: bool) -> int:
     """Bytes that the backward pass of one block keeps, for a token."""
     product, hidden, ffn = device.product_bytes, shape.hidden, shape.ffn
     kv = shape.kv_heads * shape.head_size
     attended = 4 if device.kind == "cpu" else product  # on CPU attention runs in float32
-    stream = 4 if device.kind == "cpu" else product
+    stream = 4 if autocast else product
     casts = product if product < stream else 0  # autocast copies the input of every product, for each product anew
+    normed = 2 * stream if device.kind == "cpu" else stream  # the fused kernel of GPUs keeps its input only
     kept = {
-        "input_layernorm": 2 * stream * hidden,
+        "input_layernorm": normed * hidden,
         "q_proj, k_proj, v_proj": (3 * casts or stream) * hidden,
         "attention": attended * (2 * hidden + 2 * kv) + 4 * shape.heads,
         "o_proj": product * hidden if casts else 0,
-        "post_attention_layernorm": 2 * stream * hidden,
+        "post_attention_layernorm": normed * hidden,
         "gate_proj, up_proj": (2 * casts or stream) * hidden,
         "silu, product, down_proj": 4 * product * ffn,
     }
@@ -123,35 +132,60 @@ def memory_parts(
 
     The peak is where the last forward pass of a step ends, or where the gradients are complete, whichever is more.
     """
-    product, parts = device.product_bytes, devices if sharded(layout, device) else 1
-    batch = micro_batch(train, layout, devices)
-    tokens = batch * length
-    gradients = 4 * shape.parameters // parts
-    accumulates = batch < math.ceil(train.batch / devices)
-    multiplying = shape.layers * shape.block_parameters + shape.vocab_size * shape.hidden
-    gathered = 2 * shape.block_parameters + 2 * shape.vocab_size * shape.hidden  # two blocks, embeddings and head
-    whole = {
-        "copies for products": product * (multiplying if parts == 1 else gathered) if product < 4 else 0,
-        "gathered parts": (4 * gathered if product == 4 else 0) if parts > 1 else 0,
-        "activations": tokens * block_activations(shape, device) * (1 if layout.recompute else shape.layers),
-        "inputs of blocks": tokens * shape.hidden * 4 * shape.layers if layout.recompute else 0,
-        "last norm": tokens * shape.hidden * (8 + product),
+    product, spread = device.product_bytes, sharded(layout, device)
+    parts = devices if spread else 1
+    tokens = micro_batch(train, layout, devices) * length
+    accumulates = micro_batch(train, layout, devices) < math.ceil(train.batch / devices)
+    gradients = 4 * shape.parameters
+    embeddings = shape.vocab_size * shape.hidden * (1 if shape.tied else 2)
+    gathered = 2 * shape.block_parameters + embeddings  # two blocks, and what is no block
+    copied = gathered if parts > 1 else shape.layers * shape.block_parameters + shape.vocab_size * shape.hidden
+    block = tokens * block_activations(shape, device, autocast=not spread)
+    stream = tokens * shape.hidden * (product if spread else 4)
+    ends = {
+        "last norm": 2 * stream,
         "cross-entropy": cross_entropy_bytes(shape, tokens, device),
-        "gradients of micro-batches": gradients if accumulates else 0,
     }
-    late = {"gradients": gradients}
-    peak = whole if sum(whole.values()) > sum(late.values()) else late
-    held = {
-        "parameters": 4 * shape.parameters // parts,
-        "optimizer": state_bytes(shape, train.optimizer) // parts,
-    } | peak
+    if layout.recompute:
+        ends["inputs of blocks"] = stream * shape.layers
+        late = {"gradients": gradients // parts, "inputs of blocks": stream * shape.layers, "activations": block}
+    else:
+        ends["activations"] = block * shape.layers
+        late = {"gradients": gradients // parts}
+    ends["copies for products"] = product * copied if product < 4 or parts > 1 else 0
+    ends["gradients of micro-batches"] = gradients if accumulates else 0  # whole until they are exchanged
+    if parts > 1:
+        late["gradients on their way"] = 4 * max(shape.block_parameters, embeddings)
+    elif devices > 1:
+        late["gradients in one piece"] = gradients * (3 if layout.determinism == "layout-invariant" else 1)
+    held = {"parameters": 4 * shape.parameters // parts, "optimizer": state_bytes(shape, train.optimizer) // parts}
+    peak = max(
+        ({**each, "splinters": splinter_bytes(each, layout, device)} for each in (ends, late)),
+        key=lambda each: sum(each.values()),
+    )
     program = PROGRAM[device.kind] + (BFLOAT_KERNELS if device.kind == "cpu" and product < 4 else 0)
-    return held | {"splinters": int(SPLINTERS[device.kind] * sum(held.values())), "program": program}
+    return held | peak | {"program": program}
+
+
+def splinter_bytes(parts: Mapping[str, int], layout: Layout, device: Device) -> int:
+    """Bytes that an allocator holds between what is used: a share of what comes and goes in a step."""
+    if device.kind != "cpu":
+        return int(GPU_SPLINTERS * sum(parts.values()))
+    gradients = sum(size for name, size in parts.items() if name.startswith("gradients"))
+    kept = "recomputed" if layout.recompute else "activations"
+    others = sum(parts.values()) - gradients - parts.get("copies for products", 0)
+    return int(SPLINTERS["gradients"] * gradients + SPLINTERS[f"{kept}, {device.product_bytes} bytes"] * others)
 
 
 def cross_entropy_bytes(shape: ModelShape, tokens: int, device: Device) -> int:
-    """Bytes of logits, their softmax and its gradient."""
-    return tokens * shape.vocab_size * (device.product_bytes % 4 + 8)
+    """Bytes of the logits of a chunk with their softmax and gradient, and of the gradients that the loss keeps."""
+    product = device.product_bytes
+    chunk = (
+        (GIB if device.kind != "cpu" else 4 * MIB) * (2 * product + 4) // 4
+    )  # float32 logits of a chunk: train/loss.py
+    whole = tokens * shape.vocab_size * (2 * product + 4)
+    kept = 2 * tokens * shape.hidden * product + 4 * shape.vocab_size * shape.hidden
+    return min(chunk, whole) + kept
 
 
 def checkpoint_bytes(shape: ModelShape, optimizer: str) -> int:

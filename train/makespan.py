@@ -12,7 +12,8 @@ def makespan(works: Mapping[str, float], after: Mapping[str, tuple[str, float]],
     have passed. This is the order in which `TrainQueue` hands out runs (list scheduling, longest processing time first;
     Graham 1969).
     """
-    assert slots >= 1 and all(before in works for before, _ in after.values())
+    assert slots >= 1
+    assert all(before in works for before, _ in after.values())
     begun: dict[str, float] = {}
     free = [0.0] * slots
     while len(begun) < len(works):

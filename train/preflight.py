@@ -41,7 +41,8 @@ HOPELESS = 4.0  # the estimate from FLOP may be wrong by this factor before a pr
 
 @dataclass(frozen=True, kw_only=True)
 class Supply:
-    """What this machine has: bytes of memory (of one GPU, or of all runs together on CPU) and disk, and `slots` runs side by side."""
+    """What this machine has: bytes of memory (of one GPU; on CPU for all runs together) and disk, and places for `slots`
+    runs side by side."""
 
     device: Device
     gpus: Gpus | None

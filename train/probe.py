@@ -23,7 +23,7 @@ from ..core.workspace import Workspace, write_json
 from .config import RunConfig
 
 if TYPE_CHECKING:
-    from .loop import Trainer
+    from .trainer import Trainer
 
 STEPS = 5  # the first is a warm-up
 LEAST_SECONDS = 2.0  # short steps are repeated for so long …
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
     import torch
 
     from ..insertion.overlay import open_overlay
-    from .loop import Trainer
+    from .trainer import Trainer
 
     torch.set_num_threads(1)
     workspace, folder, name = Workspace(Path(arguments[0])), Path(arguments[1]), arguments[2]
@@ -78,10 +78,10 @@ def main(arguments: list[str]) -> None:
     overlay = open_overlay(
         workspace, config.arm, config.draw, seed=config.seed, length=config.sequence_length, eos=config.eos_id
     )
-    trainer = Trainer(config, overlay, micro_batch=layout.micro_batch)
+    trainer = Trainer(config, overlay, layout)
     started = process_seconds()
     seconds = timed_steps(trainer, folder, name, asked["all"])
-    answer = Probe(step_seconds=seconds, start_seconds=started, memory=peak_memory(), device=trainer.device.type)
+    answer = Probe(step_seconds=seconds, start_seconds=started, memory=peak_memory(), device=trainer.world.device.type)
     write_json(folder / f"{name}.answer.json", asdict(answer))
 
 

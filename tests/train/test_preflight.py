@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,12 @@ from costar.core.errors import CostarError
 from costar.core.machine import Machine
 from costar.core.models import presets
 from costar.core.needs import GIB, Device, Gpus, checkpoint_bytes, run_needs
+from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.train.makespan import makespan
 from costar.train.preflight import Supply, Task, Verdict, available_memory, preflight, probed_runs, smaller
 
-from tests.small import SUITE, costar, write_small_suite
-
+PLAIN = Machine()
 CPU = Device(kind="cpu", product_bytes=4)
 TRAIN = TrainDesign(
     steps=100,
@@ -51,11 +50,11 @@ def supply(*, memory: int = 2**50, disk: int = 2**60, slots: int = 2, gpus: Gpus
     return Supply(device=device, gpus=gpus, memory=memory, disk=disk, slots=slots)
 
 
-def needed(one: Task, machine: Machine = Machine()) -> int:
+def needed(one: Task, machine: Machine = PLAIN) -> int:
     return run_needs(one.shape, one.train, one.length, machine.layout, steps=1, checkpoints=1, device=CPU).memory
 
 
-def refused(tasks: list[Task], there: Supply, machine: Machine = Machine(), *, force: bool = False) -> str:
+def refused(tasks: list[Task], there: Supply, machine: Machine = PLAIN, *, force: bool = False) -> str:
     with pytest.raises(CostarError) as error:
         preflight(tasks, there, machine, force=force)
     assert error.value.exit_code == 1
@@ -164,9 +163,7 @@ def test_makespan_lies_between_its_bounds_for_any_queue() -> None:
 
 
 def test_a_probe_measures_real_steps_and_leaves_the_suite_as_it_was(built: Path) -> None:
-    from costar.core.session import open_built
-
-    suite, workspace = open_built(built), Workspace(built)
+    suite, workspace = load_suite(built / "suite.toml"), Workspace(built)
     before = sorted(str(path) for path in built.rglob("*"))
     name = suite.runs()[0]
     one = replace(task(), name=name)
@@ -174,15 +171,41 @@ def test_a_probe_measures_real_steps_and_leaves_the_suite_as_it_was(built: Path)
     probed = probed_runs(verdict, suite, workspace, Machine(limit_hours=1), force=False)
     assert "(probe: " in probed.line
     assert probed.seconds != verdict.seconds
-    with pytest.raises(CostarError, match="limit_hours"):
-        probed_runs(verdict, suite, workspace, Machine(limit_hours=1 / 12_000), force=True) and probed_runs(
-            replace(verdict, seconds=120), suite, workspace, Machine(limit_hours=1 / 100), force=False
-        )
+    endless = replace(verdict, tasks=(replace(one, train=replace(TRAIN, steps=10**7)),))
+    with pytest.raises(CostarError, match="limit_hours") as error:
+        probed_runs(endless, suite, workspace, Machine(limit_hours=1), force=False)
+    assert "(probe: " in str(error.value)
     assert sorted(str(path) for path in built.rglob("*")) == before
 
 
 def test_a_short_queue_is_not_probed(built: Path) -> None:
-    from costar.core.session import open_built
-
     verdict = Verdict(processes=1, seconds=10, model="tiny", tasks=(task(),))
-    assert probed_runs(verdict, open_built(built), Workspace(built), Machine(), force=False) is verdict
+    assert probed_runs(verdict, load_suite(built / "suite.toml"), Workspace(built), Machine(), force=False) is verdict
+
+
+def test_any_preset_adds_runs_to_the_arms_and_its_shrunken_form_trains(built_copy: Path) -> None:
+    """`make train MODEL=1b`, with a 1b that is shrunk in every number but keeps its shape: grouped queries, untied head."""
+    folder = built_copy.parent.parent
+    path = folder / "small.toml"
+    shrunk = "\n[model.1b]\nlayers = 2\nhidden = 64\nheads = 4\nkv_heads = 1\nffn = 256\ntied = false\n"
+    path.write_text(path.read_text().replace("[corpus]", shrunk + "\n[corpus]"))
+    done = costar(folder, "train", "./small.toml", "--model", "1b", "--arm", "perturbed")
+    assert "pre-flight 1b: needs" in done.stdout
+    assert (built_copy / "runs" / "perturbed.1b.d0" / "hf" / "step-000096" / "model.safetensors").is_file()
+
+
+def test_the_real_1b_is_refused_in_one_line_where_it_cannot_be_trained(tmp_path: Path) -> None:
+    (tmp_path / "machine.toml").write_text("limit_hours = 1\n")
+    write_small_suite(tmp_path, SUITE.replace("steps       = 96", "steps       = 5000"))
+    done = costar(tmp_path, "train", "./small.toml", "--model", "1b", check=False)
+    assert done.returncode == 1
+    assert "pre-flight" in done.stderr
+    assert "1b: needs" in done.stderr
+    assert "MODEL=160m" in done.stderr
+
+
+def test_an_unknown_model_is_named_with_the_nearest(tmp_path: Path) -> None:
+    write_small_suite(tmp_path)
+    done = costar(tmp_path, "train", "./small.toml", "--model", "tinyy", check=False)
+    assert done.returncode == 2
+    assert "did you mean 'tiny'" in done.stderr
