@@ -15,6 +15,8 @@ from costar.core.workspace import Workspace
 from costar.train.makespan import makespan
 from costar.train.preflight import Supply, Task, Verdict, available_memory, preflight, probed_runs, smaller
 
+from tests.small import SUITE, costar, write_small_suite
+
 PLAIN = Machine()
 CPU = Device(kind="cpu", product_bytes=4)
 TRAIN = TrainDesign(
