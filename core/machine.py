@@ -103,6 +103,20 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def computes_bfloat16() -> bool:
+    """Whether this CPU has instructions for products in bfloat16."""
+    return bool({"amx_bf16", "avx512_bf16"} & cpu_flags())
+
+
+def cpu_flags() -> set[str]:
+    """The instruction sets of the CPU, as the kernel lists them; empty where it does not."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next((set(line.split(":", 1)[1].split()) for line in file if line.startswith("flags")), set())
+    except OSError:
+        return set()
+
+
 def load_machine(path: Path = Path("machine.toml")) -> Machine:
     """The settings in `machine.toml` of the working directory, or the defaults.
 

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from . import console
 from .console import token_text
-from .design import ArmDesign, RunName, Suite, TrainDesign
-from .models import ModelShape
+from .design import ArmDesign, RunName, Suite
+from .machine import Layout
+from .needs import GIB, cpu_device, measured_rate, run_needs
 from .schedule import shared_rates, training_besides_rates
 from .schemes import LEAST, detectable
-
-GIB = 2**30
-RATE = """
-import sys, time, numpy as np
-a = np.ones((512, 512), np.float32); a @ a
-best = 1e9
-for _ in range(40):
-    started = time.perf_counter()
-    a @ a
-    best = min(best, time.perf_counter() - started)
-sys.stdout.write(str(2 * 512**3 / best))
-"""
 
 
 @dataclass(frozen=True)
@@ -129,46 +115,6 @@ def slot_load(suite: Suite, arm: ArmDesign) -> float:
     return sum(suite.perturbations[name].copies for name in arm.inserted) / arm.train.slots
 
 
-@dataclass(frozen=True, kw_only=True)
-class Needs:
-    """Bytes of memory and disk of one run, and its FLOP."""
-
-    memory: int
-    disk: int
-    flops: float
-
-
-def run_needs(
-    shape: ModelShape, train: TrainDesign, length: int, micro_batch: int, steps: int, checkpoints: int
-) -> Needs:
-    """Estimates for one process that trains one run.
-
-    Memory: parameters, gradients and optimizer state in float32 (AdamW 16 bytes a parameter, Muon 12 for matrices),
-    activations of the blocks, three copies of the logits, and 600 MB for the program.
-    """
-    batch = min(micro_batch or train.batch, train.batch)
-    tokens = batch * length
-    state = 16 if train.optimizer == "adamw" else 12
-    per_token = shape.layers * (18 * shape.hidden + 5 * shape.ffn) * 4 + 3 * 4 * shape.vocab_size
-    scores = batch * shape.heads * length * length * 4
-    memory = shape.parameters * (state + 2) + tokens * per_token + scores + 600 * 2**20
-    disk = checkpoints * shape.parameters * state + shape.parameters * 4
-    flops = float(shape.flops_per_token(length)) * train.batch * length * steps
-    return Needs(memory=memory, disk=disk, flops=flops)
-
-
-def measured_rate() -> float:
-    """FLOP/s that training reaches in one process with one thread here, roughly: six tenths of a plain float32 product.
-
-    Measured in a process of its own, since a BLAS that is loaded already keeps its number of threads.
-    """
-    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run(
-        [sys.executable, "-c", RATE], env=os.environ | single, capture_output=True, text=True, check=True
-    )
-    return 0.6 * float(done.stdout)
-
-
 def _insertion_text(arm: ArmDesign) -> str:
     """What is special about an arm's insertion: its phases, fillers, rotation and randomized factors."""
     phases = sorted({phase for name in arm.inserted for phase in arm.phases(name)} - {(Fraction(0), Fraction(1))})
@@ -238,7 +184,15 @@ def print_plan(
         train = suite.arms[run.name.arm].train
         shape = suite.preset(run.name.model).shape(vocabulary)
         checkpoints = 1 + run.steps // train.every
-        needs = run_needs(shape, train, suite.corpus.sequence_length, micro_batch, run.steps, checkpoints)
+        needs = run_needs(
+            shape,
+            train,
+            suite.corpus.sequence_length,
+            Layout(micro_batch=micro_batch),
+            steps=run.steps,
+            checkpoints=checkpoints,
+            device=cpu_device(),
+        )
         disk += needs.disk
         begins = f"{run.parent} @ {run.shared_steps}" if run.parent else ""
         cells = (f"{run.parameters / 1e6:,.1f} M", run.steps, token_text(run.tokens), begins)

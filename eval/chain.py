@@ -16,7 +16,7 @@ from ..core.workspace import Workspace, output_lock
 from ..insertion.build import require_insertion
 from ..train.cluster import measure_on_cluster, train_on_cluster
 from ..train.launch import TrainQueue, plan_runs
-from ..train.preflight import preflight_runs
+from ..train.preflight import preflight_runs, probed_runs
 from .score import EvalQueue, Measurer
 
 
@@ -38,12 +38,14 @@ def train_runs(
     slots, gpus = 0, visible_gpus() if machine.backend == "local" else ()
     if machine.backend == "slurm":
         check_cluster()
+        require_insertion(suite, workspace)
     else:
         at_once = machine.runs_at_once(len(gpus))
         verdict = preflight_runs(suite, workspace, list(names), machine, vocabulary=vocabulary, force=force)
+        require_insertion(suite, workspace)
+        verdict = probed_runs(verdict, suite, workspace, machine, force=force)
         stage_line("pre-flight", verdict.line)
         slots = min(verdict.processes, at_once)
-    require_insertion(suite, workspace)
     with output_lock(workspace.runs, "train"):
         queue = TrainQueue(workspace, plan_runs(suite, workspace, list(names)), machine.layout, machine.devices)
     started = time.monotonic()

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from costar.core.design import TrainDesign
+from costar.core.design import RunName, TrainDesign
 from costar.core.errors import CostarError
+from costar.core.machine import Machine
 from costar.core.models import presets
-from costar.core.plan import Needs, run_needs
-from costar.train.preflight import preflight, smaller
+from costar.core.needs import GIB, Device, Gpus, checkpoint_bytes, run_needs
+from costar.core.suite import load_suite
+from costar.core.workspace import Workspace
+from costar.train.makespan import makespan
+from costar.train.preflight import Supply, Task, Verdict, available_memory, preflight, probed_runs, smaller
 
 from tests.small import SUITE, costar, write_small_suite
 
+PLAIN = Machine()
+CPU = Device(kind="cpu", product_bytes=4)
 TRAIN = TrainDesign(
     steps=100,
     batch=8,
@@ -26,47 +34,92 @@ TRAIN = TrainDesign(
 )
 
 
-def check(needs: Needs, folder: Path, *, flops: float = 1.0, force: bool = False) -> str:
-    return preflight(
-        needs, disk=needs.disk, total_flops=flops, processes=2, folder=folder, model="1b", limit_hours=24, force=force
-    ).line
+def task(model: str = "tiny", *, arm: str = "a", steps: int = 100, checkpoints: int = 2) -> Task:
+    return Task(
+        name=RunName(arm=arm, model=model, draw=0),
+        shape=presets()[model].shape(1024),
+        train=replace(TRAIN, steps=steps),
+        length=256,
+        first=0,
+        parent=None,
+        branch=0,
+        checkpoints=checkpoints,
+    )
 
 
-def test_needs_grow_with_the_model_and_hold_its_state() -> None:
-    sizes = [
-        run_needs(presets()[name].shape(1024), TRAIN, 256, 0, 100, 2).memory
-        for name in ("tiny", "15m", "60m", "160m", "1b")
-    ]
-    assert sizes == sorted(sizes)
-    assert sizes[-1] > 16 * presets()["1b"].shape(1024).parameters
+def supply(*, memory: int = 2**50, disk: int = 2**60, slots: int = 2, gpus: Gpus | None = None) -> Supply:
+    device = Device(kind="cuda", product_bytes=2) if gpus else CPU
+    return Supply(device=device, gpus=gpus, memory=memory, disk=disk, slots=slots)
 
 
-def test_too_little_memory_names_need_supply_and_a_smaller_model(tmp_path: Path) -> None:
+def needed(one: Task, machine: Machine = PLAIN) -> int:
+    return run_needs(one.shape, one.train, one.length, machine.layout, steps=1, checkpoints=1, device=CPU).memory
+
+
+def refused(tasks: list[Task], there: Supply, machine: Machine = PLAIN, *, force: bool = False) -> str:
     with pytest.raises(CostarError) as error:
-        check(Needs(memory=2**50, disk=1, flops=1), tmp_path)
-    text = str(error.value)
-    assert "1,048,576" in text or "1048576.0 GB of memory" in text
-    assert "here" in text
-    assert "MODEL=160m" in text
+        preflight(tasks, there, machine, force=force)
     assert error.value.exit_code == 1
+    return str(error.value)
 
 
-def test_too_little_disk_is_refused_even_when_forced(tmp_path: Path) -> None:
-    with pytest.raises(CostarError, match="disk"):
-        check(Needs(memory=1, disk=2**60, flops=1), tmp_path, force=True)
+def test_too_little_memory_names_need_supply_and_the_first_setting_that_fits() -> None:
+    big = task("160m")
+    halved = needed(big, Machine(micro_batch=4))
+    text = refused([big], supply(memory=halved))
+    assert f"{needed(big) / GIB:.1f} GB of memory" in text
+    assert f"here {halved / GIB:.1f} GB" in text
+    assert f"micro_batch = 4 in machine.toml needs {halved / GIB:.1f} GB" in text
 
 
-def test_force_overrides_the_estimate_of_time_only(tmp_path: Path) -> None:
-    with pytest.raises(CostarError, match="--force"):
-        check(Needs(memory=1, disk=1, flops=1), tmp_path, flops=1e22)
-    assert "needs" in check(Needs(memory=1, disk=1, flops=1), tmp_path, flops=1e22, force=True)
+def test_where_no_micro_batch_fits_activations_are_computed_again() -> None:
+    big = replace(task("160m"), length=2048)
+    least = needed(big, Machine(micro_batch=1))
+    again = needed(big, Machine(micro_batch=1, recompute=True))
+    assert again < least
+    assert "micro_batch = 1, recompute = true in machine.toml" in refused([big], supply(memory=again))
 
 
-def test_runs_that_do_not_fit_side_by_side_train_one_after_another(tmp_path: Path) -> None:
-    from costar.train.preflight import available_memory
+def test_where_one_gpu_is_too_small_the_parameters_are_spread_over_several() -> None:
+    gpus = Gpus(name="a GPU", count=8, free=40 * GIB, rate=5e14)
+    one = replace(task("8b"), train=replace(TRAIN, batch=64), length=2048)
+    text = refused([one], supply(memory=gpus.free, gpus=gpus))
+    assert "devices = 8 in machine.toml needs" in text.replace('sharding = "full", ', "")
 
-    assert "1 run side by side" in check(Needs(memory=available_memory() * 2 // 3, disk=1, flops=1), tmp_path)
-    assert "2 runs side by side" in check(Needs(memory=1, disk=1, flops=1), tmp_path)
+
+def test_where_no_layout_fits_the_next_smaller_model_is_named() -> None:
+    assert "MODEL=160m" in refused([task("1b")], supply(memory=GIB))
+
+
+def test_too_little_disk_is_refused_even_when_forced_and_counts_every_run() -> None:
+    tasks = [task(arm="a"), task(arm="b")]
+    each = 2 * checkpoint_bytes(tasks[0].shape, "adamw") + 4 * tasks[0].shape.parameters
+    assert preflight(tasks, supply(disk=2 * each), Machine(save_minutes=0), force=False).processes == 2
+    assert "disk" in refused(tasks, supply(disk=2 * each - 1), Machine(save_minutes=0), force=True)
+
+
+def test_checkpoints_for_restarts_count_where_training_is_longer_than_they_are_apart() -> None:
+    one = task(steps=10**6)
+    disk = 2 * checkpoint_bytes(one.shape, "adamw") + 4 * one.shape.parameters
+    preflight([one], supply(disk=disk), Machine(save_minutes=0), force=True)
+    assert "disk" in refused([one], supply(disk=disk), Machine(save_minutes=1), force=True)
+
+
+def test_force_overrides_the_estimate_of_time_only() -> None:
+    endless = task(steps=10**10)
+    assert "--force" in refused([endless], supply())
+    assert "needs" in preflight([endless], supply(), Machine(save_minutes=0), force=True).line
+    assert "memory" in refused([endless], supply(memory=1), force=True)
+
+
+def test_runs_that_do_not_fit_side_by_side_train_one_after_another() -> None:
+    tasks = [task(arm="a"), task(arm="b")]
+    narrow = preflight(tasks, supply(memory=needed(tasks[0]) * 3 // 2), Machine(), force=False)
+    wide = preflight(tasks, supply(memory=needed(tasks[0]) * 2), Machine(), force=False)
+    assert (narrow.processes, wide.processes) == (1, 2)
+    assert "1 run side by side" in narrow.line
+    assert "2 runs side by side" in wide.line
+    assert available_memory() > 0
 
 
 def test_the_ladder_of_suggestions() -> None:
@@ -79,6 +132,57 @@ def test_the_ladder_of_suggestions() -> None:
         None,
         None,
     ]
+
+
+def test_makespan_of_hand_worked_queues() -> None:
+    assert makespan({}, {}, 2) == 0
+    assert makespan({"a": 4, "b": 3, "c": 3, "d": 2}, {}, 2) == 6
+    assert makespan({"a": 4, "b": 3, "c": 3, "d": 2}, {}, 9) == 4
+    assert makespan({"trunk": 10, "late": 5}, {"late": ("trunk", 5)}, 2) == 10
+    assert makespan({"trunk": 10, "late": 5}, {"late": ("trunk", 5)}, 1) == 15
+    assert makespan({"trunk": 10, "late": 9, "other": 2}, {"late": ("trunk", 5)}, 2) == 14
+
+
+def test_makespan_lies_between_its_bounds_for_any_queue() -> None:
+    """List scheduling: at least the mean load and the longest chain; at most both together."""
+    chance = random.Random(7)
+    for _ in range(300):
+        names = [str(number) for number in range(chance.randint(1, 9))]
+        works = {name: float(chance.randint(0, 20)) for name in names}
+        after = {}
+        for number, name in enumerate(names[1:], 1):
+            if chance.random() < 0.5:
+                before = names[chance.randrange(number)]
+                after[name] = (before, chance.uniform(0, works[before]))
+        slots = chance.randint(1, 4)
+        chains: dict[str, float] = {}
+        for name in names:
+            before, wait = after.get(name, ("", 0.0))
+            chains[name] = works[name] + (chains[before] - works[before] + wait if before else 0)
+        load, chain = sum(works.values()) / slots, max(chains.values())
+        assert max(load, chain) - 1e-9 <= makespan(works, after, slots) <= load + chain + 1e-9
+        assert makespan(works, after, 1) >= sum(works.values()) - 1e-9
+
+
+def test_a_probe_measures_real_steps_and_leaves_the_suite_as_it_was(built: Path) -> None:
+    suite, workspace = load_suite(built / "suite.toml"), Workspace(built)
+    before = sorted(str(path) for path in built.rglob("*"))
+    name = suite.runs()[0]
+    one = replace(task(), name=name)
+    verdict = Verdict(processes=2, seconds=600, model=name.model, need="1 GB", have="here 2 GB", tasks=(one,))
+    probed = probed_runs(verdict, suite, workspace, Machine(limit_hours=1), force=False)
+    assert "(probe: " in probed.line
+    assert probed.seconds != verdict.seconds
+    endless = replace(verdict, tasks=(replace(one, train=replace(TRAIN, steps=10**7)),))
+    with pytest.raises(CostarError, match="limit_hours") as error:
+        probed_runs(endless, suite, workspace, Machine(limit_hours=1), force=False)
+    assert "(probe: " in str(error.value)
+    assert sorted(str(path) for path in built.rglob("*")) == before
+
+
+def test_a_short_queue_is_not_probed(built: Path) -> None:
+    verdict = Verdict(processes=1, seconds=10, model="tiny", tasks=(task(),))
+    assert probed_runs(verdict, load_suite(built / "suite.toml"), Workspace(built), Machine(), force=False) is verdict
 
 
 def test_any_preset_adds_runs_to_the_arms_and_its_shrunken_form_trains(built_copy: Path) -> None:
