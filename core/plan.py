@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from . import console
@@ -74,7 +74,7 @@ def plan_runs(suite: Suite, names: list[RunName], vocab_size: int) -> list[Plann
 def shared_steps(a: ArmDesign, b: ArmDesign) -> int:
     """Steps before the first slot at which two arms can differ: no insertion of one begins earlier that the other lacks."""
     keys = [key for key in vars(a.train) if key not in ("every", "also")]
-    if any(getattr(a.train, key) != getattr(b.train, key) for key in keys):
+    if (a.parent, a.init) != (b.parent, b.init) or any(getattr(a.train, key) != getattr(b.train, key) for key in keys):
         return 0
     slots = a.train.slots
     first = slots
@@ -220,7 +220,10 @@ def print_plan(suite: Suite, names: list[RunName], vocabulary: int, micro_batch:
         checkpoints = 1 + run.steps // train.every
         needs = run_needs(shape, train, suite.corpus.sequence_length, micro_batch, run.steps, checkpoints)
         disk += needs.disk
-        begins = f"{run.parent} @ {run.shared_steps}" if run.parent else ""
+        arm = suite.arms[run.name.arm]
+        begins = f"{run.parent} @ {run.shared_steps}" if run.parent else arm.init or ""
+        if arm.parent and not run.parent:
+            begins = f"weights of {replace(run.name, arm=arm.parent)}"
         cells = (f"{run.parameters / 1e6:,.1f} M", run.steps, token_text(run.tokens), begins)
         hours = f"{run.flops / rate / 3600:,.2f}"
         rows.append((str(run.name), *cells, f"{run.flops:.2g}", hours, f"{needs.memory / GIB:.1f} GB"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..core import console
 from ..core.console import stage_line
@@ -37,8 +38,9 @@ def train_runs(
     stage_line("pre-flight", verdict.line)
     require_insertion(suite, workspace)
     slots = verdict.processes
+    folders = [Path(machine.data)] if machine.data else []
     with output_lock(workspace.runs, "train"):
-        queue = TrainQueue(workspace, plan_runs(suite, workspace, list(names)), machine.micro_batch)
+        queue = TrainQueue(workspace, plan_runs(suite, workspace, list(names), folders), machine.micro_batch)
     started = time.monotonic()
     measuring = EvalQueue(Measurer(suite, workspace)) if measure else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..core.design import RunName, Suite
 from ..core.pool import Job
@@ -13,19 +14,22 @@ from .config import RunConfig, begun_runs, make_config, write_config
 from .export import export_path
 from .loop import is_finished, locate_checkpoint
 from .stale import Stale, stale_error
+from .starts import require_starts, start_is_ready
 from .tree import Branch, grow, plan_branches
 
 
-def plan_runs(suite: Suite, workspace: Workspace, names: Sequence[RunName]) -> list[RunConfig]:
+def plan_runs(
+    suite: Suite, workspace: Workspace, names: Sequence[RunName], folders: Sequence[Path] = ()
+) -> list[RunConfig]:
     """The configurations of runs with their places in the run tree; those already begun keep theirs.
 
     Raises:
-        CostarError: a run was begun with another configuration.
+        CostarError: a run was begun with another configuration, or has a parent that is not trained.
     """
     begun = begun_runs(workspace)
     wanted = {str(name) for name in names}
     candidates = [n for n in _all_names(suite, names) if str(n) in wanted or str(n) in begun]
-    made = {str(name): make_config(suite, workspace, name) for name in candidates}
+    made = {str(name): make_config(suite, workspace, name, folders) for name in candidates}
     configs = [config for config, _ in made.values()]
     changed = [c.run for c in configs if c.run in begun and begun[c.run].config_sha256() != c.config_sha256()]
     if changed:
@@ -42,7 +46,9 @@ def plan_runs(suite: Suite, workspace: Workspace, names: Sequence[RunName]) -> l
             write_config(
                 workspace, config
             )  # a parent that trains elsewhere or later keeps where its new branches begin
-    return [config for config in grown if config.run in wanted]
+    found = [config for config in grown if config.run in wanted]
+    require_starts(workspace, found)
+    return found
 
 
 def _all_names(suite: Suite, names: Sequence[RunName]) -> list[RunName]:
@@ -91,7 +97,7 @@ class TrainQueue:
 
     def _can_start(self, config: RunConfig) -> bool:
         if config.parent_run is None or config.branch_step == 0:
-            return True
+            return start_is_ready(self.workspace, config)
         _, folder = locate_checkpoint(self.workspace, config, config.branch_step)
         return read_saved(folder) is not None
 

@@ -63,7 +63,7 @@ def plan_branches(configs: Sequence[RunConfig], edits: Mapping[str, Edits]) -> d
 def _kin(config: RunConfig) -> tuple[object, ...]:
     """What two runs must have in common before they can share steps."""
     train = tuple(value for key, value in vars(config.train).items() if key not in ("every", "also"))
-    return (config.model, config.shape, config.draw, config.seed, train, config.tokens_sha256)
+    return (config.model, config.shape, config.draw, config.seed, config.start.key, train, config.tokens_sha256)
 
 
 def grow(configs: Sequence[RunConfig], branches: Mapping[str, Branch]) -> list[RunConfig]:
