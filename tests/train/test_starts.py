@@ -150,7 +150,7 @@ def test_weights_that_changed_since_planning_are_refused(extended: Path) -> None
         data = bytearray(path.read_bytes())
         data[-5] ^= 1
         path.write_bytes(data)
-        with pytest.raises(CostarError, match="damaged weights|other weights"):
+        with pytest.raises(CostarError, match=r"(damaged|other) weights"):
             start_weights(workspace, configs[arm])
         assert start_weights(workspace, configs[arm], check=False) is not None
 
@@ -201,11 +201,15 @@ def test_the_manifest_says_where_weights_come_from_and_counts_what_parents_read(
     import costar as package
 
     suite = package.open(str(extended))
-    starts = {row[0]: row[1:] for row in suite.sql("select arm, parent_arm, init, earlier_exposure from arms").fetchall()}
+    starts = {
+        row[0]: row[1:] for row in suite.sql("select arm, parent_arm, init, earlier_exposure from arms").fetchall()
+    }
     assert starts["tuned"] == ("perturbed", None, "parent")
     assert starts["imported"] == (None, "llama", "unknown")
     assert starts["late"] == (None, None, "none")
-    query = "select read_by, min(slot), max(slot), min(step), max(step), count(*) from history where arm = '{}' group by 1"
+    query = (
+        "select read_by, min(slot), max(slot), min(step), max(step), count(*) from history where arm = '{}' group by 1"
+    )
     (own,) = suite.sql(query.format("perturbed")).fetchall()
     (inherited,) = suite.sql(query.format("tuned")).fetchall()
     slots, steps = 96 * 8, 96
