@@ -97,7 +97,7 @@ def test_the_release_verb_exports_an_arms_models_and_refuses_what_another_form_h
     assert folder == export_path(workspace, "early.nano.d0", 48)
     AutoModelForCausalLM.from_pretrained(folder)
     for form, arm, changed, message in (
-        ("hg", "early", {}, "did you mean 'hf'"),
+        ("megatrn", "early", {}, "did you mean 'megatron'"),
         ("hf", None, {}, "add --arm"),
         ("hf", "eraly", {}, "did you mean 'early'"),
         ("hf", "early", {"parts": 3}, "--export megatron, or no --parts"),
