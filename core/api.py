@@ -79,6 +79,20 @@ class BuiltSuite:
         load = AutoModelForCausalLM.from_pretrained
         return LoadedPair(load(treated), load(control), AutoTokenizer.from_pretrained(treated))
 
+    def model(self, run: str, step: int | None = None) -> Any:
+        """The `transformers` model of a run's checkpoint, by default of its last; also where a parent wrote it.
+
+        It is exported to `runs/<run>/hf/` when it is first asked for, so the suite must then be writable.
+
+        Raises:
+            CostarError: no such run, no checkpoint at that step, or no right to write the export.
+        """
+        from transformers import AutoModelForCausalLM
+
+        from ..release.hf import export_checkpoint
+
+        return AutoModelForCausalLM.from_pretrained(export_checkpoint(self.workspace, run, step))
+
     def ledger(self, run: str, step: int | None = None) -> pa.Table:
         """Per-token results of a run's checkpoint; by default of its last one, also where a parent wrote it."""
         from ..eval.score import read_ledger

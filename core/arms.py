@@ -60,6 +60,13 @@ class ArmReader:
                     expected=f"one of {', '.join(inserted)}",
                     mend="add it to perturbations, or remove it here",
                 )
+        if table.parent is not None and table.init is not None:
+            raise self.fail(
+                key,
+                found="parent and init",
+                expected="one of the two: weights come from one place",
+                mend="remove one; the parent arm may have the init",
+            )
         return ArmDesign(
             name=name,
             control=None if control == "none" else control,
@@ -159,11 +166,57 @@ class ArmReader:
                 )
 
 
+def check_parent(arm: ArmDesign, arms: Mapping[str, ArmDesign], fail: Fail) -> None:
+    """The arm whose last weights an arm starts from has the same runs, and does not start from this one.
+
+    Raises:
+        CostarError: the parent is missing, lacks a model or a draw, or there is a circle of parents.
+    """
+    if arm.parent is None:
+        return
+    key = f"[arm.{arm.name}] parent"
+    if arm.parent not in arms:
+        raise fail(
+            key,
+            found=arm.parent,
+            expected=f"one of {', '.join(a for a in arms if a != arm.name)}",
+            mend=f"correct the name, or add [arm.{arm.parent}]{nearest(arm.parent, arms)}",
+        )
+    seen = [arm.name]
+    while (above := arms.get(seen[-1])) and above.parent:
+        if above.parent in seen:
+            raise fail(
+                key,
+                found=" → ".join([*seen, above.parent]),
+                expected="an arm that is trained before this one, and no circle of parents",
+                mend="name another parent, or remove the key",
+            )
+        seen.append(above.parent)
+    parent = arms[arm.parent]
+    missing = [f"model {name}" for name in arm.models if name not in parent.models]
+    missing += [f"draw {draw}" for draw in range(parent.draws, arm.draws)]
+    if missing:
+        raise fail(
+            key,
+            found=f"{arm.parent!r} without {', '.join(missing)}",
+            expected="a parent with every model and draw of the arm",
+            mend="give both arms the same models and draws",
+        )
+
+
+def _other_starts(arm: ArmDesign, control: ArmDesign, arms: Mapping[str, ArmDesign]) -> list[str]:
+    """How the weights that a pair starts from differ in more than the insertions of a pair of parents."""
+    if arm.parent and control.parent and arms[arm.parent].control == control.parent:
+        return []
+    starts = {"parent": (arm.parent, control.parent), "init": (arm.init, control.init)}
+    return [f"{key} ({a or 'none'} against {b or 'none'})" for key, (a, b) in starts.items() if a != b]
+
+
 def check_control(arm: ArmDesign, arms: Mapping[str, ArmDesign], fail: Fail) -> None:
     """An arm differs from its control in its insertions only.
 
     Raises:
-        CostarError: the control is missing, is the arm itself, or differs in training, models or draws.
+        CostarError: the control is missing, is the arm itself, or differs in training, start, models or draws.
     """
     if arm.control is None:
         return
@@ -215,10 +268,14 @@ def check_control(arm: ArmDesign, arms: Mapping[str, ArmDesign], fail: Fail) -> 
         differing.append(f"models ({', '.join(sorted(missing))} not in the control)")
     if arm.draws > control.draws:
         differing.append(f"draws ({arm.draws} against {control.draws})")
+    starts = _other_starts(arm, control, arms)
+    if starts:
+        differing += starts
     if differing:
         raise fail(
             f"[arm.{arm.name}]",
             found=f"differs from its control {control.name!r} in {'; '.join(differing)}",
-            expected="a pair that differs in its insertions only",
+            expected="a pair that differs in its insertions only"
+            + (": the same init, the same parent, or parents that are themselves arm and control" if starts else ""),
             mend='give both arms the same keys, name another control, or say control = "none"',
         )

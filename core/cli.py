@@ -303,21 +303,23 @@ def _report(session: Session) -> None:
 @app.command()
 def release(
     suite: SuiteArgument = "demo",
-    export: Annotated[str | None, typer.Option("--export", help="megatron: an arm for NeoX and Megatron")] = None,
+    export: Annotated[str | None, typer.Option("--export", help="megatron: an arm's data; hf: its models")] = None,
     arm: ArmOption = None,
+    model: ModelOption = None,
     draw: Annotated[int, typer.Option("--draw", help="the draw to export")] = 0,
+    step: Annotated[int | None, typer.Option("--step", help="hf: this checkpoint, not the last")] = None,
     parts: Annotated[int | None, typer.Option("--parts", help="also as zstd parts of so many MiB")] = None,
 ) -> None:
-    """Pack pairs, data and checksums; or write one arm for another trainer."""
+    """Pack pairs, data and checksums; or write one arm's data or models for other tools."""
     session = _reading(suite)
     if export is None:
         _release(session)
         return
-    from ..release.megatron import export_arm
+    from ..release.forms import write_export
 
-    started = time.monotonic()
-    path = export_arm(session.suite, session.workspace, export, arm, draw, parts_mb=parts)
-    stage_line("export", str(path), time.monotonic() - started)
+    started, design, place = time.monotonic(), session.suite, session.workspace
+    for path in write_export(design, place, export, arm=arm, model=model, draw=draw, step=step, parts=parts):
+        stage_line("export", str(path), time.monotonic() - started)
 
 
 @app.command()
@@ -459,10 +461,12 @@ def _check(session: Session) -> list[str]:
     from ..eval.probes import check_probes
     from ..insertion.placement import check_suite
     from ..insertion.records import check_origins
+    from ..train.config import check_inits
 
     check_source(session.suite, session.folders)
     check_probes(session.suite)
     notes = check_origins(session.suite, session.folders)
+    notes += check_inits(session.suite, session.workspace, session.folders)
     return notes + check_suite(session.suite)
 
 

@@ -182,6 +182,16 @@ class ArmDesign:
         return sorted(step for step in steps if 0 < step < self.train.steps)
 
 
+def earlier_exposure(arm: str, arms: Mapping[str, ArmDesign]) -> str:
+    """What an arm's weights had read before its first step: "none", what its "parent" read, or "unknown"."""
+    design = arms[arm]
+    if design.init:
+        return "unknown"
+    if design.parent is None:
+        return "none"
+    return "unknown" if earlier_exposure(design.parent, arms) == "unknown" else "parent"
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalDesign:
     probes: tuple[str, ...]
@@ -266,6 +276,7 @@ class Suite:
         flat[f"arm.{run.arm}.perturbations"] = list(arm.inserted)
         flat[f"arm.{run.arm}.assignment"] = str(arm.turn)
         flat[f"arm.{run.arm}.filler"] = arm.filler
+        flat |= {f"arm.{run.arm}.parent": arm.parent, f"arm.{run.arm}.init": arm.init}
         for name in arm.inserted:
             perturbation = self.perturbations[name]
             flat |= {f"arm.{run.arm}.{key}.{name}": value for key, value in _factor_keys(arm.factors[name]).items()}

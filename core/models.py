@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MULTIPLE = 128  # vocabularies are padded to a multiple of it, so that the head's products have whole tiles
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
@@ -46,7 +48,7 @@ class ModelShape:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPreset:
-    """A shape that still waits for the vocabulary of its corpus."""
+    """A shape that still waits for the vocabulary of its corpus; its width divides by its heads."""
 
     layers: int
     hidden: int
@@ -55,7 +57,8 @@ class ModelPreset:
     ffn: int
     tied: bool = True
 
-    def shape(self, vocab_size: int) -> ModelShape:
+    def shape(self, vocabulary: int) -> ModelShape:
+        """The shape for a tokenizer of so many ids. No text has the ids that padding adds."""
         return ModelShape(
             layers=self.layers,
             hidden=self.hidden,
@@ -63,12 +66,40 @@ class ModelPreset:
             kv_heads=self.kv_heads,
             ffn=self.ffn,
             tied=self.tied,
-            vocab_size=vocab_size,
+            vocab_size=padded(vocabulary),
         )
 
 
+def padded(vocabulary: int) -> int:
+    """The size of a model's tables for a tokenizer of so many ids: 50,304 for 50,280."""
+    return -(-vocabulary // MULTIPLE) * MULTIPLE
+
+
+def parameter_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    """Every parameter by its Hugging Face name, sorted by name; a tied head is the embedding table and has no name."""
+    hidden, kv_size = shape.hidden, shape.kv_heads * shape.head_size
+    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (shape.vocab_size, hidden)}
+    for number in range(shape.layers):
+        block = {
+            "input_layernorm": (hidden,),
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.k_proj": (kv_size, hidden),
+            "self_attn.v_proj": (kv_size, hidden),
+            "self_attn.o_proj": (hidden, hidden),
+            "post_attention_layernorm": (hidden,),
+            "mlp.gate_proj": (shape.ffn, hidden),
+            "mlp.up_proj": (shape.ffn, hidden),
+            "mlp.down_proj": (hidden, shape.ffn),
+        }
+        found |= {f"model.layers.{number}.{name}.weight": size for name, size in block.items()}
+    found["model.norm.weight"] = (hidden,)
+    if not shape.tied:
+        found["lm_head.weight"] = (shape.vocab_size, hidden)
+    return dict(sorted(found.items()))
+
+
 def presets() -> dict[str, ModelPreset]:
-    """The named models. The four of 1 B and the one of 8 B have the shapes that Hubble published."""
+    """The named models. The three of 1 B and the one of 8 B have the shapes of Hubble's published configurations."""
     return {
         "tiny": ModelPreset(layers=4, hidden=160, heads=5, kv_heads=5, ffn=448),
         "15m": ModelPreset(layers=6, hidden=384, heads=6, kv_heads=6, ffn=1024),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from . import console
@@ -194,7 +194,10 @@ def print_plan(
             device=cpu_device(),
         )
         disk += needs.disk
-        begins = f"{run.parent} @ {run.shared_steps}" if run.parent else ""
+        arm = suite.arms[run.name.arm]
+        begins = f"{run.parent} @ {run.shared_steps}" if run.parent else arm.init or ""
+        if arm.parent and not run.parent:
+            begins = f"weights of {replace(run.name, arm=arm.parent)}"
         cells = (f"{run.parameters / 1e6:,.1f} M", run.steps, token_text(run.tokens), begins)
         hours = f"{run.flops / rate / 3600:,.2f}"
         rows.append((str(run.name), *cells, f"{run.flops:.2g}", hours, f"{needs.memory / GIB:.1f} GB"))

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from . import schema
-from .arms import ArmReader, check_control, fractions
+from .arms import ArmReader, check_control, check_parent, fractions
 from .base import read_corpus
 from .design import (
     ArmDesign,
@@ -175,6 +175,8 @@ class _Builder:
         train = self._train("[train]", spec.train)
         reader = ArmReader(spec=spec, perturbations=perturbations, fail=self.fail)
         arms = {name: self._arm(reader, name, table, train) for name, table in spec.arm.items()}
+        for arm in arms.values():
+            check_parent(arm, arms, self.fail)
         for arm in arms.values():
             check_control(arm, arms, self.fail)
         for name in spec.release.arms:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..core import console
 from ..core.console import stage_line
@@ -46,8 +47,10 @@ def train_runs(
         verdict = probed_runs(verdict, suite, workspace, machine, force=force)
         stage_line("pre-flight", verdict.line)
         slots = min(verdict.processes, at_once)
+    folders = [Path(machine.data)] if machine.data else []
     with output_lock(workspace.runs, "train"):
-        queue = TrainQueue(workspace, plan_runs(suite, workspace, list(names)), machine.layout, machine.devices)
+        configs = plan_runs(suite, workspace, list(names), folders)
+        queue = TrainQueue(workspace, configs, machine.layout, machine.devices)
     started = time.monotonic()
     if machine.backend == "slurm":
         train_on_cluster(queue, machine)
@@ -55,6 +58,7 @@ def train_runs(
             measure_runs(suite, workspace, machine, runs=None, step=None)
     else:
         _train_here(queue, EvalQueue(Measurer(suite, workspace)) if measure else None, slots, gpus)
+    queue.give_up_branches()
     for line in queue.lines():
         stage_line("train", line)
     if queue.unfinished():

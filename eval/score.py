@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from torch import nn
 
 from ..core.design import RunName, Suite
 from ..core.errors import CostarError
@@ -153,6 +154,7 @@ class Measurer:
             model = Llama(config.shape).to(pick_device())
             load_checkpoint(checkpoint, model, None)
             model.eval()
+            keep_outputs(model, self.context.tokenizer.vocab_size)
             columns = score_requests(model, self.requests, self.context.tokenizer.eos_id, self.byte_counts)
             write_ledger(folder / "ledger.parquet", config.run, step, self.requests, columns)
             ledger = by_request(self.requests, columns)
@@ -165,6 +167,12 @@ class Measurer:
             write_table(path, _scores_table(config.run, step, rows))
             finish_step(scores_folder, inputs, [path], str(step), saved.state_sha256)
             finish_step(folder, inputs, [folder / "ledger.parquet"])
+
+
+def keep_outputs(model: Llama, count: int) -> None:
+    """Leave a model the logits of the first `count` ids: padding has no token, takes no probability and no rank."""
+    if count < model.lm_head.weight.shape[0]:
+        model.lm_head.weight = nn.Parameter(model.lm_head.weight[:count].detach())
 
 
 def _state_sha256(workspace: Workspace, run: str, step: int) -> str | None:

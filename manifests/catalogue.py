@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from ..core.design import RunName, Suite
+from ..core.design import RunName, Suite, earlier_exposure
 from ..core.hashing import canonical_json, sha256_json
 from ..core.parquet import read_table
 from ..core.workspace import Workspace, corpus_facts, is_whole, output_lock, read_facts, read_marker, replacing, step_of
@@ -45,7 +45,8 @@ CREATE = {
     "vocab_size bigint, eos_id bigint, tokenizer_sha256 varchar, tokens_sha256 varchar, dropped bigint, "
     "dropped_sha256 varchar, corpus_sha256 varchar, validation_documents bigint, validation_tokens bigint",
     "perturbations": "perturbation varchar, kind varchar, risk varchar, records bigint, licence varchar, source varchar",
-    "arms": "arm varchar, control varchar, parent_arm varchar, steps bigint, batch bigint, tokens bigint, filler varchar",
+    "arms": "arm varchar, control varchar, parent_arm varchar, steps bigint, batch bigint, tokens bigint, filler varchar, "
+    "init varchar, earlier_exposure varchar",
     "arm_perturbations": "arm varchar, perturbation varchar, rendering varchar, phase_start varchar, phase_end varchar, "
     "position varchar, spacing varchar",
     "models": "model varchar, parameters bigint, layers bigint, hidden bigint, heads bigint, kv_heads bigint, ffn bigint, "
@@ -217,7 +218,8 @@ def _perturbation_rows(suite: Suite, connection: duckdb.DuckDBPyConnection) -> l
 def _arm_row(suite: Suite, name: str) -> tuple[Any, ...]:
     arm = suite.arms[name]
     tokens = arm.train.slots * suite.corpus.sequence_length
-    return (arm.name, arm.control, None, arm.train.steps, arm.train.batch, tokens, arm.filler)
+    place = (arm.name, arm.control, arm.parent, arm.train.steps, arm.train.batch, tokens, arm.filler)
+    return (*place, arm.init, earlier_exposure(name, suite.arms))
 
 
 def _arm_perturbation_rows(suite: Suite, connection: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:

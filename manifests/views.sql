@@ -31,13 +31,28 @@ where t.role = 'main';
 create view timing_effect as
 select * from effects where estimand = 'timing';
 
--- Copies of each record that a checkpoint has read: those of steps before it.
+-- Every copy that an arm's runs read, and before it those of the arms whose last weights they started from:
+-- slots and steps go on counting, so that what a parent read lies below 0.
+create view history as
+with recursive line(arm, ancestor, slots, steps) as (
+    select arm, arm, 0::bigint, 0::bigint from arms
+    union all
+    select line.arm, above.arm, line.slots + above.steps * above.batch, line.steps + above.steps
+    from line
+    join arms own on own.arm = line.ancestor
+    join arms above on above.arm = own.parent_arm
+)
+select line.arm, e.arm as read_by, e.draw, e.record_id, e.copy, e.slot - line.slots as slot, e.step - line.steps as step
+from line
+join exposures e on e.arm = line.ancestor;
+
+-- Copies of each record that a checkpoint has read, its ancestors' included: those of steps before it.
 create view dose_at_step as
 select c.run, c.step, a.record_id, count(e.slot) as copies
 from checkpoints c
 join runs r using (run)
 join assignments a on a.arm = r.arm and a.draw = r.draw
-left join exposures e
+left join history e
   on e.arm = r.arm and e.draw = r.draw and e.record_id = a.record_id and e.step < c.step
 group by c.run, c.step, a.record_id;
 
@@ -51,7 +66,7 @@ join (
     select c.run, c.step, e.record_id, max(e.slot) as slot
     from checkpoints c
     join runs r using (run)
-    join exposures e on e.arm = r.arm and e.draw = r.draw and e.step < c.step
+    join history e on e.arm = r.arm and e.draw = r.draw and e.step < c.step
     group by c.run, c.step, e.record_id
 ) last on last.run = s.run and last.step = s.step and last.record_id = s.record_id
 where s.role = 'main';

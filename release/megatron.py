@@ -54,18 +54,12 @@ def export_folder(workspace: Workspace, arm: str, draw: int) -> Path:
     return workspace.release / FOLDER / f"{arm}-d{draw}"
 
 
-def export_arm(
-    suite: Suite, workspace: Workspace, form: str, arm: str | None, draw: int, *, parts_mb: int | None = None
-) -> Path:
-    """Write an arm in the form that a user names, and return its folder.
+def export_arm(suite: Suite, workspace: Workspace, arm: str, draw: int, *, parts_mb: int | None = None) -> Path:
+    """Write an arm with the right to write its folder, and return it.
 
     Raises:
-        CostarError: an unknown form, no arm, or what `export_megatron` refuses.
+        CostarError: what `export_megatron` refuses, or another process writes it.
     """
-    if form != "megatron":
-        raise CostarError("--export", found=form, expected="megatron", mend="correct it")
-    if arm is None:
-        raise CostarError("--export", found="no arm", expected=f"one of {', '.join(suite.arms)}", mend="add --arm")
     require_insertion(suite, workspace)
     _find_arm(suite, arm, draw)
     _check_parts(parts_mb)

@@ -159,6 +159,9 @@ def _pack_model(
         "overlay_sha256": config.overlay_sha256,
         "config_sha256": config.config_sha256(),
         "state_sha256": _state(workspace, run),
+        "start": config.start.kind,
+        "start_sha256": config.start.sha256,
+        "earlier_exposure": config.start.earlier_exposure,
         "determinism": identity["determinism"],
         "costar_version": importlib.metadata.version("costar"),
     }

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from ..core.errors import CostarError
 from ..core.hashing import sha256_file
-from ..core.workspace import Workspace, read_facts, read_marker, replacing, step_of
+from ..core.workspace import Workspace, read_facts, read_marker, replacing, start_step, step_of
 from .init import fill
 from .model import Llama
 from .optim import Optimizers
@@ -176,6 +177,12 @@ def finished_steps(workspace: Workspace, run: str) -> list[int]:
     """The steps of a run's finished checkpoints, ascending."""
     folders = (workspace.run(run) / "checkpoints").glob("step-*")
     return sorted(step for folder in folders if (step := step_of(folder)) is not None and read_saved(folder))
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Take the marker first, so that what is half removed counts as absent."""
+    start_step(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def damaged_files(folder: Path, world: World) -> list[str]:

@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.design import RunName, Suite, TrainDesign, plain
+from ..core.design import RunName, Suite, TrainDesign, earlier_exposure, plain
 from ..core.errors import CostarError
 from ..core.hashing import sha256_json
 from ..core.models import ModelShape
 from ..core.workspace import Workspace, corpus_facts, write_json
 from ..insertion.overlay import Overlay, open_overlay
+from .imports import check_checkpoint_folder, check_vocabulary, find_checkpoint
+
+RANDOM, PARENT, CHECKPOINT = "random", "parent", "huggingface"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where a run's first weights come from; optimizer, schedule and slots begin anew in any case.
+
+    `kind` is "random", "parent" (the last weights of the run `source`) or "huggingface" (the checkpoint that the suite
+    names `source`). `sha256` is the parent's configuration, from which its weights follow, or the hash of the
+    checkpoint's tensors. `folder` says where a checkpoint lay when the run was planned; like `source` it enters no hash.
+    `earlier_exposure` is what the weights had read before: "none", what the "parent" read, or "unknown".
+    """
+
+    kind: str = RANDOM
+    source: str = ""
+    sha256: str = ""
+    folder: str = ""
+    earlier_exposure: str = "none"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What two runs that start alike have in common."""
+        return self.kind, self.sha256
+
+    @property
+    def parent(self) -> str | None:
+        """The run whose last weights these are."""
+        return self.source if self.kind == PARENT else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +51,8 @@ class RunConfig:
     """`checkpoints`, `branches`, `parent_run` and `branch_step` say how a run is trained, not what it is: they enter no hash.
 
     `checkpoints` are the steps that the run itself writes and keeps for good, `branches` those that it keeps only until the
-    runs that begin there have a checkpoint of their own.
+    runs that begin there have a checkpoint of their own. `vocabulary` counts the ids of the tokenizer; the shape has as many
+    or more.
     """
 
     run: str
@@ -42,6 +73,8 @@ class RunConfig:
     parent_run: str | None
     branch_step: int
     spec: dict[str, Any]
+    vocabulary: int
+    start: Start = field(default_factory=Start)
 
     @property
     def kept(self) -> frozenset[int]:
@@ -51,8 +84,10 @@ class RunConfig:
     def config_sha256(self) -> str:
         """The hash of what decides every bit of the run besides the numeric identity of the machine."""
         train = {key: value for key, value in asdict(self.train).items() if key not in ("every", "also")}
+        start = {} if self.start.kind == RANDOM else {"start": self.start.key}
         return sha256_json(
-            {
+            start
+            | {
                 "seed": self.seed,
                 "draw": self.draw,
                 "shape": asdict(self.shape),
@@ -68,11 +103,13 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> RunConfig:
-        raw = {"branches": ()} | raw  # configurations of earlier versions have none
-        values = {field.name: raw[field.name] for field in fields(cls)}
+        earlier = {"branches": (), "vocabulary": raw["shape"]["vocab_size"], "start": {}}  # what older versions lack
+        raw = earlier | raw
+        values = {each.name: raw[each.name] for each in fields(cls)}
         values["shape"] = ModelShape(**raw["shape"])
         values["train"] = TrainDesign(**raw["train"] | {"also": tuple(raw["train"]["also"])})
         values["checkpoints"], values["branches"] = tuple(raw["checkpoints"]), tuple(raw["branches"])
+        values["start"] = Start(**raw["start"])
         return cls(**values)
 
 
@@ -115,11 +152,23 @@ def begun_runs(workspace: Workspace) -> dict[str, RunConfig]:
 
 
 def make_config(
-    suite: Suite, workspace: Workspace, name: RunName, overlay: Overlay | None = None
+    suite: Suite,
+    workspace: Workspace,
+    name: RunName,
+    folders: Sequence[Path] = (),
+    overlay: Overlay | None = None,
 ) -> tuple[RunConfig, Overlay]:
-    """The configuration of a run over the finished corpus and insertion, not yet placed in the run tree."""
+    """The configuration of a run over the finished corpus and insertion, not yet placed in the run tree.
+
+    A checkpoint to start from lies below one of the folders, or beside the suite file. `overlay` is that of the arm and draw,
+    where it is open already.
+
+    Raises:
+        CostarError: there is no such checkpoint, or it does not fit the model or the tokenizer.
+    """
     facts = corpus_facts(workspace)
     arm = suite.arms[name.arm]
+    shape, start = _find_start(suite, workspace, name, facts, folders)
     overlay = overlay or open_overlay(
         workspace, name.arm, name.draw, seed=suite.seed, length=facts["sequence_length"], eos=facts["eos_id"]
     )
@@ -129,7 +178,7 @@ def make_config(
         model=name.model,
         draw=name.draw,
         seed=suite.seed,
-        shape=suite.preset(name.model).shape(facts["vocab_size"]),
+        shape=shape,
         train=arm.train,
         sequence_length=facts["sequence_length"],
         eos_id=facts["eos_id"],
@@ -142,8 +191,66 @@ def make_config(
         parent_run=None,
         branch_step=0,
         spec=plain(suite.relevant_spec(name)),
+        vocabulary=facts["vocab_size"],
+        start=start,
     )
     return config, overlay
+
+
+def _find_start(
+    suite: Suite, workspace: Workspace, name: RunName, facts: dict[str, Any], folders: Sequence[Path]
+) -> tuple[ModelShape, Start]:
+    """The shape of a run's model and where its weights come from."""
+    arm, earlier = suite.arms[name.arm], earlier_exposure(name.arm, suite.arms)
+    if arm.parent is not None:
+        parent, _ = make_config(suite, workspace, replace(name, arm=arm.parent), folders)
+        sha = parent.config_sha256()
+        return parent.shape, Start(kind=PARENT, source=parent.run, sha256=sha, earlier_exposure=earlier)
+    preset = suite.preset(name.model)
+    if arm.init is None:
+        return preset.shape(facts["vocab_size"]), Start()
+    place = f"{suite.path}, [arm.{name.arm}] init"
+    try:
+        folder = find_checkpoint(arm.init, [*folders, suite.path.resolve().parent], place, fetch=True)
+    except CostarError:
+        begun = read_config(workspace, str(name)) if config_path(workspace, str(name)).is_file() else None
+        if begun is None or begun.start.source != arm.init:
+            raise
+        return begun.shape, begun.start  # what was begun from a checkpoint outlives its removal
+    assert folder is not None
+    shape, weights = check_checkpoint_folder(folder, preset, name.model, place)
+    check_vocabulary(folder, shape, workspace.corpus / "tokenizer.json", facts["vocab_size"], place)
+    start = Start(
+        kind=CHECKPOINT,
+        source=arm.init,
+        sha256=weights.sha256(),
+        folder=str(folder.resolve()),
+        earlier_exposure=earlier,
+    )
+    return shape, start
+
+
+def check_inits(suite: Suite, workspace: Workspace, folders: Sequence[Path]) -> list[str]:
+    """Compare the checkpoints that arms start from with their models, before anything is built; notes on those not here.
+
+    Arms whose runs are all begun need theirs no longer.
+
+    Raises:
+        CostarError: one is missing, is damaged, or has another shape.
+    """
+    notes = []
+    for arm in suite.arms.values():
+        begun = (config_path(workspace, str(run)).is_file() for run in suite.runs(arm=arm.name))
+        if arm.init is None or all(begun):
+            continue
+        place = f"{suite.path}, [arm.{arm.name}] init"
+        folder = find_checkpoint(arm.init, [*folders, suite.path.resolve().parent], place, fetch=False)
+        if folder is None:
+            notes.append(f"[arm.{arm.name}]: {arm.init} is not here yet; `costar train` fetches and checks it")
+            continue
+        for model in arm.models:
+            check_checkpoint_folder(folder, suite.preset(model), model, place)
+    return notes
 
 
 def planned_checkpoints(suite: Suite, arm: str) -> tuple[int, ...]:

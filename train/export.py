@@ -1,18 +1,39 @@
-"""Hugging Face exports: `config.json`, `model.safetensors`, the tokenizer, loadable by `transformers` as they are."""
+"""Hugging Face exports: `config.json`, safetensors, the tokenizer, loadable by `transformers` as they are.
+
+Weights are written in float32, tensor by tensor, in files of at most 5 GB with `model.safetensors.index.json` where one
+is not enough. So an export needs the memory of one tensor.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..core.design import RunName, Suite
 from ..core.errors import CostarError
-from ..core.models import ModelShape
-from ..core.workspace import Workspace, finish_step, is_current, read_marker, start_step, write_json
-from .checkpoint import check_checkpoint, load_checkpoint, model_state, save_tensors
+from ..core.models import ModelShape, parameter_shapes
+from ..core.workspace import (
+    Workspace,
+    finish_step,
+    is_current,
+    read_marker,
+    replacing,
+    start_step,
+    write_json,
+)
+from .checkpoint import Stored, check_checkpoint
 from .config import RunConfig, read_config
-from .model import Llama
+from .imports import INDEX
+
+LARGEST_FILE = 5 * 10**9  # bytes, the default of transformers
+FLOAT = 4
 
 
 def hf_config(shape: ModelShape, sequence_length: int, eos_id: int) -> dict[str, Any]:
@@ -44,17 +65,23 @@ def export_path(workspace: Workspace, run: str, step: int) -> Path:
     return workspace.run(run) / "hf" / f"step-{step:06d}"
 
 
-def export_hf(workspace: Workspace, config: RunConfig, checkpoint: Path, step: int) -> Path:
-    """Export a checkpoint of a run; the folder, which is left alone when it is current."""
+def export_hf(
+    workspace: Workspace, config: RunConfig, checkpoint: Path, step: int, *, largest: int = LARGEST_FILE
+) -> Path:
+    """Export a checkpoint that a run has; the folder, which is left alone when it is current.
+
+    No file of weights has more than `largest` bytes, unless a single tensor has.
+    """
     saved = check_checkpoint(checkpoint)
     folder = export_path(workspace, config.run, step)
     if is_current(folder, saved.state_sha256):
         return folder
     start_step(folder)
-    model = Llama(config.shape)
-    load_checkpoint(checkpoint, model, None)
-    save_tensors(folder / "model.safetensors", model_state(model), {"format": "pt"})
+    for path in folder.glob("model*.safetensors*"):
+        path.unlink()
+    _write_weights(folder, Stored(checkpoint), config.shape, largest)
     write_json(folder / "config.json", hf_config(config.shape, config.sequence_length, config.eos_id))
+    padding = list(range(config.vocabulary, config.shape.vocab_size))  # ids without a token, never to be generated
     write_json(
         folder / "generation_config.json",
         {
@@ -62,7 +89,8 @@ def export_hf(workspace: Workspace, config: RunConfig, checkpoint: Path, step: i
             "eos_token_id": config.eos_id,
             "pad_token_id": config.eos_id,
             "do_sample": False,
-        },
+        }
+        | ({"suppress_tokens": padding} if padding else {}),
     )
     write_json(
         folder / "tokenizer_config.json",
@@ -79,6 +107,50 @@ def export_hf(workspace: Workspace, config: RunConfig, checkpoint: Path, step: i
         folder, saved.state_sha256, [path for path in folder.iterdir() if not path.name.startswith(("stage", "."))]
     )
     return folder
+
+
+def _write_weights(folder: Path, stored: Stored, shape: ModelShape, largest: int) -> None:
+    sizes = parameter_shapes(shape)
+    groups = _divided({name: FLOAT * math.prod(size) for name, size in sizes.items()}, largest)
+    names = ["model.safetensors"]
+    if len(groups) > 1:
+        names = [f"model-{n:05d}-of-{len(groups):05d}.safetensors" for n in range(1, len(groups) + 1)]
+    for file, group in zip(names, groups, strict=True):
+        _write_file(folder / file, stored, {name: sizes[name] for name in group})
+    if len(groups) > 1:
+        listed = {name: file for file, group in zip(names, groups, strict=True) for name in group}
+        total = FLOAT * shape.parameters
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": listed})
+
+
+def _divided(sizes: dict[str, int], largest: int) -> Sequence[Sequence[str]]:
+    """The names in order, in groups of at most `largest` bytes or of one tensor."""
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if groups[-1] and filled + size > largest:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += size
+    return groups
+
+
+def _write_file(path: Path, stored: Stored, sizes: dict[str, tuple[int, ...]]) -> None:
+    """A safetensors file: the length of the header as uint64, the header, the values in the order of the names."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, size in sizes.items():
+        begin, end = end, end + FLOAT * math.prod(size)
+        header[name] = {"dtype": "F32", "shape": list(size), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, size in sizes.items():
+            tensor = stored.whole(name).to(torch.float32)
+            assert tuple(tensor.shape) == size, f"{name} has the shape {tuple(tensor.shape)}"
+            file.write(tensor.contiguous().numpy().astype("<f4", copy=False).data)
 
 
 def export_pair(suite: Suite, workspace: Workspace, run: str) -> tuple[Path, Path]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..core.design import RunName, Suite
 from ..core.machine import Layout
 from ..core.pool import Job
 from ..core.workspace import Workspace
-from .branch import can_begin
-from .checkpoint import finished_steps
+from .branch import can_begin, spent_branches
+from .checkpoint import finished_steps, remove_checkpoint
 from .config import RunConfig, begun_runs, write_config
 from .export import export_path
 from .jobs import worker_arguments
@@ -17,20 +18,23 @@ from .log import read_log_rows
 from .loop import is_finished
 from .progress import progress_text, read_progress, step_flops, time_left
 from .stale import Stale, stale_error
+from .starts import require_starts, start_is_ready
 from .tree import make_configs, plan_tree
 from .validation import last_validation
 
 
-def plan_runs(suite: Suite, workspace: Workspace, names: Sequence[RunName]) -> list[RunConfig]:
+def plan_runs(
+    suite: Suite, workspace: Workspace, names: Sequence[RunName], folders: Sequence[Path] = ()
+) -> list[RunConfig]:
     """The configurations of runs with their places in the run tree; those already begun keep theirs.
 
     Raises:
-        CostarError: a run was begun with another configuration.
+        CostarError: a run was begun with another configuration, or has a parent that is not trained.
     """
     begun = begun_runs(workspace)
     wanted = {str(name) for name in names}
     candidates = [n for n in _all_names(suite, names) if str(n) in wanted or str(n) in begun]
-    configs, edits = make_configs(suite, workspace, candidates)
+    configs, edits = make_configs(suite, workspace, candidates, folders)
     changed = [c.run for c in configs if c.run in begun and begun[c.run].config_sha256() != c.config_sha256()]
     if changed:
         raise stale_error(suite, [Stale(run, ("data",)) for run in changed])
@@ -40,7 +44,9 @@ def plan_runs(suite: Suite, workspace: Workspace, names: Sequence[RunName]) -> l
             write_config(
                 workspace, config
             )  # a parent that trains elsewhere or later keeps where its new branches begin
-    return [config for config in grown if config.run in wanted]
+    found = [config for config in grown if config.run in wanted]
+    require_starts(workspace, found)
+    return found
 
 
 def _all_names(suite: Suite, names: Sequence[RunName]) -> list[RunName]:
@@ -78,14 +84,20 @@ class TrainQueue:
             return None
         chosen = max(ready, key=self._work)
         self.started.add(chosen.run)
+        self.give_up_branches()
         module, arguments = "costar.train.worker", worker_arguments(self.workspace, chosen.run, self.layout)
         if self.devices == 1:
             return Job(name=chosen.run, module=module, arguments=arguments)
         launched = (str(self.devices), module, *arguments)
         return Job(name=chosen.run, module="costar.train.torchrun", arguments=launched, processes=self.devices)
 
+    def give_up_branches(self) -> None:
+        """Remove the checkpoints that were kept for branches only, once every run that begins there has one of its own."""
+        for run, step in spent_branches(self.workspace, list(self.configs.values())):
+            remove_checkpoint(self.workspace.checkpoint(run, step))
+
     def _can_start(self, config: RunConfig) -> bool:
-        return can_begin(self.workspace, config)
+        return can_begin(self.workspace, config) and start_is_ready(self.workspace, config)
 
     def _work(self, config: RunConfig) -> int:
         done = max([config.branch_step, *finished_steps(self.workspace, config.run)])

@@ -26,6 +26,7 @@ from .export import export_hf
 from .identity import DATA_EXACT, pick_device, promise_of
 from .log import RunLog
 from .session import Session, Signals
+from .starts import start_weights
 from .trainer import Trainer
 from .world import World
 
@@ -140,6 +141,8 @@ def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
     """Bring a trainer to the last good state, and record what is promised about its bits."""
     config, world = trainer.config, trainer.world
     earlier: dict[str, Any] | None = None
+    if weights := start_weights(workspace, config, check=world.is_first):
+        trainer.begin_with(weights)
     for step in reversed(finished_steps(workspace, config.run)):
         folder = workspace.checkpoint(config.run, step)
         if damaged_files(folder, world):
@@ -149,13 +152,8 @@ def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
         trainer.load(folder)
         earlier = _read_identity(workspace, config.run)
         break
-    found = beginning(workspace, config) if trainer.step == 0 and world.is_first else None
-    if found := world.gather(found)[0]:
-        owner, step, folder = found
-        if world.is_first:
-            confirm_branch(workspace, config, trainer.overlay, step)
-        trainer.load(folder)
-        earlier = _read_identity(workspace, owner)
+    else:
+        earlier = _start_branch(workspace, trainer)
     identity = trainer.identity()
     promise = promise_of(trainer.layout, world.device)
     if earlier is not None and (earlier["identity"] != identity or earlier["determinism"] == DATA_EXACT):
@@ -168,7 +166,22 @@ def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
             )
         promise = DATA_EXACT
     if world.is_first:
-        write_json(workspace.run(config.run) / "identity.json", {"determinism": promise, "identity": identity})
+        facts = {"determinism": promise, "identity": identity}
+        facts |= {"start_sha256": trainer.start_sha256} if trainer.start_sha256 else {}
+        write_json(workspace.run(config.run) / "identity.json", facts)
+
+
+def _start_branch(workspace: Workspace, trainer: Trainer) -> dict[str, Any] | None:
+    """Take over the state of the run that this one branches from, if any; the identity it was trained under."""
+    config, world = trainer.config, trainer.world
+    [found, *_] = world.gather(beginning(workspace, config) if world.is_first else None)
+    if found is None:
+        return None
+    owner, step, folder = found
+    if world.is_first:
+        confirm_branch(workspace, config, trainer.overlay, step)
+    trainer.load(folder)
+    return _read_identity(workspace, owner)
 
 
 def _read_identity(workspace: Workspace, run: str) -> dict[str, Any] | None:

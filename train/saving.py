@@ -6,7 +6,6 @@ as fast and needs no copy. Every process writes what it holds; the first gathers
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Collection
@@ -19,7 +18,16 @@ from torch.distributed.tensor import DTensor
 
 from ..core.hashing import sha256_file
 from ..core.workspace import Workspace, finish_step, remove_leftovers, replacing, start_step, step_of, write_json
-from .checkpoint import Piece, Saved, combined_sha256, model_state, row_marks, save_file_or_fail, type_name
+from .checkpoint import (
+    Piece,
+    Saved,
+    combined_sha256,
+    model_state,
+    remove_checkpoint,
+    row_marks,
+    save_file_or_fail,
+    type_name,
+)
 from .engine import Engine
 from .init import held_rows
 from .optim import local
@@ -105,12 +113,6 @@ def _raise_any(failures: list[Failure | None]) -> None:
     for failure in failures:
         if failure is not None:
             raise OSError(*failure)
-
-
-def remove_checkpoint(folder: Path) -> None:
-    """Take the marker first, so that what is half removed counts as absent."""
-    start_step(folder)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)

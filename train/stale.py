@@ -39,10 +39,10 @@ def stale_runs(suite: Suite, workspace: Workspace) -> list[Stale]:
 
 
 def descendants(workspace: Workspace, runs: Collection[str]) -> set[str]:
-    """These runs and every run that branches from one of them, at whatever distance."""
+    """These runs and every run that branches from one of them or starts from its weights, at whatever distance."""
     configs = begun_runs(workspace)
     found = set(runs)
-    while grown := {run for run, config in configs.items() if config.parent_run in found} - found:
+    while grown := {r for r, c in configs.items() if c.parent_run in found or c.start.parent in found} - found:
         found |= grown
     return found
 

@@ -21,7 +21,8 @@ from .checkpoint import load_checkpoint, read_saved
 from .config import RunConfig
 from .engine import Engine, Update
 from .identity import numeric_identity, pick_device, pin
-from .init import init_weights
+from .imports import StartWeights
+from .init import fill, init_weights
 from .model import Llama
 from .optim import Optimizers
 from .schedule import lr_at
@@ -68,6 +69,7 @@ class Trainer:
         pin(self.layout, self.world.device)
         self.engine = Engine(config.shape, config.train, self.layout, self.world)
         init_weights(self.model, config.seed, config.draw)
+        self.start_sha256 = ""
         self.step = 0
         self.digest = EMPTY_DIGEST
         # Reading costs a hundredth of a step on a CPU, but a GPU would wait for it.
@@ -93,6 +95,11 @@ class Trainer:
         }
         facts |= {} if engine.invariant else {"world_size": size, "processes_a_node": self.world.node}
         return numeric_identity(self.world.device, engine.dtype, facts)
+
+    def begin_with(self, weights: StartWeights) -> None:
+        """Take first weights from elsewhere in place of random ones."""
+        fill(dict(self.model.named_parameters()), weights.rows)
+        self.start_sha256 = weights.sha256()
 
     def load(self, folder: Path) -> None:
         """Continue from a finished checkpoint, whose bytes were checked."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -229,13 +230,13 @@ def _nearest(
 
 
 def make_configs(
-    suite: Suite, workspace: Workspace, names: Sequence[RunName]
+    suite: Suite, workspace: Workspace, names: Sequence[RunName], folders: Sequence[Path] = ()
 ) -> tuple[list[RunConfig], dict[str, Edits]]:
     """The configurations of runs, not yet placed, and the edits that each reads; models of one arm and draw share theirs."""
     overlays: dict[tuple[str, int], Overlay] = {}
     configs, edits = [], {}
     for name in names:
-        config, overlay = make_config(suite, workspace, name, overlays.get((name.arm, name.draw)))
+        config, overlay = make_config(suite, workspace, name, folders, overlays.get((name.arm, name.draw)))
         overlays[name.arm, name.draw] = overlay
         configs.append(config)
         edits[config.run] = overlay.edits

@@ -17,6 +17,7 @@ from .branch import beginning
 from .checkpoint import Saved, finished_steps, model_state, read_saved, state_sha256, stored_sha256
 from .config import RunConfig, begun_runs
 from .identity import DATA_EXACT
+from .starts import start_weights
 from .trainer import Trainer
 
 
@@ -110,6 +111,8 @@ def _replay(workspace: Workspace, config: RunConfig, steps: int, proof: RunProof
             f"run {config.run}: this machine has another numeric identity, so replay cannot be compared"
         )
         return
+    if weights := start_weights(workspace, config):
+        trainer.begin_with(weights)
     with output_lock(workspace.run(config.run), f"verify {config.run}"):
         if len(finished) > 1:
             trainer.load(workspace.checkpoint(config.run, finished[-2]))

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from costar.core.design import ArmDesign, Suite
+from costar.core.design import ArmDesign, Suite, earlier_exposure
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.insertion.placement import check_suite
@@ -301,3 +301,60 @@ def test_a_spacing_for_all_is_one_for_the_whole_roster(tmp_path: Path) -> None:
     """So that dropping a perturbation from an arm moves no copy of another."""
     x = arm(tmp_path, 'perturbations = ["quizzes"]\nspacing = "burst"')
     assert {factors[0].spacing for factors in x.factors.values()} == {"burst"}
+
+
+PARENTS = f"""{STANDARD}[arm.perturbed]
+[arm.tuned-standard]
+parent = "standard"
+control = "none"
+perturbations = []
+"""
+
+
+def test_a_pair_may_start_from_one_parent_or_from_a_pair_of_parents(tmp_path: Path) -> None:
+    arms = load(tmp_path, f'{PARENTS}[arm.x]\nparent = "perturbed"\ncontrol = "tuned-standard"\n').arms
+    assert (arms["x"].parent, arms["x"].control) == ("perturbed", "tuned-standard")
+    load(tmp_path, f'{PARENTS}[arm.x]\nparent = "standard"\ncontrol = "tuned-standard"\n')
+    load(tmp_path, f'{STANDARD}init = "a"\n[arm.x]\ninit = "a"\n')
+
+
+@pytest.mark.parametrize(
+    ("arms", "place", "message"),
+    [
+        ('[arm.x]\nparent = "perturbed"', "[arm.x]", "parent (perturbed against none)"),
+        ('[arm.x]\nparent = "perturbed"', "[arm.x]", "parents that are themselves arm and control"),
+        (
+            '[arm.late]\ncontrol = "none"\n[arm.x]\nparent = "late"\ncontrol = "tuned-standard"',
+            "[arm.x]",
+            "parent (late",
+        ),
+        ('[arm.x]\ninit = "a"', "[arm.x]", "init (a against none)"),
+        ('[arm.x]\ninit = "a"\nparent = "standard"\ncontrol = "none"', "[arm.x]", "parent and init"),
+        ('[arm.x]\nparent = "pertrubed"\ncontrol = "none"', "[arm.x] parent", "did you mean 'perturbed'"),
+        ('[arm.x]\nparent = "x"\ncontrol = "none"', "[arm.x] parent", "x → x"),
+        (
+            '[arm.x]\nparent = "y"\ncontrol = "none"\n[arm.y]\nparent = "x"\ncontrol = "none"',
+            "[arm.x] parent",
+            "x → y → x",
+        ),
+        ('[arm.x]\nparent = "standard"\ncontrol = "none"\ndraws = 2', "[arm.x] parent", "'standard' without draw 1"),
+        (
+            '[arm.x]\nparent = "standard"\ncontrol = "none"\nmodels = ["nano", "1b"]',
+            "[arm.x] parent",
+            "'standard' without model 1b",
+        ),
+    ],
+)
+def test_starts_that_would_differ_or_never_come_are_refused(
+    tmp_path: Path, arms: str, place: str, message: str
+) -> None:
+    error = refusal(tmp_path, f"{PARENTS}{arms}\n")
+    assert error.place.endswith(place)
+    assert message in str(error)
+
+
+def test_what_weights_had_read_before_is_known_or_said_to_be_unknown(tmp_path: Path) -> None:
+    text = f'{PARENTS}[arm.a]\ninit = "a"\ncontrol = "none"\n[arm.b]\nparent = "a"\ncontrol = "none"\n'
+    arms = load(tmp_path, text).arms
+    found = [earlier_exposure(name, arms) for name in ("perturbed", "tuned-standard", "a", "b")]
+    assert found == ["none", "parent", "unknown", "unknown"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from costar.core.design import TrainDesign
-from costar.core.models import ModelShape, presets
+from costar.core.models import ModelShape, padded, parameter_shapes, presets
 from costar.train.export import hf_config
 from costar.train.init import init_weights
 from costar.train.model import Llama
@@ -44,6 +44,31 @@ def test_hubble_shapes_have_the_published_sizes() -> None:
     assert sizes["8b"] == pytest.approx(8.26, abs=0.03)
     assert sizes["1b-shallow"] == pytest.approx(1.25, abs=0.01)
     assert sizes["1b-deep"] == pytest.approx(1.25, abs=0.01)
+
+
+def test_hubble_shapes_are_those_of_its_published_configurations() -> None:
+    """The comments there count 1,252,157,760 and 1,249,789,440, with biases of the feed-forward (9 · hidden a block)."""
+    for name, published in (("1b-shallow", 1_252_157_760), ("1b-deep", 1_249_789_440)):
+        shape = presets()[name].shape(50_280)
+        assert shape.parameters + 9 * shape.hidden * shape.layers == published
+        assert (shape.heads, shape.kv_heads, shape.tied, shape.vocab_size) == (32, 8, False, 50_304)
+
+
+@pytest.mark.parametrize("name", list(presets()))
+def test_every_preset_is_a_model_of_transformers_parameter_by_parameter(name: str) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = presets()[name].shape(50_280)
+    with torch.device("meta"):
+        models = Llama(shape), LlamaForCausalLM(LlamaConfig(**hf_config(shape, 2048, 0)))
+    ours, theirs = ({n: tuple(p.shape) for n, p in model.named_parameters()} for model in models)
+    assert ours == theirs == parameter_shapes(shape)
+    assert sum(math.prod(size) for size in ours.values()) == shape.parameters
+
+
+def test_vocabularies_are_padded_to_whole_tiles_and_no_further() -> None:
+    assert [padded(size) for size in (1, 128, 129, 1024, 50_280, 50_304)] == [128, 128, 256, 1024, 50_304, 50_304]
+    assert all(p.hidden % p.heads == 0 and p.ffn % 64 == 0 for p in presets().values())
 
 
 def test_flops_per_token_follow_the_contract() -> None:

@@ -1,0 +1,219 @@
+"""Runs that start from the last weights of a parent arm's runs, or from a checkpoint of Hugging Face."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from costar.core.errors import CostarError
+from costar.core.models import ModelShape
+from costar.core.suite import load_suite
+from costar.core.workspace import Workspace
+from costar.train.config import RunConfig, Start, read_config
+from costar.train.export import hf_config
+from costar.train.launch import TrainQueue, plan_runs
+from costar.train.stale import descendants, stale_runs
+from costar.train.starts import start_is_ready, start_weights
+from safetensors.torch import load_file
+
+from tests.small import costar
+
+ARMS = """
+[arm.tuned-standard]
+parent        = "standard"
+control       = "none"
+perturbations = []
+steps         = 24
+
+[arm.tuned]
+parent        = "perturbed"
+control       = "tuned-standard"
+perturbations = []
+steps         = 24
+
+[arm.imported]
+init          = "llama"
+control       = "none"
+perturbations = []
+steps         = 24
+"""
+
+
+def save_llama(folder: Path, *, layers: int = 2) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = ModelShape(layers=layers, hidden=64, heads=2, kv_heads=2, ffn=128, vocab_size=640, tied=True)
+    torch.manual_seed(5)
+    LlamaForCausalLM(LlamaConfig(**hf_config(shape, 128, 0))).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def source(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built suite with arms that start from weights, inserted and not yet trained."""
+    folder = tmp_path_factory.mktemp("starts") / "suite"
+    shutil.copytree(built.parent.parent, folder, ignore=shutil.ignore_patterns("lock", "done"))
+    path = folder / "small.toml"
+    path.write_text(path.read_text().replace("\n[train]", ARMS + "\n[train]", 1))
+    save_llama(folder / "llama")
+    costar(folder, "insert", "./small.toml")
+    return folder
+
+
+@pytest.fixture
+def extended(source: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(source, tmp_path / "copy")
+    return tmp_path / "copy" / "build" / "small"
+
+
+def configs_of(built: Path, *arms: str) -> dict[str, RunConfig]:
+    suite = load_suite(built.parent.parent / "small.toml")
+    names = [name for name in suite.runs() if not arms or name.arm in arms]
+    return {config.arm: config for config in plan_runs(suite, Workspace(built), names)}
+
+
+def test_a_run_starts_from_the_last_weights_of_its_parents(extended: Path) -> None:
+    workspace, configs = Workspace(extended), configs_of(extended)
+    tuned = configs["tuned"]
+    assert (tuned.start.kind, tuned.start.source) == ("parent", "perturbed.nano.d0")
+    assert tuned.start.sha256 == configs["perturbed"].config_sha256()
+    assert (tuned.shape, tuned.parent_run) == (configs["perturbed"].shape, None)
+    weights = start_weights(workspace, tuned)
+    assert weights is not None
+    last = load_file(workspace.checkpoint("perturbed.nano.d0", 96) / "model.safetensors")
+    assert weights.names() == sorted(last)
+    for name, tensor in last.items():
+        assert torch.equal(weights.rows(name, 1, len(tensor)), tensor[1:]), name
+    assert start_weights(workspace, configs["standard"]) is None
+
+
+def test_what_a_run_starts_from_enters_its_configuration(extended: Path) -> None:
+    configs = configs_of(extended)
+    assert len({configs[arm].config_sha256() for arm in ("tuned", "tuned-standard", "imported")}) == 3
+    assert configs["imported"].shape.vocab_size == 640
+    assert configs["imported"].start.earlier_exposure == "unknown"
+    assert configs["tuned"].start.earlier_exposure == "parent"
+    for config in configs.values():
+        assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    moved = replace(configs["imported"], start=replace(configs["imported"].start, folder="/elsewhere", source="other"))
+    assert moved.config_sha256() == configs["imported"].config_sha256()
+
+
+def test_runs_that_start_alike_share_steps_and_others_share_none(extended: Path) -> None:
+    """Both tuned arms read the same rows: only what they start from differs."""
+    assert {config.parent_run for arm, config in configs_of(extended).items() if arm.startswith("tuned")} == {None}
+
+
+def test_configurations_of_earlier_versions_are_read_as_they_were(built: Path) -> None:
+    config = read_config(Workspace(built), "late.nano.d0")
+    raw = json.loads(json.dumps(config.to_json()))
+    del raw["start"], raw["vocabulary"]
+    old = RunConfig.from_json(raw)
+    assert (old.start, old.vocabulary) == (Start(), 512)
+    assert old.config_sha256() == config.config_sha256()
+
+
+def test_the_queue_holds_a_run_back_until_its_parent_is_trained(extended: Path) -> None:
+    workspace = Workspace(extended)
+    shutil.rmtree(workspace.run("perturbed.nano.d0") / "hf")
+    shutil.rmtree(workspace.run("perturbed.nano.d0") / "checkpoints" / "step-000096")
+    configs = configs_of(extended)
+    assert not start_is_ready(workspace, configs["tuned"])
+    assert start_is_ready(workspace, configs["tuned-standard"])
+    queue = TrainQueue(workspace, list(configs.values()), 0)
+    names = set()
+    while job := queue.next_job():
+        names.add(job.name)
+    assert names == {"perturbed.nano.d0", "tuned-standard.nano.d0", "imported.nano.d0"}
+
+
+def test_a_parent_that_nobody_trains_is_named_before_any_training(extended: Path) -> None:
+    workspace = Workspace(extended)
+    shutil.rmtree(workspace.run("perturbed.nano.d0"))
+    with pytest.raises(CostarError) as error:
+        configs_of(extended, "tuned")
+    assert "its parent perturbed.nano.d0 is not trained" in error.value.found
+    assert "--arm perturbed" in error.value.mend
+    assert "perturbed.nano.d0" in [config.run for config in configs_of(extended, "tuned", "perturbed").values()]
+
+
+def test_weights_that_changed_since_planning_are_refused(extended: Path) -> None:
+    workspace, configs = Workspace(extended), configs_of(extended)
+    for path, arm in (
+        (workspace.run("perturbed.nano.d0") / "hf" / "step-000096" / "model.safetensors", "tuned"),
+        (extended.parent.parent / "llama" / "model.safetensors", "imported"),
+    ):
+        data = bytearray(path.read_bytes())
+        data[-5] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(CostarError, match=r"(damaged|other) weights"):
+            start_weights(workspace, configs[arm])
+        assert start_weights(workspace, configs[arm], check=False) is not None
+
+
+def test_a_checkpoint_of_another_shape_stops_planning(extended: Path) -> None:
+    folder = extended.parent.parent
+    shutil.rmtree(folder / "llama")
+    done = costar(folder, "plan", "./small.toml", check=False)
+    assert done.returncode == 2
+    assert "[arm.imported] init" in done.stderr
+    save_llama(folder / "llama", layers=3)
+    done = costar(folder, "plan", "./small.toml", check=False)
+    assert done.returncode == 2
+    assert "layers 3 against 2" in done.stderr
+
+
+def test_a_run_outlives_the_checkpoint_it_began_from(extended: Path) -> None:
+    workspace = Workspace(extended)
+    TrainQueue(workspace, list(configs_of(extended).values()), 0)
+    before = read_config(workspace, "imported.nano.d0")
+    shutil.rmtree(extended.parent.parent / "llama")
+    assert configs_of(extended)["imported"] == before
+
+
+def test_edits_of_a_parent_touch_the_runs_that_start_from_it(extended: Path) -> None:
+    workspace = Workspace(extended)
+    TrainQueue(workspace, list(configs_of(extended).values()), 0)
+    assert descendants(workspace, ["perturbed.nano.d0"]) == {"perturbed.nano.d0", "tuned.nano.d0"}
+    path = extended.parent.parent / "small.toml"
+    path.write_text(path.read_text().replace("[arm.perturbed]", '[arm.perturbed]\nperturbations = ["passages"]'))
+    stale = {each.run: each.keys for each in stale_runs(load_suite(path), workspace)}
+    assert "arm.perturbed.perturbations" in stale["perturbed.nano.d0"]
+    assert stale["tuned.nano.d0"] == ("its parent run",)
+    assert "tuned-standard.nano.d0" not in stale
+
+
+def test_another_start_makes_a_begun_run_stale(extended: Path) -> None:
+    workspace = Workspace(extended)
+    TrainQueue(workspace, list(configs_of(extended).values()), 0)
+    path = extended.parent.parent / "small.toml"
+    path.write_text(path.read_text().replace('init          = "llama"', 'init          = "other"'))
+    assert [(each.run, each.keys) for each in stale_runs(load_suite(path), workspace)] == [
+        ("imported.nano.d0", ("arm.imported.init",))
+    ]
+
+
+def test_the_manifest_says_where_weights_come_from_and_counts_what_parents_read(extended: Path) -> None:
+    import costar as package
+
+    suite = package.open(str(extended))
+    starts = {
+        row[0]: row[1:] for row in suite.sql("select arm, parent_arm, init, earlier_exposure from arms").fetchall()
+    }
+    assert starts["tuned"] == ("perturbed", None, "parent")
+    assert starts["imported"] == (None, "llama", "unknown")
+    assert starts["late"] == (None, None, "none")
+    query = (
+        "select read_by, min(slot), max(slot), min(step), max(step), count(*) from history where arm = '{}' group by 1"
+    )
+    (own,) = suite.sql(query.format("perturbed")).fetchall()
+    (inherited,) = suite.sql(query.format("tuned")).fetchall()
+    slots, steps = 96 * 8, 96
+    assert inherited == ("perturbed", own[1] - slots, own[2] - slots, own[3] - steps, own[4] - steps, own[5])
+    assert inherited[2] < 0
+    assert inherited[4] < 0
+    assert suite.sql(query.format("imported")).fetchall() == []
