@@ -99,7 +99,7 @@ class Trainer:
     def begin_with(self, weights: StartWeights) -> None:
         """Take first weights from elsewhere in place of random ones."""
         fill(dict(self.model.named_parameters()), weights.rows)
-        self.start_sha256 = weights.sha256()
+        self.start_sha256 = weights.sha256() if self.world.is_first else ""
 
     def load(self, folder: Path) -> None:
         """Continue from a finished checkpoint, whose bytes were checked."""
