@@ -9,7 +9,7 @@ export Q    := $(value Q)
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(ARM),--arm "$(ARM)") $(if $(DRAW),--draw "$(DRAW)") $(ARGS)
 VERBS   = corpus insert manifest verify report release status all
 
-.PHONY: help demo plan train eval sql $(VERBS) test test-slow lint types bench clean
+.PHONY: help demo plan train eval sql $(VERBS) test test-slow lint types bench bench-gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -66,6 +66,9 @@ bench: $(VENV)/.installed
 	test ! -d ../shared/data || $(VENV)/bin/python bench/decontaminating.py ../shared/data
 	$(VENV)/bin/python bench/insertion.py
 	$(VENV)/bin/python bench/anchor.py
+
+bench-gpu:
+	@exec $(or $(wildcard $(VENV)/bin/python),$(PYTHON)) bench/gpu.py
 
 clean:
 	rm -rf build

@@ -71,7 +71,7 @@ def run_case(name: str, smoke: bool) -> dict[str, Any]:
 def measure(case: Case, length: int) -> dict[str, Any]:
     import numpy as np
     import torch
-    from costar.core.devices import model_flops_utilization
+    from costar.core.devices import mfu
     from costar.core.hashing import row_hashes
     from costar.core.machine import Layout
     from costar.core.models import presets
@@ -93,7 +93,7 @@ def measure(case: Case, length: int) -> dict[str, Any]:
         size = store.sequences(length)
         order = FeistelOrder(seed=1, draw=0, size=size)
         overlay = Overlay(
-            StoreWindows(store, length), order, make_edits(size, 0.02, length) if length > 200 else none()
+            StoreWindows(store, length), order, make_edits(size, 0.02, length) if length > 200 else no_edits()
         )
         started = time.perf_counter()
         trainer = Trainer(config(case, shape, length), overlay, layout)
@@ -122,7 +122,7 @@ def measure(case: Case, length: int) -> dict[str, Any]:
             "batch": case.batch,
             "micro_batch": case.micro_batch,
             "tokens_per_second": round(rate),
-            "mfu": model_flops_utilization(shape.flops_per_token(length), rate, 1, name),
+            "mfu": mfu(name, 1, shape.flops_per_token(length), rate),
             "seconds_a_step": [round(each, 4) for each in seconds],
             "first_step_seconds": round(first, 1),
             "reading_and_hashing_share": round(reading / step, 5),
@@ -136,7 +136,7 @@ def measure(case: Case, length: int) -> dict[str, Any]:
     return found
 
 
-def none() -> Any:
+def no_edits() -> Any:
     import numpy as np
     from costar.insertion.overlay import Edits
 
@@ -162,7 +162,27 @@ def config(case: Case, shape: Any, length: int) -> Any:
         every=1000,
         also=(),
     )
-    return RunConfig.detached(shape=shape, train=train, sequence_length=length)
+    return RunConfig(
+        run="standard.bench.d0",
+        arm="standard",
+        model="bench",
+        draw=0,
+        seed=1,
+        shape=shape,
+        train=train,
+        sequence_length=length,
+        eos_id=0,
+        eos="",
+        tokens_sha256="",
+        tokenizer_sha256="",
+        overlay_sha256="",
+        checkpoints=(),
+        branches=(),
+        parent_run=None,
+        branch_step=0,
+        spec={},
+        vocabulary=shape.vocab_size,
+    )
 
 
 def main() -> None:
@@ -178,7 +198,8 @@ def main() -> None:
     if not torch.cuda.is_available() and not options.smoke:
         sys.exit("bench/gpu.py: no GPU here; --smoke tries the script on a CPU")
     environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    deadline, found = time.monotonic() + MINUTES * 60, {}
+    deadline = time.monotonic() + MINUTES * 60
+    found: dict[str, dict[str, Any]] = {}
     for name in [*CASES, "1b repeatable again"]:
         case = name.removesuffix(" again")
         command = [sys.executable, __file__, "--case", case] + (["--smoke"] if options.smoke else [])
@@ -192,18 +213,22 @@ def main() -> None:
         except subprocess.TimeoutExpired:
             found[name] = {"failed": f"no time left of {MINUTES} minutes"}
         sys.stderr.write(f"{name}: {json.dumps(found[name])}\n")
-    rates = {name: each.get("tokens_per_second") for name, each in found.items()}
+    rates: dict[str, Any] = {name: each.get("tokens_per_second") for name, each in found.items()}
     on_gpu = torch.cuda.is_available()
     summary = {
         "device": torch.cuda.get_device_name() if on_gpu else "CPU",
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cost_of_repeatable": _ratio(rates["1b"], rates["1b repeatable"]),
-        "repeats_bit_for_bit": found["1b repeatable"].get("state") == found["1b repeatable again"].get("state"),
+        "repeats_bit_for_bit": "state" in found["1b repeatable"] and _same(found, "state"),
         "gain_of_compile": _ratio(rates["1b"], rates["1b eager"]),
         "cost_of_recompute": _ratio(rates["1b"], rates["1b recompute"]),
     }
     print(json.dumps(summary | {"cases": found}, indent=1))
+
+
+def _same(found: dict[str, dict[str, Any]], key: str) -> bool:
+    return bool(found["1b repeatable"].get(key) == found["1b repeatable again"].get(key))
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:
