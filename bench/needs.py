@@ -113,7 +113,9 @@ def measured(case: Case, steps: int) -> int:
 
 def train_one(case: Case, steps: int) -> int:
     """Train here, and return this process' largest resident set."""
+    import pyarrow as pa
     import torch
+    from costar.core.parquet import read_table, write_table
     from costar.core.workspace import Workspace
     from costar.train.config import RunConfig
     from costar.train.probe import status_bytes
@@ -145,6 +147,10 @@ def train_one(case: Case, steps: int) -> int:
     trainer = Trainer(config, cast(Any, RandomRows(case.vocabulary, case.length)), case.layout)
     trainer.engine.dtype = torch.bfloat16 if case.product_bytes == 2 else torch.float32
     with tempfile.TemporaryDirectory() as folder:
+        rows = write_table(
+            Path(folder) / "rows.parquet", pa.table({"slot": list(range(4096)), "text": ["text"] * 4096})
+        )
+        assert read_table(rows, mend="").num_rows  # loads what reading an overlay loads
         saver = Saver(Workspace(Path(folder)), config.run, trainer.engine, kept=(), background=False)
         for number in range(steps):
             trainer.train_step()
