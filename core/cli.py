@@ -45,7 +45,7 @@ def plan(suite: SuiteArgument = "demo", model: ModelOption = None) -> None:
     warnings = _check(session)
     names = session.run_names(model)
     exact = exact_shares(session.suite, session.workspace, names)
-    print_plan(session.suite, names, session.vocabulary(), session.machine.micro_batch, warnings, exact)
+    print_plan(session.suite, names, session.vocabulary(), session.machine, warnings, exact)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from fractions import Fraction
 from . import console
 from .console import token_text
 from .design import ArmDesign, RunName, Suite
-from .machine import Layout
+from .machine import Machine
 from .needs import GIB, cpu_device, measured_rate, run_needs
 from .schedule import shared_rates, training_besides_rates
 from .schemes import LEAST, detectable
@@ -170,7 +170,7 @@ def print_plan(
     suite: Suite,
     names: list[RunName],
     vocabulary: int,
-    micro_batch: int,
+    machine: Machine,
     warnings: Sequence[str],
     exact: Shares | None = None,
 ) -> None:
@@ -188,9 +188,10 @@ def print_plan(
             shape,
             train,
             suite.corpus.sequence_length,
-            Layout(micro_batch=micro_batch),
+            machine.layout,
             steps=run.steps,
             checkpoints=checkpoints,
+            devices=machine.devices,
             device=cpu_device(),
         )
         disk += needs.disk

@@ -24,9 +24,11 @@ def train_on_cluster(queue: TrainQueue, machine: Machine) -> None:
         CostarError: sbatch refuses, the queue does not answer, or a job has left without a word.
     """
     workspace = queue.workspace
-    configs = with_ancestors(list(queue.configs.values()), begun_runs(workspace))
+    wished, begun = list(queue.configs.values()), begun_runs(workspace)
+    starts = {run: c.start.parent for run, c in (begun | queue.configs).items() if c.start.parent}
+    configs = with_ancestors(wished, begun, starts)
     by_run = {config.run: config for config in configs}
-    stretches = {each.name: each for each in cut_runs(configs)}
+    stretches = {each.name: each for each in cut_runs(configs, starts)}
 
     def done(stretch: Stretch) -> bool:
         config = by_run[stretch.run]

@@ -28,6 +28,7 @@ from ..core.machine import Layout
 from ..core.models import ModelShape
 from .gradients import TreeSum, flatten, sum_over_processes, unflatten
 from .identity import LAYOUT_INVARIANT, pick_dtype, promise_of
+from .loss import softmax_gradient
 from .model import Llama
 from .optim import Optimizers
 from .world import World, micro_batches
@@ -76,6 +77,7 @@ class Engine:
         if self.layout.compile:
             for block in model.model.layers:
                 block.compile(dynamic=False)
+            model.softmax = torch.compile(softmax_gradient, dynamic=False)
         if self.sharded:
             shard(model, self.sharding, self.dtype, self.world)
             model.to_empty(device=self.world.device)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.machine import Layout
+from ..core.machine import Layout, computes_bfloat16, cpu_flags
 
 LAYOUT_INVARIANT = "layout-invariant"
 REPEATABLE = "repeatable"
@@ -23,18 +23,7 @@ def pick_device() -> torch.device:
 
 def pick_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 products on GPUs and on CPUs with instructions for it, float32 otherwise."""
-    if device.type == "cuda" or {"amx_bf16", "avx512_bf16"} & cpu_flags():
-        return torch.bfloat16
-    return torch.float32
-
-
-def cpu_flags() -> set[str]:
-    """The instruction sets of the CPU, as the kernel lists them; empty where it does not."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next((set(line.split(":", 1)[1].split()) for line in file if line.startswith("flags")), set())
-    except OSError:
-        return set()
+    return torch.bfloat16 if device.type == "cuda" or computes_bfloat16() else torch.float32
 
 
 def promise_of(layout: Layout, device: torch.device) -> str:

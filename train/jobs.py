@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..core.machine import Layout, Slurm
+from ..core.pool import Job
 from ..core.slurm import ClusterJob, command_line
 from ..core.workspace import Workspace
 from .config import RunConfig
@@ -149,6 +150,14 @@ def launcher_line(arguments: Sequence[str], processes: int, nodes: int, logs: Pa
     meeting = f' --nodes {nodes} --endpoint "$head:$(({PORTS} + SLURM_JOB_ID % {PORTS}))" --id "$SLURM_JOB_ID"'
     rest = shlex.join([str(processes), "costar.train.worker", *arguments])
     return f"{launcher}{meeting if nodes > 1 else ''} {rest}"
+
+
+def training_job(name: str, module: str, arguments: Sequence[str], devices: int) -> Job:
+    """A job of this machine that trains in so many processes."""
+    if devices == 1:
+        return Job(name=name, module=module, arguments=arguments)
+    launched = (str(devices), module, *arguments)
+    return Job(name=name, module="costar.train.torchrun", arguments=launched, processes=devices)
 
 
 def worker_arguments(workspace: Workspace, run: str, layout: Layout, stop: int | None = None) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from .branch import can_begin, spent_branches
 from .checkpoint import finished_steps, remove_checkpoint
 from .config import RunConfig, begun_runs, write_config
 from .export import export_path
-from .jobs import worker_arguments
+from .jobs import training_job, worker_arguments
 from .log import read_log_rows
 from .loop import is_finished
 from .progress import progress_text, read_progress, step_flops, time_left
@@ -86,10 +86,7 @@ class TrainQueue:
         self.started.add(chosen.run)
         self.give_up_branches()
         module, arguments = "costar.train.worker", worker_arguments(self.workspace, chosen.run, self.layout)
-        if self.devices == 1:
-            return Job(name=chosen.run, module=module, arguments=arguments)
-        launched = (str(self.devices), module, *arguments)
-        return Job(name=chosen.run, module="costar.train.torchrun", arguments=launched, processes=self.devices)
+        return training_job(chosen.run, module, arguments, self.devices)
 
     def give_up_branches(self) -> None:
         """Remove the checkpoints that were kept for branches only, once every run that begins there has one of its own."""

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.models import ModelShape
 from .attention import LONGEST, causal_attention
-from .loss import summed_cross_entropy
+from .loss import softmax_gradient, summed_cross_entropy
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -124,6 +124,7 @@ class Llama(nn.Module):
         super().__init__()
         self.shape = shape
         self.recompute = False  # set by who trains: activations of the blocks are computed again in the backward pass
+        self.softmax = softmax_gradient  # replaced by its compiled form where blocks are compiled
         self.model = Trunk(shape)
         self.lm_head = nn.Linear(shape.hidden, shape.vocab_size, bias=False)
         if shape.tied:
@@ -151,4 +152,4 @@ class Llama(nn.Module):
         x = self.model.norm(x)
         if targets is None:
             return as_tensor(self.lm_head(x))
-        return summed_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten())
+        return summed_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), self.softmax)

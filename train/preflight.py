@@ -15,7 +15,7 @@ from pathlib import Path
 from ..core.console import duration_text
 from ..core.design import RunName, Suite, TrainDesign
 from ..core.errors import CostarError
-from ..core.machine import Machine, available_cores
+from ..core.machine import Machine
 from ..core.models import ModelShape, presets
 from ..core.needs import (
     GIB,
@@ -34,6 +34,7 @@ from ..core.workspace import Workspace, read_marker
 from .config import make_config, planned_checkpoints
 from .makespan import makespan
 from .probe import Probe, run_probes
+from .shares import exact_shares
 
 PROBE_FROM = 120.0  # seconds of training by the estimate from FLOP, below which a probe costs more than it tells
 HOPELESS = 4.0  # the estimate from FLOP may be wrong by this factor before a probe is not worth its time
@@ -121,20 +122,19 @@ def supply_here(folder: Path, machine: Machine) -> Supply:
     """What is there for runs whose files go below `folder`."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     gpus = gpus_here()
-    places = (gpus.count if gpus else available_cores()) // machine.devices
     return Supply(
         device=Device(kind="cuda", product_bytes=2) if gpus else cpu_device(),
         gpus=gpus,
         memory=gpus.free if gpus else available_memory(),
         disk=shutil.disk_usage(existing).free,
-        slots=max(1, machine.workers or places),
+        slots=machine.runs_at_once(gpus.count if gpus else 0),
     )
 
 
 def open_tasks(suite: Suite, workspace: Workspace, names: Sequence[RunName], vocabulary: int) -> list[Task]:
     """What is left of the runs that are not finished: without steps and checkpoints that are there."""
     tasks = []
-    for run in plan_runs(suite, list(names), vocabulary):
+    for run in plan_runs(suite, list(names), vocabulary, exact_shares(suite, workspace, names)):
         train = suite.arms[run.name.arm].train
         kept = planned_checkpoints(suite, run.name.arm)
         there = [step for step in kept if read_marker(workspace.checkpoint(str(run.name), step)) is not None]
@@ -221,7 +221,7 @@ def probed_runs(verdict: Verdict, suite: Suite, workspace: Workspace, machine: M
     for task in verdict.tasks:
         if task.kind not in found and task.steps:
             config, _ = make_config(suite, workspace, task.name)
-            found[task.kind] = run_probes(workspace, config, machine.layout, verdict.processes)
+            found[task.kind] = run_probes(workspace, config, machine.layout, verdict.processes, machine.devices)
     start = max(probe.start_seconds for probe in found.values())
     each = {kind: probe.step_seconds for kind, probe in found.items()}
     seconds = queue_seconds(verdict.tasks, each, verdict.processes, start=start)

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.machine import Layout
-from ..core.pool import Job, run_jobs, worker_main
+from ..core.pool import run_jobs, visible_gpus, worker_main
 from ..core.workspace import Workspace, write_json
 from .config import RunConfig
+from .jobs import training_job
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -40,8 +41,8 @@ class Probe:
     device: str
 
 
-def run_probes(workspace: Workspace, config: RunConfig, layout: Layout, side_by_side: int) -> Probe:
-    """What so many equal runs side by side measured: the median of seconds, the most of memory.
+def run_probes(workspace: Workspace, config: RunConfig, layout: Layout, side_by_side: int, devices: int = 1) -> Probe:
+    """What so many equal runs side by side measured, each in `devices` processes: median of seconds, most of memory.
 
     Raises:
         WorkerFailed: one of them ended with an error.
@@ -52,10 +53,9 @@ def run_probes(workspace: Workspace, config: RunConfig, layout: Layout, side_by_
         for name in names:
             write_json(folder / f"{name}.json", {"config": config.to_json(), "layout": asdict(layout), "all": names})
         waiting = [
-            Job(name=name, module="costar.train.probe", arguments=(str(workspace.root), temporary, name))
-            for name in names
+            training_job(name, "costar.train.probe", (str(workspace.root), temporary, name), devices) for name in names
         ]
-        run_jobs(lambda running: waiting.pop() if waiting else None, side_by_side, lambda: None)
+        run_jobs(lambda running: waiting.pop() if waiting else None, side_by_side, lambda: None, visible_gpus())
         answers = [Probe(**json.loads((folder / f"{name}.answer.json").read_text(encoding="utf-8"))) for name in names]
     return Probe(
         step_seconds=statistics.median(answer.step_seconds for answer in answers),
@@ -69,7 +69,9 @@ def main(arguments: list[str]) -> None:
     import torch
 
     from ..insertion.overlay import open_overlay
+    from .identity import pick_device
     from .trainer import Trainer
+    from .world import join_world, leave_world
 
     torch.set_num_threads(1)
     workspace, folder, name = Workspace(Path(arguments[0])), Path(arguments[1]), arguments[2]
@@ -78,26 +80,34 @@ def main(arguments: list[str]) -> None:
     overlay = open_overlay(
         workspace, config.arm, config.draw, seed=config.seed, length=config.sequence_length, eos=config.eos_id
     )
-    trainer = Trainer(config, overlay, layout)
+    world = join_world(pick_device())
+    trainer = Trainer(config, overlay, layout, world)
     started = process_seconds()
     seconds = timed_steps(trainer, folder, name, asked["all"])
-    answer = Probe(step_seconds=seconds, start_seconds=started, memory=peak_memory(), device=trainer.world.device.type)
-    write_json(folder / f"{name}.answer.json", asdict(answer))
+    device = torch.cuda.get_device_name() if world.device.type == "cuda" else "CPU"
+    memory = max(world.gather(peak_memory()))
+    if world.is_first:
+        answer = Probe(step_seconds=seconds, start_seconds=started, memory=memory, device=device)
+        write_json(folder / f"{name}.answer.json", asdict(answer))
+    leave_world()
 
 
 def timed_steps(trainer: Trainer, folder: Path, name: str, together: Sequence[str]) -> float:
     """Median seconds of a step after the first, while the others of `together` step too."""
+    world = trainer.world
     trainer.train_step()
-    (folder / f"{name}.ready").touch()
+    if world.is_first:
+        (folder / f"{name}.ready").touch()
     while not all((folder / f"{each}.ready").exists() for each in together):
         time.sleep(0.01)
     seconds: list[float] = []
-    while sum(seconds) < (MOST_SECONDS if len(seconds) < STEPS - 1 else LEAST_SECONDS):
-        if trainer.step == trainer.config.train.steps:
-            break
+    going = trainer.step < trainer.config.train.steps
+    while going:
         before = time.perf_counter()
         trainer.train_step()
         seconds.append(time.perf_counter() - before)
+        going = sum(seconds) < (MOST_SECONDS if len(seconds) < STEPS - 1 else LEAST_SECONDS)
+        going = world.gather(going)[0] and trainer.step < trainer.config.train.steps
     return statistics.median(seconds) if seconds else 0.0
 
 
