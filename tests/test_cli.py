@@ -169,11 +169,11 @@ def test_verify_names_flipped_bits_and_the_same_verbs_mend_them(built_copy: Path
 
 def test_a_damaged_checkpoint_is_named_and_trained_again_once_it_is_removed(built_copy: Path) -> None:
     folder = built_copy.parent.parent
-    path = built_copy / "runs" / "early.nano.d0" / "checkpoints" / "step-000096" / "model.safetensors"
+    path = built_copy / "runs" / "early.nano.d0" / "checkpoints" / "step-000096" / "rank-00000.safetensors"
     flip(path)
     done = costar(folder, "verify", "./small.toml", check=False)
     assert done.returncode == 1
-    assert "step-000096/model.safetensors" in done.stderr
+    assert "step-000096/rank-00000.safetensors" in done.stderr
     shutil.rmtree(path.parent)
     costar(folder, "train", "./small.toml")
     costar(folder, "verify", "./small.toml")

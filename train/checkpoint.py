@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -147,11 +147,6 @@ class Stored:
     def whole(self, name: str) -> Tensor:
         shape = self.tensors[name]["shape"]
         return self.rows(name, 0, shape[0] if shape else 1).reshape(shape)
-
-    def items(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor, one after another."""
-        for name in self.tensors:
-            yield name, self.whole(name)
 
 
 def stored_sha256(folder: Path) -> str:

@@ -149,7 +149,7 @@ def test_a_damaged_checkpoint_is_not_measured(built_copy: Path) -> None:
 
     workspace = Workspace(built_copy)
     shutil.rmtree(workspace.ledger("early.nano.d0", 48))
-    path = workspace.checkpoint("early.nano.d0", 48) / "model.safetensors"
+    path = workspace.checkpoint("early.nano.d0", 48) / "rank-00000.safetensors"
     data = bytearray(path.read_bytes())
     data[-5] ^= 8
     path.write_bytes(data)

@@ -10,18 +10,25 @@ import costar
 import pytest
 import torch
 from costar.core.errors import CostarError
+from costar.core.machine import Layout
 from costar.core.models import ModelShape, parameter_shapes
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.release.forms import write_export
 from costar.release.hf import export_checkpoint
-from costar.train.checkpoint import model_state, save_tensors
+from costar.train.checkpoint import Stored, model_state
 from costar.train.config import read_config
+from costar.train.engine import Engine
 from costar.train.export import _write_weights, export_hf, export_path, hf_config
 from costar.train.imports import INDEX, StartWeights, read_shape
-from costar.train.model import Llama, init_weights
-from safetensors.torch import load_file, save_file
+from costar.train.init import init_weights
+from costar.train.model import Llama
+from costar.train.saving import Saver
+from costar.train.world import World
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
+
+from tests.train.test_engine import design
 
 SHAPES = [
     ModelShape(layers=2, hidden=64, heads=4, kv_heads=4, ffn=96, vocab_size=384, tied=True),
@@ -29,16 +36,23 @@ SHAPES = [
 ]
 
 
+def saved_model(folder: Path, shape: ModelShape) -> tuple[Llama, Stored]:
+    """A model of random weights, and its checkpoint."""
+    engine = Engine(shape, design(), Layout(), World())
+    init_weights(engine.model, 1, 0)
+    saver = Saver(Workspace(folder), "standard.nano.d0", engine, kept=(0,), background=False)
+    saver.save(0, bytes(16), "")
+    return engine.model, Stored(Workspace(folder).checkpoint("standard.nano.d0", 0))
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=["tied", "grouped"])
 @pytest.mark.parametrize("largest", [10**9, 60_000])
 def test_an_export_in_one_file_or_several_has_the_weights_and_the_logits(
     shape: ModelShape, largest: int, tmp_path: Path
 ) -> None:
-    model = Llama(shape)
-    init_weights(model, 1, 0)
-    save_tensors(tmp_path / "model.safetensors", model_state(model))
+    model, stored = saved_model(tmp_path, shape)
     folder = tmp_path / "export"
-    _write_weights(folder, tmp_path, shape, largest)
+    _write_weights(folder, stored, shape, largest)
     (folder / "config.json").write_text(json.dumps(hf_config(shape, 128, 0)))
     files = sorted(folder.glob("*.safetensors"))
     assert (len(files) > 1) == (folder / INDEX).is_file() == (largest == 60_000)
@@ -55,11 +69,9 @@ def test_an_export_in_one_file_or_several_has_the_weights_and_the_logits(
 
 
 def test_the_file_is_the_one_that_safetensors_writes(tmp_path: Path) -> None:
-    model = Llama(SHAPES[1])
-    init_weights(model, 1, 0)
-    save_tensors(tmp_path / "model.safetensors", model_state(model))
-    _write_weights(tmp_path / "export", tmp_path, SHAPES[1], 10**9)
-    save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "theirs.safetensors", {"format": "pt"})
+    model, stored = saved_model(tmp_path, SHAPES[1])
+    _write_weights(tmp_path / "export", stored, SHAPES[1], 10**9)
+    save_file(model_state(model), tmp_path / "theirs.safetensors", {"format": "pt"})
     assert (tmp_path / "export" / "model.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
 
 
@@ -67,9 +79,9 @@ def test_every_checkpoint_is_a_model_of_the_api_also_an_inherited_one(built_copy
     suite, workspace = costar.open(str(built_copy)), Workspace(built_copy)
     for run, step, owner in (("late.nano.d0", 24, "standard.nano.d0"), ("late.nano.d0", None, "late.nano.d0")):
         model = suite.model(run, step)
-        saved = load_file(workspace.checkpoint(owner, step or 96) / "model.safetensors")
-        for name, tensor in saved.items():
-            assert torch.equal(model.get_parameter(name), tensor), (run, step, name)
+        stored = Stored(workspace.checkpoint(owner, step or 96))
+        for name in stored.names():
+            assert torch.equal(model.get_parameter(name), stored.whole(name)), (run, step, name)
         assert (export_path(workspace, run, step or 96) / "stage.json").is_file()
     with pytest.raises(CostarError, match="24, 48, 72, 96"):
         suite.model("late.nano.d0", 17)

@@ -48,9 +48,11 @@ BASE = RunConfig(
     tokenizer_sha256="",
     overlay_sha256="",
     checkpoints=(20,),
+    branches=(),
     parent_run=None,
     branch_step=0,
     spec={},
+    vocabulary=16,
 )
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from costar.core.models import ModelShape
+from costar.train.init import init_weights
 from costar.train.loss import chunk_sizes, summed_cross_entropy
-from costar.train.model import Llama, init_weights
+from costar.train.model import Llama
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from costar.core.errors import CostarError
+from costar.core.machine import Layout
 from costar.core.models import ModelShape
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
-from costar.train.config import RunConfig, Start, read_config
+from costar.train.checkpoint import Stored
+from costar.train.config import RunConfig, Start, read_config, write_config
 from costar.train.export import hf_config
 from costar.train.launch import TrainQueue, plan_runs
+from costar.train.loop import train_run
 from costar.train.stale import descendants, stale_runs
 from costar.train.starts import start_is_ready, start_weights
-from safetensors.torch import load_file
 
 from tests.small import costar
 
@@ -84,11 +86,27 @@ def test_a_run_starts_from_the_last_weights_of_its_parents(extended: Path) -> No
     assert (tuned.shape, tuned.parent_run) == (configs["perturbed"].shape, None)
     weights = start_weights(workspace, tuned)
     assert weights is not None
-    last = load_file(workspace.checkpoint("perturbed.nano.d0", 96) / "model.safetensors")
+    stored = Stored(workspace.checkpoint("perturbed.nano.d0", 96))
+    last = {name: stored.whole(name) for name in stored.names()}
     assert weights.names() == sorted(last)
     for name, tensor in last.items():
         assert torch.equal(weights.rows(name, 1, len(tensor)), tensor[1:]), name
     assert start_weights(workspace, configs["standard"]) is None
+
+
+def test_the_first_step_is_taken_with_the_weights_of_the_parent_or_of_the_checkpoint(extended: Path) -> None:
+    workspace, configs = Workspace(extended), configs_of(extended)
+    torch.set_num_threads(1)
+    for arm in ("tuned", "imported"):
+        config = configs[arm]
+        write_config(workspace, replace(config, checkpoints=(0, *config.checkpoints)))
+        train_run(workspace, config.run, stop=1)
+        stored = Stored(workspace.checkpoint(config.run, 0))
+        weights = start_weights(workspace, config)
+        assert weights is not None
+        assert all(torch.equal(weights.rows(n, 0, len(stored.whole(n))), stored.whole(n)) for n in stored.names())
+        facts = json.loads((workspace.run(config.run) / "identity.json").read_text())
+        assert facts["start_sha256"] == weights.sha256()
 
 
 def test_what_a_run_starts_from_enters_its_configuration(extended: Path) -> None:
@@ -124,7 +142,7 @@ def test_the_queue_holds_a_run_back_until_its_parent_is_trained(extended: Path) 
     configs = configs_of(extended)
     assert not start_is_ready(workspace, configs["tuned"])
     assert start_is_ready(workspace, configs["tuned-standard"])
-    queue = TrainQueue(workspace, list(configs.values()), 0)
+    queue = TrainQueue(workspace, list(configs.values()), Layout())
     names = set()
     while job := queue.next_job():
         names.add(job.name)
@@ -169,7 +187,7 @@ def test_a_checkpoint_of_another_shape_stops_planning(extended: Path) -> None:
 
 def test_a_run_outlives_the_checkpoint_it_began_from(extended: Path) -> None:
     workspace = Workspace(extended)
-    TrainQueue(workspace, list(configs_of(extended).values()), 0)
+    TrainQueue(workspace, list(configs_of(extended).values()), Layout())
     before = read_config(workspace, "imported.nano.d0")
     shutil.rmtree(extended.parent.parent / "llama")
     assert configs_of(extended)["imported"] == before
@@ -177,7 +195,7 @@ def test_a_run_outlives_the_checkpoint_it_began_from(extended: Path) -> None:
 
 def test_edits_of_a_parent_touch_the_runs_that_start_from_it(extended: Path) -> None:
     workspace = Workspace(extended)
-    TrainQueue(workspace, list(configs_of(extended).values()), 0)
+    TrainQueue(workspace, list(configs_of(extended).values()), Layout())
     assert descendants(workspace, ["perturbed.nano.d0"]) == {"perturbed.nano.d0", "tuned.nano.d0"}
     path = extended.parent.parent / "small.toml"
     path.write_text(path.read_text().replace("[arm.perturbed]", '[arm.perturbed]\nperturbations = ["passages"]'))
@@ -189,7 +207,7 @@ def test_edits_of_a_parent_touch_the_runs_that_start_from_it(extended: Path) -> 
 
 def test_another_start_makes_a_begun_run_stale(extended: Path) -> None:
     workspace = Workspace(extended)
-    TrainQueue(workspace, list(configs_of(extended).values()), 0)
+    TrainQueue(workspace, list(configs_of(extended).values()), Layout())
     path = extended.parent.parent / "small.toml"
     path.write_text(path.read_text().replace('init          = "llama"', 'init          = "other"'))
     assert [(each.run, each.keys) for each in stale_runs(load_suite(path), workspace)] == [

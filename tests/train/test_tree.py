@@ -84,6 +84,7 @@ def config(run: str, train: TrainDesign, checkpoints: Sequence[int] = (), **chan
         parent_run=None,
         branch_step=0,
         spec={},
+        vocabulary=512,
     )
     return replace(base, **changes)  # type: ignore[arg-type]
 
