@@ -46,15 +46,16 @@ class Slurm:
 class Layout:
     """How one run is laid out on devices. It changes no data, only floating-point results (invariant 6).
 
-    `micro_batch` is the most sequences of one forward pass (0: all that a process has), `recompute` trades time for
-    memory (activations are computed again in the backward pass), `sharding` spreads parameters and optimizer state over
-    the processes of a run: "none" (each holds all), "full", or "hybrid" (within a node); empty: "full" on GPUs, "none" on
-    CPU. `determinism` is the promise to keep; empty: "repeatable" on CPU, "data-exact" on GPUs. A checkpoint for restarts
-    is written every `save_minutes`, beside those of the suite (0: none).
+    `micro_batch` is the most sequences of one forward pass (0: all that a process has), `compile` has torch compile the
+    blocks (None: on GPUs), `recompute` trades time for memory (activations are computed again in the backward pass).
+    `sharding` spreads parameters and optimizer state over the processes of a run: "none" (each holds all), "full", or
+    "hybrid" (within a node); empty: "full" on GPUs, "none" on CPU. `determinism` is the promise to keep; empty:
+    "repeatable" on CPU, "data-exact" on GPUs. A checkpoint for restarts is written every `save_minutes`, beside those of
+    the suite (0: none).
     """
 
     micro_batch: int = 0
-    compile: bool = False
+    compile: bool | None = None
     recompute: bool = False
     sharding: str = ""
     determinism: str = ""
@@ -156,7 +157,7 @@ def _checked(raw: dict[str, Any], default: Machine | Slurm, place: str) -> dict[
             and not isinstance(value, bool)
             and value >= 0
         )
-        kind = dict if types[key] is Slurm else types[key]
+        kind = {Slurm: dict, type(None): bool}.get(types[key], types[key])
         if not (number if kind is int else isinstance(value, kind)):
             expected = {int: "a number, 0 or more", dict: "a table", bool: "true or false"}.get(kind, "text")
             raise CostarError(f"{place}, {key}", found=repr(value), expected=expected, mend="correct the value")

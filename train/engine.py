@@ -51,9 +51,11 @@ class Engine:
     def __init__(self, shape: ModelShape, design: TrainDesign, layout: Layout, world: World):
         self.shape, self.design, self.layout, self.world = shape, design, layout, world
         self.dtype = pick_dtype(world.device)
-        self.sharding = layout.sharding or ("full" if world.device.type == "cuda" else "none")
-        self.sharded = self.sharding != "none"
+        on_gpu = world.device.type == "cuda"
         self.invariant = promise_of(layout, world.device) == LAYOUT_INVARIANT
+        self.sharding = layout.sharding or ("full" if on_gpu and not self.invariant else "none")
+        self.sharded = self.sharding != "none"
+        self.compiled = on_gpu if layout.compile is None else layout.compile
         if self.invariant and self.sharded:
             raise CostarError(
                 "machine.toml, determinism",
@@ -74,7 +76,7 @@ class Engine:
         with torch.device("meta" if self.sharded else self.world.device):
             model = Llama(self.shape)
         model.recompute = self.layout.recompute
-        if self.layout.compile:
+        if self.compiled:
             for block in model.model.layers:
                 block.compile(dynamic=False)
             model.softmax = torch.compile(softmax_gradient, dynamic=False)

@@ -88,7 +88,7 @@ class Trainer:
         engine, size = self.engine, self.world.size
         facts = {
             "micro_batch": engine.micro_batch,
-            "compile": self.layout.compile,
+            "compile": engine.compiled,
             "recompute": self.layout.recompute,
             "sharding": engine.sharding,
             "optimizer": "fused AdamW, Muon of costar",
