@@ -82,8 +82,8 @@ def _train(workspace: Workspace, run: str, layout: Layout, world: World, stop: i
         if world.is_first:
             _complete(workspace, config)
         return
-    trainer = Trainer(config, overlay, layout, world)
     with Signals() as signals:
+        trainer = Trainer(config, overlay, layout, world)
         _start(workspace, trainer, remark)
         Session(workspace, trainer, signals, min(stop or config.train.steps, config.train.steps), remark).train()
     if world.is_first and trainer.step == config.train.steps:
