@@ -164,6 +164,7 @@ def test_makespan_lies_between_its_bounds_for_any_queue() -> None:
         assert makespan(works, after, 1) >= sum(works.values()) - 1e-9
 
 
+@pytest.mark.slow
 def test_a_probe_measures_real_steps_and_leaves_the_suite_as_it_was(built: Path) -> None:
     suite, workspace = load_suite(built / "suite.toml"), Workspace(built)
     before = sorted(str(path) for path in built.rglob("*"))

@@ -86,7 +86,7 @@ def in_processes(processes: int, *arguments: str) -> str:
     return str(found[0]["state"])
 
 
-def test_what_two_processes_write_in_the_background_one_and_three_read(tmp_path: Path) -> None:
+def test_what_two_processes_write_in_the_background_one_reads(tmp_path: Path) -> None:
     state = in_processes(2, str(tmp_path), "save", "full")
     folder = Workspace(tmp_path).checkpoint(RUN, 1)
     saved = read_saved(folder)
@@ -96,6 +96,11 @@ def test_what_two_processes_write_in_the_background_one_and_three_read(tmp_path:
     alone = engine_of(World(), "none")
     load_checkpoint(folder, alone.model, alone.optimizers)
     assert whole_state(alone) == state
+
+
+@pytest.mark.slow
+def test_what_two_processes_write_three_read_and_two_that_hold_all(tmp_path: Path) -> None:
+    state = in_processes(2, str(tmp_path), "save", "full")
     assert in_processes(3, str(tmp_path), "load", "full") == state
     assert in_processes(2, str(tmp_path), "load", "none") == state
 
