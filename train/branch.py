@@ -38,9 +38,10 @@ def beginning(workspace: Workspace, config: RunConfig) -> tuple[str, int, Path] 
     again, to the same bits. None: from initialization.
     """
     for owner, after, upto in lineage(workspace, config):
+        kept = read_config(workspace, owner).kept  # others are for restarts: their run takes them away
         for step in reversed(finished_steps(workspace, owner)):
             folder = workspace.checkpoint(owner, step)
-            if after < step <= upto and not changed_files(folder):
+            if after < step <= upto and step in kept and not changed_files(folder):
                 return owner, step, folder
     return None
 

@@ -71,7 +71,7 @@ def row_marks(values: Tensor) -> bytes:
 
 
 def combined_sha256(tensors: Iterable[tuple[str, str, tuple[int, ...], Iterable[bytes]]]) -> str:
-    """The hash of a state, independent of layout and format: (name, type, shape, row_markss in the order of rows) of
+    """The hash of a state, independent of layout and format: (name, type, shape, marks in the order of rows) of
     every tensor in the order of the names.
     """
     total = hashlib.sha256()
@@ -195,20 +195,6 @@ def is_changed(folder: Path, name: str, marker: Mapping[str, Any] | None) -> boo
     return not whole or sha256_file(path) != facts["sha256"]
 
 
-def require_undamaged(folder: Path, world: World) -> None:
-    """Raises:
-    CostarError: bytes of the checkpoint changed, or it is not there.
-    """
-    wrong = damaged_files(folder, world)
-    if wrong or read_saved(folder) is None:
-        raise CostarError(
-            str(folder / wrong[0] if wrong else folder),
-            found="a damaged checkpoint" if wrong else "no finished checkpoint",
-            expected="the bytes that were written",
-            mend=MEND,
-        )
-
-
 def require_config(folder: Path, config_sha256: str) -> None:
     """Raises:
     CostarError: the checkpoint was written under another configuration.
@@ -229,9 +215,14 @@ def check_checkpoint(folder: Path) -> Saved:
     Raises:
         CostarError: it is damaged, or not there.
     """
-    require_undamaged(folder, World())
-    saved = read_saved(folder)
-    assert saved is not None
+    saved, wrong = read_saved(folder), damaged_files(folder, World())
+    if saved is None or wrong:
+        raise CostarError(
+            str(folder / wrong[0] if wrong else folder),
+            found="a damaged checkpoint" if wrong else "no finished checkpoint",
+            expected="the bytes that were written",
+            mend=MEND,
+        )
     return saved
 
 

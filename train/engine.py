@@ -90,9 +90,6 @@ class Engine:
     def update(self, rows: NDArray[np.integer[Any]], lr: float) -> Update:
         """One update at rate `lr` on the rows [n, L+1] of this process (`world.rows` of the batch)."""
         ids = self._to_device(rows)
-        return self._update(ids, lr)
-
-    def _update(self, ids: Tensor, lr: float) -> Update:
         scale = 1.0 / (self.design.batch * (ids.shape[1] - 1))
         loss = torch.zeros((), device=self.world.device)
         tree = TreeSum()
@@ -196,16 +193,19 @@ def shard(model: Llama, sharding: str, dtype: torch.dtype, world: World) -> None
 
     Gradients are summed, not averaged: losses are divided by the size of the global batch already.
     """
+    kind, nodes = world.device.type, world.size // world.node
+    if kind == "cuda":
+        torch.cuda.set_device(world.device)
     if not dist.is_initialized():
         dist.init_process_group(
             "gloo" if world.device.type == "cpu" else "nccl", store=HashStore(), rank=0, world_size=1
         )
-    kind, nodes = world.device.type, world.size // world.node
     if sharding == "hybrid" and nodes > 1:
         mesh = init_device_mesh(kind, (nodes, world.node), mesh_dim_names=("replicate", "shard"))
     else:
         mesh = init_device_mesh(kind, (world.size,), mesh_dim_names=("shard",))
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    # Inputs are not cast: the tables of the rotary embedding stay float32.
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     units = [*model.model.layers, model]
     for unit in units:
         fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=world.size > 1)

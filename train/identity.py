@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..core.errors import CostarError
 from ..core.machine import Layout, computes_bfloat16, cpu_flags
 
 LAYOUT_INVARIANT = "layout-invariant"
@@ -36,10 +37,19 @@ def pin(layout: Layout, device: torch.device) -> None:
 
     Strict mode, not warnings only: with warnings, the backward pass of flash attention stays as it is. Filling memory
     that is about to be written costs time and changes nothing.
+
+    Raises:
+        CostarError: the environment asks for cuBLAS workspaces of another kind.
     """
     if promise_of(layout, device) == DATA_EXACT or device.type == "cpu":
         return
-    assert os.environ.get(CUBLAS) == ":4096:8", f"{CUBLAS} is set before CUDA starts"
+    if os.environ.setdefault(CUBLAS, ":4096:8") not in (":4096:8", ":16:8"):
+        raise CostarError(
+            f"environment, {CUBLAS}",
+            found=os.environ[CUBLAS],
+            expected=":4096:8 or :16:8, with which sums are repeatable",
+            mend="remove it from the environment",
+        )
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

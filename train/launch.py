@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..core.design import RunName, Suite
@@ -38,7 +38,7 @@ def plan_runs(
     changed = [c.run for c in configs if c.run in begun and begun[c.run].config_sha256() != c.config_sha256()]
     if changed:
         raise stale_error(suite, [Stale(run, ("data",)) for run in changed])
-    grown = plan_tree(configs, edits, begun, {run: finished_steps(workspace, run) for run in begun})
+    grown = plan_tree(configs, edits, begun, _kept_steps(workspace, begun))
     for config in grown:
         if config.run not in wanted:
             write_config(
@@ -47,6 +47,11 @@ def plan_runs(
     found = [config for config in grown if config.run in wanted]
     require_starts(workspace, found)
     return found
+
+
+def _kept_steps(workspace: Workspace, begun: Mapping[str, RunConfig]) -> dict[str, list[int]]:
+    """The finished checkpoints of runs that stay: those for restarts go while their run trains."""
+    return {run: [s for s in finished_steps(workspace, run) if s in config.kept] for run, config in begun.items()}
 
 
 def _all_names(suite: Suite, names: Sequence[RunName]) -> list[RunName]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,10 @@ from .config import RunConfig, read_config
 from .export import export_hf
 from .identity import DATA_EXACT, pick_device, promise_of
 from .log import RunLog
-from .session import Session, Signals
+from .session import Remark, Session, Signals
 from .starts import start_weights
 from .trainer import Trainer
 from .world import World
-
-Remark = Callable[[str], None]
 
 
 def is_finished(workspace: Workspace, config: RunConfig) -> bool:
@@ -78,7 +75,7 @@ def _train(workspace: Workspace, run: str, layout: Layout, world: World, stop: i
     )
     if world.is_first:
         _check_data(workspace, config, overlay)
-    if is_finished(workspace, config):
+    if is_finished(workspace, config) and not _is_damaged(workspace, config, world):
         if world.is_first:
             _complete(workspace, config)
         return
@@ -88,6 +85,12 @@ def _train(workspace: Workspace, run: str, layout: Layout, world: World, stop: i
         Session(workspace, trainer, signals, min(stop or config.train.steps, config.train.steps), remark).train()
     if world.is_first and trainer.step == config.train.steps:
         export_hf(workspace, config, workspace.checkpoint(run, trainer.step), trainer.step)
+
+
+def _is_damaged(workspace: Workspace, config: RunConfig, world: World) -> bool:
+    """Whether a finished run's own last checkpoint changed: then it is trained again from the one before."""
+    owner, last = locate_checkpoint(workspace, config, config.train.steps)
+    return owner == config.run and bool(damaged_files(last, world))
 
 
 def _complete(workspace: Workspace, config: RunConfig) -> None:
@@ -141,8 +144,6 @@ def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
     """Bring a trainer to the last good state, and record what is promised about its bits."""
     config, world = trainer.config, trainer.world
     earlier: dict[str, Any] | None = None
-    if weights := start_weights(workspace, config, check=world.is_first):
-        trainer.begin_with(weights)
     for step in reversed(finished_steps(workspace, config.run)):
         folder = workspace.checkpoint(config.run, step)
         if damaged_files(folder, world):
@@ -154,6 +155,8 @@ def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
         break
     else:
         earlier = _start_branch(workspace, trainer)
+        if trainer.step == 0 and (weights := start_weights(workspace, config, check=world.is_first)):
+            trainer.begin_with(weights)
     identity = trainer.identity()
     promise = promise_of(trainer.layout, world.device)
     if earlier is not None and (earlier["identity"] != identity or earlier["determinism"] == DATA_EXACT):
@@ -167,7 +170,8 @@ def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
         promise = DATA_EXACT
     if world.is_first:
         facts = {"determinism": promise, "identity": identity}
-        facts |= {"start_sha256": trainer.start_sha256} if trainer.start_sha256 else {}
+        started = trainer.start_sha256 or (earlier or {}).get("start_sha256")
+        facts |= {"start_sha256": started} if started else {}
         write_json(workspace.run(config.run) / "identity.json", facts)
 
 

@@ -43,7 +43,7 @@ def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalized, with Nesterov's look ahead; the step has the root mean square of AdamW's
-    (Liu et al. 2025, arXiv 2502.16982, eq. 4). Sharded matrices are exchanged over `group` of `size` processes.
+    (Liu et al. 2025, arXiv 2502.16982, eq. 4). Products of the orthogonalization are in `dtype`.
     """
 
     def __init__(self, matrices: Iterable[Tensor], *, lr: float, weight_decay: float, dtype: torch.dtype, world: World):
@@ -112,7 +112,7 @@ class Muon(torch.optim.Optimizer):
             whole = orthogonalized(whole.view(rows, columns), self.dtype).reshape(-1).contiguous()
         back = torch.empty_like(parts)
         dist.all_to_all_single(back, whole, sent, received, group=group)
-        return [part.view(held[rank], columns) for part in torch.split(back, held[rank] * columns)]
+        return [part.view(held[rank], columns) for part in torch.split(back, [held[rank] * columns] * len(updates))]
 
 
 def _grad(parameter: Tensor) -> Tensor:

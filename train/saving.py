@@ -65,15 +65,24 @@ class Saver:
             self._thread.start()
         self.written = time.monotonic()
 
+    @property
+    def failed(self) -> bool:
+        """Whether the last checkpoint could not be written."""
+        return self._error is not None
+
+    def join(self) -> None:
+        """Until nothing is being written any more."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
     def wait(self) -> None:
         """Until the last checkpoint is whole.
 
         Raises:
-            OSError: it could not be written.
+            OSError: it could not be written; any other error of writing as it was.
         """
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self.join()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -81,15 +90,12 @@ class Saver:
     def _guarded(self, *arguments: Any) -> None:
         try:
             self._write(*arguments)
-        except OSError as error:
+        except BaseException as error:  # of whatever kind: the training thread raises it
             self._error = error
 
     def _write(self, pieces: dict[str, Piece], step: int, digest: str, config_sha256: str) -> None:
         world, folder = self.engine.world, self.workspace.checkpoint(self.run, step)
-        if world.is_first:
-            start_step(folder)
-            remove_leftovers(folder)
-        world.gather(None, world.files_group)  # the marker is gone before anybody writes
+        _raise_any(world.gather(_begun(folder) if world.is_first else None, world.files_group))
         part = _written_part(folder, world.rank, pieces)
         _raise_any(world.gather(part.error, world.files_group))
         parts = world.collect(part, world.files_group)
@@ -107,6 +113,16 @@ class Saver:
         for folder in sorted((self.workspace.run(self.run) / "checkpoints").glob("step-*")):
             if step_of(folder) not in self.kept | {newest}:
                 remove_checkpoint(folder)
+
+
+def _begun(folder: Path) -> Failure | None:
+    """Make the folder and take its marker away, before any process writes; what went wrong is told to all."""
+    try:
+        start_step(folder)
+        remove_leftovers(folder)
+    except OSError as error:
+        return error.errno, error.strerror, error.filename
+    return None
 
 
 def _raise_any(failures: list[Failure | None]) -> None:

@@ -26,8 +26,11 @@ BEHIND = 1  # steps that a GPU is ahead of the log, so that it never waits for a
 Remark = Callable[[str], None]
 
 
-class Interrupted(Exception):
-    """The process was asked to end; what it had trained is saved, and the same command goes on from there."""
+class Interrupted(BaseException):
+    """The process was asked to end; what it had trained is saved, and the same command goes on from there.
+
+    No `Exception`: a compiler would take it for an error of the code that it compiles.
+    """
 
 
 class Session:
@@ -50,6 +53,12 @@ class Session:
         Raises:
             Interrupted: a signal came; the state was saved.
         """
+        try:
+            self._train()
+        finally:
+            self.saver.join()  # a checkpoint under way is finished, whatever ends the run
+
+    def _train(self) -> None:
         trainer = self.trainer
         if trainer.step == 0 and 0 in self.kept:
             self._save()
@@ -67,6 +76,8 @@ class Session:
                 self.book.speed.add(trainer.step - 1, time.perf_counter() - started)
             if trainer.step in self.kept or asked:
                 self._save()
+            elif self.saver.failed:
+                self.saver.wait()
             if asked & STOP and trainer.step < self.last:
                 self.saver.wait()
                 raise Interrupted
@@ -106,7 +117,7 @@ class _Book:
         self.log = RunLog.open(folder / "log", trainer.step)
         self.speed = SpeedLog.open(folder / "speed", config, trainer.step, device=device, devices=trainer.world.size)
         self.validation = ValidationLog.open(folder / "log", config.run, trainer.step)
-        self.watch = Watch.after(workspace, config, self.log.rows)
+        self.watch = Watch.after(workspace, config, self.log.rows, trainer.step)
 
     def add(self, row: dict[str, Any]) -> None:
         """Raises:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..core.hashing import EMPTY_DIGEST, row_hashes, step_digest
 from ..core.machine import Layout
+from ..core.schedule import lr_at
 from ..insertion.overlay import Overlay
 from .checkpoint import load_checkpoint, read_saved
 from .config import RunConfig
@@ -25,7 +26,6 @@ from .imports import StartWeights
 from .init import fill, init_weights
 from .model import Llama
 from .optim import Optimizers
-from .schedule import lr_at
 from .world import World
 
 HASH_BYTES = 16

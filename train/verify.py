@@ -41,7 +41,7 @@ def verify_runs(workspace: Workspace, *, replay: int = 0) -> RunProof:
                 f"{folder / name}: its bytes are not those that were written" for name in changed_files(folder)
             ]
         if replay:
-            _replay(workspace, config, replay, proof)
+            _replay(workspace, config, replay, sorted(step for step in steps if saved[step] is not None), proof)
         proof.runs += 1
         proof.checkpoints += len(steps)
     return proof
@@ -90,10 +90,9 @@ def _check_digests(workspace: Workspace, config: RunConfig, saved: dict[int, Sav
             return
 
 
-def _replay(workspace: Workspace, config: RunConfig, steps: int, proof: RunProof) -> None:
-    """Train again from the checkpoint before the last (or from the start) and compare the log and the next state."""
+def _replay(workspace: Workspace, config: RunConfig, steps: int, finished: list[int], proof: RunProof) -> None:
+    """Train again from the last but one of the sound checkpoints (or from the start); compare the log and the next state."""
     path = workspace.run(config.run) / "identity.json"
-    finished = finished_steps(workspace, config.run)
     if not path.is_file() or not finished:
         return
     overlay = open_overlay(
@@ -106,18 +105,20 @@ def _replay(workspace: Workspace, config: RunConfig, steps: int, proof: RunProof
     torch.set_num_threads(identity["threads"])
     known = {key: identity[key] for key in ("micro_batch", "compile", "recompute", "sharding")}
     trainer = Trainer(config, overlay, Layout(determinism=recorded["determinism"], **known))
+    if identity.get("world_size", 1) > 1:
+        return  # another number of processes promises other bits
     if trainer.identity() != identity:
         proof.problems.append(
             f"run {config.run}: this machine has another numeric identity, so replay cannot be compared"
         )
         return
-    if weights := start_weights(workspace, config):
-        trainer.begin_with(weights)
     with output_lock(workspace.run(config.run), f"verify {config.run}"):
         if len(finished) > 1:
             trainer.load(workspace.checkpoint(config.run, finished[-2]))
         elif found := beginning(workspace, config):
             trainer.load(found[2])
+        elif weights := start_weights(workspace, config):
+            trainer.begin_with(weights)
     table = read_table(workspace.run(config.run) / "log" / "log.parquet", mend="train the run again")
     logged = {row["step"]: row for row in table.to_pylist()}
     while trainer.step < config.branch_step:  # its branch was given up: these steps are its parent's

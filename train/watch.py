@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -64,10 +64,15 @@ class Watch:
         self.spiking = self.rising = False
 
     @classmethod
-    def after(cls, workspace: Workspace, config: RunConfig, rows: Iterable[Mapping[str, Any]]) -> Watch:
-        """The watch of a run that goes on after the `rows` of its own log, those of its ancestors before them."""
+    def after(cls, workspace: Workspace, config: RunConfig, rows: Sequence[Mapping[str, Any]], step: int) -> Watch:
+        """The watch of a run that goes on at `step` after the `rows` of its own log, those of its ancestors before them.
+
+        A run may have trained steps of an ancestor again: then its own rows count.
+        """
         watch = cls(config.shape.vocab_size)
-        for row in [*inherited_rows(workspace, config), *rows]:
+        begin = rows[0]["step"] if rows else step
+        earlier = [row for row in inherited_rows(workspace, config) if row["step"] < begin]
+        for row in [*earlier, *rows]:
             watch.judge(row)
         return watch
 

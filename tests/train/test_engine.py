@@ -17,7 +17,7 @@ from costar.core.machine import Layout
 from costar.core.models import ModelShape
 from costar.train.engine import Engine, check_invariant
 from costar.train.init import init_weights
-from costar.train.world import World, join_world
+from costar.train.world import World, join_world, leave_world
 from torch.distributed.tensor import DTensor
 
 from tests.gloo import in_world
@@ -73,6 +73,7 @@ CASES: dict[str, dict[str, Any]] = {
     "full adamw": {"layout": Layout(sharding="full"), "optimizer": "adamw"},
     "full tied recompute": {"layout": Layout(sharding="full", micro_batch=1, recompute=True), "tied": True},
     "hybrid": {"layout": Layout(sharding="hybrid")},
+    "full compiled": {"layout": Layout(sharding="full", compile=True)},
     "odd batch": {"layout": Layout(micro_batch=2), "batch": 7},
     "odd batch full": {"layout": Layout(sharding="full", micro_batch=2), "batch": 7},
 }
@@ -92,7 +93,7 @@ def agree(several: dict[str, Any], one: dict[str, Any]) -> None:
 
 
 def check_against_one_process(processes: int, nodes: int = 1) -> None:
-    names = [name for name in CASES if nodes > 1 or name != "hybrid"]
+    names = [name for name in CASES if nodes > 1 or name not in ("hybrid", "full compiled")]
     found = train_in(processes, names, nodes)
     for name in names:
         layout = CASES[name]["layout"]
@@ -125,6 +126,17 @@ def test_the_loss_of_a_step_is_the_mean_over_all_targets_of_the_batch() -> None:
     ids = np.random.default_rng(1).integers(0, 300, (4, 33))
     expected = engine.evaluate(ids)
     assert engine.update(ids, 1e-3).loss.item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_sharded_model_turns_positions_in_float32_as_every_other_does() -> None:
+    engine = Engine(shape(), design(), Layout(sharding="full"), World())
+    seen: list[torch.dtype] = []
+    engine.model.model.layers[0].register_forward_hook(lambda _, given, __: seen.append(given[1].dtype))
+    try:
+        engine.evaluate(np.zeros((1, 33), np.int64))
+    finally:
+        leave_world()
+    assert seen == [torch.float32]
 
 
 def test_what_cannot_be_layout_invariant_is_refused() -> None:

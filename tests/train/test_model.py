@@ -7,10 +7,10 @@ import pytest
 import torch
 from costar.core.design import TrainDesign
 from costar.core.models import ModelShape, padded, parameter_shapes, presets
+from costar.core.schedule import lr_at
 from costar.train.export import hf_config
 from costar.train.init import init_weights
 from costar.train.model import Llama
-from costar.train.schedule import lr_at
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -148,6 +148,20 @@ def test_an_error_of_writing_is_told_and_leaves_no_checkpoint(tmp_path: Path, mo
         shutil.rmtree(Workspace(tmp_path).checkpoint(RUN, 2))
 
 
+def test_no_error_of_the_background_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saver = saver_of(tmp_path, updated(engine_of(World(), "none")), background=True)
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("connection closed by a process")
+
+    monkeypatch.setattr("costar.train.saving.finish_step", broken)
+    saver.save(1, bytes(16), "config")
+    saver.join()
+    assert saver.failed
+    with pytest.raises(RuntimeError, match="connection closed"):
+        saver.wait()
+
+
 def test_a_missing_file_and_a_flipped_bit_are_found_and_another_shape_is_refused(tmp_path: Path) -> None:
     engine = updated(engine_of(World(), "none"))
     saver_of(tmp_path, engine).save(1, bytes(16), "config")

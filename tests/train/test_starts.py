@@ -107,6 +107,10 @@ def test_the_first_step_is_taken_with_the_weights_of_the_parent_or_of_the_checkp
         assert all(torch.equal(weights.rows(n, 0, len(stored.whole(n))), stored.whole(n)) for n in stored.names())
         facts = json.loads((workspace.run(config.run) / "identity.json").read_text())
         assert facts["start_sha256"] == weights.sha256()
+    shutil.rmtree(Path(configs["imported"].start.folder))
+    train_run(workspace, configs["imported"].run, stop=2)  # a run that has begun needs its first weights no more
+    again = json.loads((workspace.run(configs["imported"].run) / "identity.json").read_text())
+    assert again["start_sha256"] == facts["start_sha256"]
 
 
 def test_what_a_run_starts_from_enters_its_configuration(extended: Path) -> None:
