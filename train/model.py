@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from ..core.models import ModelShape
 from .attention import LONGEST, causal_attention
 from .loss import softmax_gradient, summed_cross_entropy
+from .norm import rms_norm
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -32,9 +33,11 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
         device = x.device.type  # one cast here instead of one before each product that reads it
-        return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        if device == "cpu" and x.dtype == self.weight.dtype:
+            return rms_norm(x, self.weight, self.eps, dtype)
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps).to(dtype)
 
 
 def rotary_tables(shape: ModelShape, positions: Tensor) -> tuple[Tensor, Tensor]:
