@@ -15,15 +15,14 @@ from torch import Tensor
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """x [..., D] over its root mean square, times weight [D], in `dtype`; computed in the dtype of x."""
     function: Any = _RMSNorm  # torch gives `apply` no type
-    out = function.apply(x.reshape(-1, x.shape[-1]), weight, eps, dtype)
-    assert isinstance(out, Tensor)
+    out: Tensor = function.apply(x.reshape(-1, x.shape[-1]), weight, eps, dtype)
     return out.view(x.shape)
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()  # [N, 1]
         ctx.save_for_backward(x, weight, inverse)
         return (x * inverse).mul_(weight).to(dtype)
