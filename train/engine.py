@@ -29,6 +29,7 @@ from ..core.models import ModelShape
 from .gradients import TreeSum, flatten, sum_over_processes, unflatten
 from .identity import LAYOUT_INVARIANT, pick_dtype, promise_of
 from .loss import softmax_gradient
+from .memory import keep_freed_memory
 from .model import Llama
 from .optim import Optimizers
 from .world import World, micro_batches
@@ -69,6 +70,8 @@ class Engine:
         self.accumulation = -(-each // self.micro_batch)
         if self.invariant:
             check_invariant(design.batch, world.size, self.micro_batch)
+        if world.device.type == "cpu":
+            keep_freed_memory()
         self.model = self._build()
         self.optimizers = Optimizers(self.model, design, dtype=self.dtype, world=world)
 

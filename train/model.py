@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..core.models import ModelShape
-from .attention import LONGEST, causal_attention
+from .attention import LONGEST, causal_attention, rotate
 from .loss import softmax_gradient, summed_cross_entropy
+from .norm import rms_norm
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -32,23 +33,18 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
         device = x.device.type  # one cast here instead of one before each product that reads it
-        return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        if device == "cpu" and x.dtype == self.weight.dtype:
+            return rms_norm(x, self.weight, self.eps, dtype)
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps).to(dtype)
 
 
 def rotary_tables(shape: ModelShape, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [T, C] for the positions [T], in float32, in the half-rotated layout of Llama in transformers."""
+    """Cosine and sine [T, C/2] for the positions [T], in float32."""
     half = torch.arange(0, shape.head_size, 2, dtype=torch.float32, device=positions.device) / shape.head_size
     angles = positions.float()[:, None] / shape.rope_theta**half
-    angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding (RoFormer, eq. 34) of x [B, H, T, C]."""
-    left, right = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-right, left), dim=-1) * sin
 
 
 class Attention(nn.Module):
@@ -64,23 +60,26 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         batch, length, hidden = x.shape
         heads, kv_heads, head_size = self.shape.heads, self.shape.kv_heads, self.shape.head_size
-        q = self.q_proj(x).view(batch, length, heads, head_size).transpose(1, 2)
-        k = self.k_proj(x).view(batch, length, kv_heads, head_size).transpose(1, 2)
-        v = self.v_proj(x).view(batch, length, kv_heads, head_size).transpose(1, 2)
-        dtype = v.dtype
+        q = self.q_proj(x).view(batch, length, heads, head_size)
+        k = self.k_proj(x).view(batch, length, kv_heads, head_size)
+        v = self.v_proj(x).view(batch, length, kv_heads, head_size)
+        dtype, on_cpu = v.dtype, x.device.type == "cpu"
         with torch.autocast(x.device.type, enabled=False):
-            q, k = rotate(q.float(), cos, sin), rotate(k.float(), cos, sin)
-            if x.device.type == "cpu" and dtype == torch.bfloat16 and mask is None and length <= LONGEST:
-                out = causal_attention(q, k, v)
+            if on_cpu and dtype == torch.bfloat16 and mask is None and length <= LONGEST:
+                out = causal_attention(q, k, v, cos, sin)
             else:
-                if x.device.type == "cpu":
-                    v = v.float()  # on CPU the float32 kernel is the faster one (docs/log.md, 2026-11-24)
-                else:
-                    q, k = q.to(dtype), k.to(dtype)
+                q, k = (rotate(each.transpose(1, 2).float(), cos, sin) for each in (q, k))
+                kind = torch.float32 if on_cpu else dtype  # on CPU the faster kernel (docs/log.md, 2026-11-24)
                 out = F.scaled_dot_product_attention(
-                    q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=kv_heads != heads
-                ).to(dtype)
-        return as_tensor(self.o_proj(out.transpose(1, 2).reshape(batch, length, hidden)))
+                    q.to(kind),
+                    k.to(kind),
+                    v.transpose(1, 2).to(kind),
+                    attn_mask=mask,
+                    is_causal=mask is None,
+                    enable_gqa=kv_heads != heads,
+                )
+                out = out.to(dtype).transpose(1, 2)
+        return as_tensor(self.o_proj(out.reshape(batch, length, hidden)))
 
 
 class FeedForward(nn.Module):
