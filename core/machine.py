@@ -82,6 +82,11 @@ class Machine(Layout):
     def processes(self) -> int:
         return self.workers or available_cores()
 
+    @property
+    def data_folders(self) -> list[Path]:
+        """Where checkpoints and files of a suite lie that are not beside it."""
+        return [Path(self.data)] if self.data else []
+
     def runs_at_once(self, gpus: int) -> int:
         """How many runs train side by side on so many GPUs, or on the cores where there is none.
 

@@ -31,7 +31,7 @@ from ..core.needs import (
 )
 from ..core.plan import plan_runs
 from ..core.workspace import Workspace, read_marker
-from .config import make_config, planned_checkpoints
+from .config import Start, make_config, planned_checkpoints
 from .makespan import makespan
 from .probe import Probe, run_probes
 from .shares import exact_shares
@@ -131,10 +131,12 @@ def supply_here(folder: Path, machine: Machine) -> Supply:
     )
 
 
-def open_tasks(suite: Suite, workspace: Workspace, names: Sequence[RunName], vocabulary: int) -> list[Task]:
+def open_tasks(
+    suite: Suite, workspace: Workspace, names: Sequence[RunName], vocabulary: int, folders: Sequence[Path] = ()
+) -> list[Task]:
     """What is left of the runs that are not finished: without steps and checkpoints that are there."""
     tasks = []
-    for run in plan_runs(suite, list(names), vocabulary, exact_shares(suite, workspace, names)):
+    for run in plan_runs(suite, list(names), vocabulary, exact_shares(suite, workspace, names, folders)):
         train = suite.arms[run.name.arm].train
         kept = planned_checkpoints(suite, run.name.arm)
         there = [step for step in kept if read_marker(workspace.checkpoint(str(run.name), step)) is not None]
@@ -165,7 +167,7 @@ def preflight_runs(
     Raises:
         CostarError: memory for one run or disk for all cannot suffice, or the time is hopelessly over `limit_hours`.
     """
-    tasks = open_tasks(suite, workspace, names, vocabulary)
+    tasks = open_tasks(suite, workspace, names, vocabulary, machine.data_folders)
     if not tasks:
         return Verdict(processes=machine.processes)
     return preflight(tasks, supply_here(workspace.root, machine), machine, force=force)
@@ -220,7 +222,8 @@ def probed_runs(verdict: Verdict, suite: Suite, workspace: Workspace, machine: M
     found: dict[tuple[object, ...], Probe] = {}
     for task in verdict.tasks:
         if task.kind not in found and task.steps:
-            config, _ = make_config(suite, workspace, task.name)
+            config, _ = make_config(suite, workspace, task.name, machine.data_folders, fetch=False)
+            config = replace(config, start=Start())  # a step takes the same time with any weights
             found[task.kind] = run_probes(workspace, config, machine.layout, verdict.processes, machine.devices)
     start = max(probe.start_seconds for probe in found.values())
     each = {kind: probe.step_seconds for kind, probe in found.items()}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from costar.core.needs import GIB, Device, Gpus, checkpoint_bytes, run_needs
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.train.makespan import makespan
-from costar.train.preflight import Supply, Task, Verdict, available_memory, preflight, probed_runs, smaller
+from costar.train.preflight import Supply, Task, Verdict, available_memory, open_tasks, preflight, probed_runs, smaller
 
 from tests.small import SUITE, costar, write_small_suite
 
@@ -162,6 +163,20 @@ def test_makespan_lies_between_its_bounds_for_any_queue() -> None:
         load, chain = sum(works.values()) / slots, max(chains.values())
         assert max(load, chain) - 1e-9 <= makespan(works, after, slots) <= load + chain + 1e-9
         assert makespan(works, after, 1) >= sum(works.values()) - 1e-9
+
+
+def test_a_run_begins_at_its_branch_where_only_its_parent_is_trained(built_copy: Path) -> None:
+    suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
+    shutil.rmtree(workspace.run("late.nano.d0"))
+    before = sorted(str(path) for path in built_copy.rglob("*"))
+    (late,) = open_tasks(suite, workspace, suite.runs(arm="late"), 512)
+    assert (late.parent, late.first, late.steps) == ("standard.nano.d0", 48, 48)
+    shutil.rmtree(workspace.run("standard.nano.d0"))
+    shutil.rmtree(workspace.run("early.nano.d0"))
+    shutil.rmtree(workspace.run("perturbed.nano.d0"))
+    (late,) = open_tasks(suite, workspace, suite.runs(arm="late"), 512)
+    assert (late.parent, late.steps) == (None, 96)
+    assert {str(path) for path in built_copy.rglob("*")} < set(before)
 
 
 @pytest.mark.slow
