@@ -99,6 +99,26 @@ def test_too_little_disk_is_refused_even_when_forced_and_counts_every_run() -> N
     assert "disk" in refused(tasks, supply(disk=2 * each - 1), Machine(save_minutes=0), force=True)
 
 
+def test_more_processes_than_the_smallest_batch_are_refused_before_any_starts() -> None:
+    small = replace(task(arm="b"), train=replace(TRAIN, batch=2))
+    for machine, words in (
+        (Machine(devices=4), ("devices = 2 or fewer", "4 processes a run, and b.tiny.d0 with batch 2")),
+        (Machine(devices=1, micro_batch=3, determinism="layout-invariant"), ("batch 8", "micro_batch 3")),
+    ):
+        with pytest.raises(CostarError) as error:
+            preflight([task(), small] if machine.devices > 1 else [task()], supply(), machine, force=True)
+        assert error.value.exit_code == 2
+        assert all(word in str(error.value) for word in words)
+    preflight([task(), small], supply(), Machine(devices=2), force=True)
+
+
+def test_sizes_below_a_tenth_of_a_gigabyte_are_told_in_megabytes() -> None:
+    text = refused([task()], supply(disk=int(1.3 * 2**20)))
+    assert ", 1.3 MB" in text
+    assert " MB of disk" in text
+    assert "0.0 GB" not in text
+
+
 def test_checkpoints_for_restarts_count_where_training_is_longer_than_they_are_apart() -> None:
     one = task(steps=10**6)
     disk = 2 * checkpoint_bytes(one.shape, "adamw") + 4 * one.shape.parameters
