@@ -242,7 +242,7 @@ def fitting_change(
     plain = [(layout, devices), *smaller]
     tried = [*smaller, *((replace(each, recompute=True), count) for each, count in plain)]
     count = 2 * devices
-    while device.kind != "cpu" and not invariant and count <= most_devices:
+    while device.kind != "cpu" and not invariant and count <= min(most_devices, train.batch):
         tried += [
             (replace(each, sharding="full"), count) for each, _ in [(layout, devices), *tried[: 2 * len(plain) - 1]]
         ]
