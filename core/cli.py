@@ -44,7 +44,7 @@ def plan(suite: SuiteArgument = "demo", model: ModelOption = None) -> None:
     session = open_session(suite)
     warnings = _check(session)
     names = session.run_names(model)
-    exact = exact_shares(session.suite, session.workspace, names)
+    exact = exact_shares(session.suite, session.workspace, names, session.folders)
     print_plan(session.suite, names, session.vocabulary(), session.machine, warnings, exact)
 
 

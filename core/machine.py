@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -11,11 +12,12 @@ from typing import Any
 
 from .errors import CostarError, nearest, shorten
 
+LAYOUT_INVARIANT = "layout-invariant"
 BACKENDS = ("local", "slurm")
 CHOICES = {
     "backend": BACKENDS,
     "sharding": ("", "none", "full", "hybrid"),
-    "determinism": ("", "data-exact", "repeatable", "layout-invariant"),
+    "determinism": ("", "data-exact", "repeatable", LAYOUT_INVARIANT),
 }
 TIME = r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}"
 
@@ -82,6 +84,11 @@ class Machine(Layout):
     def processes(self) -> int:
         return self.workers or available_cores()
 
+    @property
+    def data_folders(self) -> list[Path]:
+        """Where checkpoints and files of a suite lie that are not beside it."""
+        return [Path(self.data)] if self.data else []
+
     def runs_at_once(self, gpus: int) -> int:
         """How many runs train side by side on so many GPUs, or on the cores where there is none.
 
@@ -97,6 +104,43 @@ class Machine(Layout):
     @property
     def layout(self) -> Layout:
         return Layout(**{each.name: getattr(self, each.name) for each in fields(Layout)})
+
+
+def resolved_sharding(layout: Layout, kind: str) -> str:
+    """What the layout says or leaves open: "full" on GPUs (`kind` "cuda"), "none" on CPU and for a layout-invariant run."""
+    return layout.sharding or ("full" if kind == "cuda" and layout.determinism != LAYOUT_INVARIANT else "none")
+
+
+def resolved_micro_batch(layout: Layout, batch: int, processes: int) -> int:
+    """Sequences of the largest forward pass of a process, whose share of the batch is an equal one.
+
+    Where the layout leaves it open: all of them, or a quarter of the batch for a layout-invariant run, so that one, two
+    and four processes sum alike.
+    """
+    each = math.ceil(batch / processes)
+    open_to_choice = max(1, batch // 4) if layout.determinism == LAYOUT_INVARIANT else each
+    return min(layout.micro_batch or open_to_choice, each)
+
+
+def is_invariant(batch: int, processes: int, micro_batch: int) -> bool:
+    """Whether the micro-batches of each process are a whole subtree of the sum over the batch."""
+    each = batch // (processes * micro_batch)
+    return each * processes * micro_batch == batch and each > 0 and (processes == 1 or not each & (each - 1))
+
+
+def check_invariant(batch: int, processes: int, micro_batch: int) -> None:
+    """Refuse what a layout-invariant run cannot keep its promise with.
+
+    Raises:
+        CostarError: the bits would depend on the number of processes.
+    """
+    if not is_invariant(batch, processes, micro_batch):
+        raise CostarError(
+            "machine.toml, determinism",
+            found=f'"layout-invariant" with batch {batch}, {processes} processes and micro_batch {micro_batch}',
+            expected="batch = processes × micro_batch × a power of two",
+            mend="set micro_batch or devices accordingly, or promise repeatable only",
+        )
 
 
 def available_cores() -> int:
@@ -152,14 +196,15 @@ def _checked(raw: dict[str, Any], default: Machine | Slurm, place: str) -> dict[
                 expected=f"one of {', '.join(types)}",
                 mend=f"correct or remove it{nearest(key, types)}",
             )
+        least = 1 if key == "devices" else 0
         number = (
             isinstance(value, int | float if key in ("limit_hours", "save_minutes") else int)
             and not isinstance(value, bool)
-            and value >= 0
+            and value >= least
         )
         kind = {Slurm: dict, type(None): bool}.get(types[key], types[key])
         if not (number if kind is int else isinstance(value, kind)):
-            expected = {int: "a number, 0 or more", dict: "a table", bool: "true or false"}.get(kind, "text")
+            expected = {int: f"a number, {least} or more", dict: "a table", bool: "true or false"}.get(kind, "text")
             raise CostarError(f"{place}, {key}", found=repr(value), expected=expected, mend="correct the value")
     return dict(raw)
 
@@ -172,11 +217,9 @@ def _check_backend(machine: Machine, path: Path) -> None:
             known = [choice for choice in choices if choice]
             mend = f"correct it{nearest(value, known)}"
             raise CostarError(f"{path}, {key}", found=repr(value), expected=" or ".join(known), mend=mend)
-    if machine.determinism == "layout-invariant" and machine.sharding not in ("", "none"):
+    if machine.determinism == LAYOUT_INVARIANT and machine.sharding not in ("", "none"):
         found, expected = f'"layout-invariant" with sharding = "{machine.sharding}"', 'sharding = "none"'
         raise CostarError(f"{path}, determinism", found=found, expected=expected, mend="change one of the two")
-    if not machine.devices:
-        raise CostarError(f"{path}, devices", found="0", expected="1 or more processes a run", mend="correct it")
     for key in ("partition", "qos", "account"):
         value = getattr(slurm, key)
         if value and not re.fullmatch(r"[A-Za-z0-9_.,:@+-]+", value):

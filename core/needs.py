@@ -16,7 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from .design import TrainDesign
-from .machine import Layout, computes_bfloat16
+from .machine import (
+    LAYOUT_INVARIANT,
+    Layout,
+    computes_bfloat16,
+    is_invariant,
+    resolved_micro_batch,
+    resolved_sharding,
+)
 from .models import ModelShape
 
 GIB = 2**30
@@ -89,17 +96,6 @@ class Gpus:
     rate: float
 
 
-def sharded(layout: Layout, device: Device) -> bool:
-    """Whether each process holds a part of the parameters only."""
-    return layout.sharding in ("full", "hybrid") or (not layout.sharding and device.kind != "cpu")
-
-
-def micro_batch(train: TrainDesign, layout: Layout, devices: int) -> int:
-    """Sequences of the largest forward pass of a process."""
-    own = math.ceil(train.batch / devices)
-    return min(layout.micro_batch or own, own)
-
-
 def state_bytes(shape: ModelShape, optimizer: str) -> int:
     """Bytes of the optimizer state in float32: two moments for AdamW; Muon has one for the matrices of the blocks."""
     matrices = shape.layers * (shape.block_parameters - 2 * shape.hidden)
@@ -133,14 +129,15 @@ def memory_parts(
 
     The peak is where the last forward pass of a step ends, or where the gradients are complete, whichever is more.
     """
-    product, spread = device.product_bytes, sharded(layout, device)
+    product, spread = device.product_bytes, resolved_sharding(layout, device.kind) != "none"
     parts = devices if spread else 1
-    tokens = micro_batch(train, layout, devices) * length
-    accumulates = micro_batch(train, layout, devices) < math.ceil(train.batch / devices)
+    micro_batch = resolved_micro_batch(layout, train.batch, devices)
+    tokens, accumulates = micro_batch * length, micro_batch < math.ceil(train.batch / devices)
     gradients = 4 * shape.parameters
     embeddings = shape.vocab_size * shape.hidden * (1 if shape.tied else 2)
     gathered = 2 * shape.block_parameters + embeddings  # two blocks, and what is no block
-    copied = gathered if parts > 1 else shape.layers * shape.block_parameters + shape.vocab_size * shape.hidden
+    cast = embeddings if spread else shape.vocab_size * shape.hidden  # autocast casts the head only
+    copied = gathered if parts > 1 else shape.layers * shape.block_parameters + cast
     block = tokens * block_activations(shape, device, autocast=not spread)
     stream = tokens * shape.hidden * (product if spread else 4)
     ends = {
@@ -158,7 +155,7 @@ def memory_parts(
     if parts > 1:
         late["gradients on their way"] = 4 * max(shape.block_parameters, embeddings)
     elif devices > 1:
-        late["gradients in one piece"] = gradients * (3 if layout.determinism == "layout-invariant" else 1)
+        late["gradients in one piece"] = gradients * (3 if layout.determinism == LAYOUT_INVARIANT else 1)
     held = {"parameters": 4 * shape.parameters // parts, "optimizer": state_bytes(shape, train.optimizer) // parts}
     peak = max(
         ({**each, "splinters": splinter_bytes(each, layout, device)} for each in (ends, late)),
@@ -237,19 +234,22 @@ def fitting_change(
 
     Halves of the micro-batch, then activations computed again, then parameters spread over up to `most_devices`.
     """
-    sizes = [micro_batch(train, layout, devices)]
+    invariant = layout.determinism == LAYOUT_INVARIANT
+    sizes = [resolved_micro_batch(layout, train.batch, devices)]
     while sizes[-1] > 1:
         sizes.append(math.ceil(sizes[-1] / 2))
     smaller = [(replace(layout, micro_batch=size), devices) for size in sizes[1:]]
     plain = [(layout, devices), *smaller]
     tried = [*smaller, *((replace(each, recompute=True), count) for each, count in plain)]
     count = 2 * devices
-    while device.kind != "cpu" and layout.determinism != "layout-invariant" and count <= most_devices:
+    while device.kind != "cpu" and not invariant and count <= min(most_devices, train.batch):
         tried += [
             (replace(each, sharding="full"), count) for each, _ in [(layout, devices), *tried[: 2 * len(plain) - 1]]
         ]
         count *= 2
     for each, count in tried:
+        if invariant and not is_invariant(train.batch, count, resolved_micro_batch(each, train.batch, count)):
+            continue
         memory = sum(memory_parts(shape, train, length, each, devices=count, device=device).values())
         if memory <= room:
             changed = {key: value for key, value in vars(each).items() if value != getattr(layout, key)}
@@ -269,6 +269,18 @@ def gpus_here() -> Gpus | None:
         return None
     done = subprocess.run([sys.executable, "-c", GPU], capture_output=True, text=True, check=False)
     return Gpus(**json.loads(done.stdout)) if done.returncode == 0 and done.stdout else None
+
+
+def device_of(gpus: Gpus | None) -> Device:
+    """What runs compute on here: a GPU where there is one, else the CPU."""
+    return Device(kind="cuda", product_bytes=2) if gpus else cpu_device()
+
+
+def size_text(size: int) -> str:
+    """Bytes in words: GB, below a tenth of one MB."""
+    if size < GIB / 10:
+        return f"{size / MIB:.1f} MB"
+    return f"{size / GIB:.1f} GB" if size < 100 * GIB else f"{size / GIB:,.0f} GB"
 
 
 def cpu_device() -> Device:

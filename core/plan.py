@@ -11,7 +11,7 @@ from . import console
 from .console import token_text
 from .design import ArmDesign, RunName, Suite
 from .machine import Machine
-from .needs import GIB, cpu_device, measured_rate, run_needs
+from .needs import device_of, gpus_here, measured_rate, run_needs, size_text
 from .schedule import shared_rates, training_besides_rates
 from .schemes import LEAST, detectable
 
@@ -178,7 +178,8 @@ def print_plan(
     runs = plan_runs(suite, names, vocabulary, exact)
     tokens = token_text(sum(run.tokens for run in runs))
     console.say(f"costar {suite.name} · {len(suite.arms)} arms · {len(runs)} runs · {tokens} tokens")
-    rate = measured_rate()
+    gpus = gpus_here()
+    rate, device = measured_rate(gpus), device_of(gpus)
     rows, disk = [], 0
     for run in runs:
         train = suite.arms[run.name.arm].train
@@ -192,7 +193,7 @@ def print_plan(
             steps=run.steps,
             checkpoints=checkpoints,
             devices=machine.devices,
-            device=cpu_device(),
+            device=device,
         )
         disk += needs.disk
         arm = suite.arms[run.name.arm]
@@ -201,12 +202,12 @@ def print_plan(
             begins = f"weights of {replace(run.name, arm=arm.parent)}"
         cells = (f"{run.parameters / 1e6:,.1f} M", run.steps, token_text(run.tokens), begins)
         hours = f"{run.flops / rate / 3600:,.2f}"
-        rows.append((str(run.name), *cells, f"{run.flops:.2g}", hours, f"{needs.memory / GIB:.1f} GB"))
-    columns = ("run", "parameters", "steps", "tokens", "from", "FLOP", "core hours", "memory")
+        rows.append((str(run.name), *cells, f"{run.flops:.2g}", hours, size_text(needs.memory)))
+    columns = ("run", "parameters", "steps", "tokens", "from", "FLOP", "GPU hours" if gpus else "core hours", "memory")
     console.table(columns, rows, numeric=(1, 2, 3, 5, 6, 7))
     told = "by the exposures" if exact else "by the phases: at least this, exact once the exposures are there"
     sharing = f" ({told})" if any(run.parent for run in runs) else ""
-    console.say(f"\n{tree_remark(runs)}{sharing} · about {disk / GIB:.1f} GB of disk for checkpoints\n")
+    console.say(f"\n{tree_remark(runs)}{sharing} · about {size_text(disk)} of disk for checkpoints\n")
     load = [
         (
             arm.name,

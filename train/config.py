@@ -13,7 +13,7 @@ from ..core.errors import CostarError
 from ..core.hashing import sha256_json
 from ..core.models import ModelShape
 from ..core.workspace import Workspace, corpus_facts, write_json
-from ..insertion.overlay import Overlay, open_overlay
+from ..insertion.overlay import Edits, Overlay, open_overlay
 from .imports import check_checkpoint_folder, check_vocabulary, find_checkpoint
 
 RANDOM, PARENT, CHECKPOINT = "random", "parent", "huggingface"
@@ -84,6 +84,8 @@ class RunConfig:
     def config_sha256(self) -> str:
         """The hash of what decides every bit of the run besides the numeric identity of the machine."""
         train = {key: value for key, value in asdict(self.train).items() if key not in ("every", "also")}
+        if not self.train.decay:
+            del train["decay"]  # older versions had none, and their runs keep their hashes
         start = {} if self.start.kind == RANDOM else {"start": self.start.key}
         return sha256_json(
             start
@@ -107,7 +109,7 @@ class RunConfig:
         raw = earlier | raw
         values = {each.name: raw[each.name] for each in fields(cls)}
         values["shape"] = ModelShape(**raw["shape"])
-        values["train"] = TrainDesign(**raw["train"] | {"also": tuple(raw["train"]["also"])})
+        values["train"] = TrainDesign(**{"decay": 0} | raw["train"] | {"also": tuple(raw["train"]["also"])})
         values["checkpoints"], values["branches"] = tuple(raw["checkpoints"]), tuple(raw["branches"])
         values["start"] = Start(**raw["start"])
         return cls(**values)
@@ -157,18 +159,22 @@ def make_config(
     name: RunName,
     folders: Sequence[Path] = (),
     overlay: Overlay | None = None,
+    *,
+    fetch: bool = True,
+    hashes: dict[Path, str] | None = None,
 ) -> tuple[RunConfig, Overlay]:
     """The configuration of a run over the finished corpus and insertion, not yet placed in the run tree.
 
     A checkpoint to start from lies below one of the folders, or beside the suite file. `overlay` is that of the arm and draw,
-    where it is open already.
+    where it is open already; `hashes` keeps those of checkpoints between calls. Without `fetch` nothing is downloaded and
+    no weights are hashed: the configuration tells which runs share steps, and trains none.
 
     Raises:
         CostarError: there is no such checkpoint, or it does not fit the model or the tokenizer.
     """
     facts = corpus_facts(workspace)
     arm = suite.arms[name.arm]
-    shape, start = _find_start(suite, workspace, name, facts, folders)
+    shape, start = _find_start(suite, workspace, name, facts, folders, fetch, {} if hashes is None else hashes)
     overlay = overlay or open_overlay(
         workspace, name.arm, name.draw, seed=suite.seed, length=facts["sequence_length"], eos=facts["eos_id"]
     )
@@ -198,36 +204,61 @@ def make_config(
 
 
 def _find_start(
-    suite: Suite, workspace: Workspace, name: RunName, facts: dict[str, Any], folders: Sequence[Path]
+    suite: Suite,
+    workspace: Workspace,
+    name: RunName,
+    facts: dict[str, Any],
+    folders: Sequence[Path],
+    fetch: bool,
+    hashes: dict[Path, str],
 ) -> tuple[ModelShape, Start]:
     """The shape of a run's model and where its weights come from."""
     arm, earlier = suite.arms[name.arm], earlier_exposure(name.arm, suite.arms)
     if arm.parent is not None:
-        parent, _ = make_config(suite, workspace, replace(name, arm=arm.parent), folders)
+        parent, _ = make_config(suite, workspace, replace(name, arm=arm.parent), folders, fetch=fetch, hashes=hashes)
         sha = parent.config_sha256()
         return parent.shape, Start(kind=PARENT, source=parent.run, sha256=sha, earlier_exposure=earlier)
     preset = suite.preset(name.model)
     if arm.init is None:
         return preset.shape(facts["vocab_size"]), Start()
     place = f"{suite.path}, [arm.{name.arm}] init"
+    unread = Start(kind=CHECKPOINT, source=arm.init, sha256=arm.init, earlier_exposure=earlier)
     try:
-        folder = find_checkpoint(arm.init, [*folders, suite.path.resolve().parent], place, fetch=True)
+        folder = find_checkpoint(arm.init, [*folders, suite.path.resolve().parent], place, fetch=fetch)
     except CostarError:
         begun = read_config(workspace, str(name)) if config_path(workspace, str(name)).is_file() else None
         if begun is None or begun.start.source != arm.init:
             raise
-        return begun.shape, begun.start  # what was begun from a checkpoint outlives its removal
-    assert folder is not None
+        return begun.shape, begun.start if fetch else unread  # what was begun from a checkpoint outlives its removal
+    if folder is None:
+        return preset.shape(facts["vocab_size"]), unread
     shape, weights = check_checkpoint_folder(folder, preset, name.model, place)
     check_vocabulary(folder, shape, workspace.corpus / "tokenizer.json", facts["vocab_size"], place)
-    start = Start(
-        kind=CHECKPOINT,
-        source=arm.init,
-        sha256=weights.sha256(),
-        folder=str(folder.resolve()),
-        earlier_exposure=earlier,
-    )
-    return shape, start
+    if not fetch:
+        return shape, unread
+    folder = folder.resolve()
+    if folder not in hashes:
+        hashes[folder] = weights.sha256()
+    return shape, replace(unread, sha256=hashes[folder], folder=str(folder))
+
+
+def make_configs(
+    suite: Suite, workspace: Workspace, names: Sequence[RunName], folders: Sequence[Path] = (), *, fetch: bool = True
+) -> tuple[list[RunConfig], dict[str, Edits]]:
+    """The configurations of runs, not yet placed, and the edits that each reads; models of one arm and draw share theirs.
+
+    Every checkpoint is hashed once, without `fetch` never.
+    """
+    overlays: dict[tuple[str, int], Overlay] = {}
+    hashes: dict[Path, str] = {}
+    configs, edits = [], {}
+    for name in names:
+        known = overlays.get((name.arm, name.draw))
+        config, overlay = make_config(suite, workspace, name, folders, known, fetch=fetch, hashes=hashes)
+        overlays[name.arm, name.draw] = overlay
+        configs.append(config)
+        edits[config.run] = overlay.edits
+    return configs, edits
 
 
 def check_inits(suite: Suite, workspace: Workspace, folders: Sequence[Path]) -> list[str]:

@@ -88,18 +88,22 @@ def find_checkpoint(init: str, folders: Sequence[Path], place: str, *, fetch: bo
     then, with `fetch`, a download; without it, what is not here is None.
 
     Raises:
-        CostarError: there is no such folder, or no way to the Hub; `place` is named.
+        CostarError: it names nothing, there is no such folder, or no way to the Hub; `place` is named.
     """
-    name, _, revision = init.removeprefix(HUB).partition("@") if init.startswith(HUB) else (init, "", "")
+    on_hub = init.startswith(HUB)
+    name, _, revision = init.removeprefix(HUB).partition("@") if on_hub else (init, "", "")
+    if not all(name.partition("/")[::2] if on_hub else [name]):
+        expected = "a folder, or hub:owner/name"
+        raise CostarError(place, found=shorten(repr(init)), expected=expected, mend="name a checkpoint, or remove init")
     for folder in folders:
         if "\0" not in name and (folder / name).is_dir():
             return folder / name
-    if init.startswith(HUB):
+    if on_hub:
         return _snapshot(name, revision or None, place, fetch=fetch)
     raise CostarError(
         place,
         found=f"{shorten(init)}: no such folder",
-        expected=f"a folder below {', '.join(map(str, folders))}, or hub:owner/name",
+        expected=f"a folder below {', '.join(dict.fromkeys(map(str, folders)))}, or hub:owner/name",
         mend="correct the path, or set `data` in machine.toml",
     )
 

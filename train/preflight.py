@@ -15,23 +15,23 @@ from pathlib import Path
 from ..core.console import duration_text
 from ..core.design import RunName, Suite, TrainDesign
 from ..core.errors import CostarError
-from ..core.machine import Machine
+from ..core.machine import LAYOUT_INVARIANT, Machine, check_invariant, resolved_micro_batch
 from ..core.models import ModelShape, presets
 from ..core.needs import (
-    GIB,
     Device,
     Gpus,
     Needs,
     checkpoint_bytes,
-    cpu_device,
+    device_of,
     fitting_change,
     gpus_here,
     measured_rate,
     run_needs,
+    size_text,
 )
 from ..core.plan import plan_runs
 from ..core.workspace import Workspace, read_marker
-from .config import make_config, planned_checkpoints
+from .config import Start, make_config, planned_checkpoints
 from .makespan import makespan
 from .probe import Probe, run_probes
 from .shares import exact_shares
@@ -123,7 +123,7 @@ def supply_here(folder: Path, machine: Machine) -> Supply:
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     gpus = gpus_here()
     return Supply(
-        device=Device(kind="cuda", product_bytes=2) if gpus else cpu_device(),
+        device=device_of(gpus),
         gpus=gpus,
         memory=gpus.free if gpus else available_memory(),
         disk=shutil.disk_usage(existing).free,
@@ -131,10 +131,12 @@ def supply_here(folder: Path, machine: Machine) -> Supply:
     )
 
 
-def open_tasks(suite: Suite, workspace: Workspace, names: Sequence[RunName], vocabulary: int) -> list[Task]:
+def open_tasks(
+    suite: Suite, workspace: Workspace, names: Sequence[RunName], vocabulary: int, folders: Sequence[Path] = ()
+) -> list[Task]:
     """What is left of the runs that are not finished: without steps and checkpoints that are there."""
     tasks = []
-    for run in plan_runs(suite, list(names), vocabulary, exact_shares(suite, workspace, names)):
+    for run in plan_runs(suite, list(names), vocabulary, exact_shares(suite, workspace, names, folders)):
         train = suite.arms[run.name.arm].train
         kept = planned_checkpoints(suite, run.name.arm)
         there = [step for step in kept if read_marker(workspace.checkpoint(str(run.name), step)) is not None]
@@ -163,9 +165,10 @@ def preflight_runs(
     """Pre-flight of the runs that are not finished yet, from the suite file alone.
 
     Raises:
-        CostarError: memory for one run or disk for all cannot suffice, or the time is hopelessly over `limit_hours`.
+        CostarError: the layout does not go with a batch, memory for one run or disk for all cannot suffice, or the time
+            is hopelessly over `limit_hours`.
     """
-    tasks = open_tasks(suite, workspace, names, vocabulary)
+    tasks = open_tasks(suite, workspace, names, vocabulary, machine.data_folders)
     if not tasks:
         return Verdict(processes=machine.processes)
     return preflight(tasks, supply_here(workspace.root, machine), machine, force=force)
@@ -177,6 +180,7 @@ def preflight(tasks: Sequence[Task], supply: Supply, machine: Machine, *, force:
     Raises:
         CostarError: as `preflight_runs` does.
     """
+    check_layout(tasks, machine)
     needs = {task: task_needs(task, machine, supply.device) for task in tasks}
     largest = max(tasks, key=lambda task: needs[task].memory)
     slots = fitting_slots(needs[largest].memory, supply, len(tasks))
@@ -189,8 +193,8 @@ def preflight(tasks: Sequence[Task], supply: Supply, machine: Machine, *, force:
         processes=slots,
         seconds=seconds,
         model=largest.name.model,
-        need=f"{needs[largest].memory / GIB:.1f} GB of memory a run, {disk / GIB:.1f} GB of disk",
-        have=f"here {supply.memory / GIB:.1f} GB, {supply.disk / GIB:.0f} GB",
+        need=f"{size_text(needs[largest].memory)} of memory a run, {size_text(disk)} of disk",
+        have=f"here {size_text(supply.memory)}, {size_text(supply.disk)}",
         tasks=tuple(tasks),
     )
     for what, needed, there in (("memory", needs[largest].memory, supply.memory), ("disk", disk, supply.disk)):
@@ -204,6 +208,25 @@ def preflight(tasks: Sequence[Task], supply: Supply, machine: Machine, *, force:
             )
     check_time(verdict, HOPELESS * machine.limit_hours, machine.limit_hours, force=force)
     return verdict
+
+
+def check_layout(tasks: Sequence[Task], machine: Machine) -> None:
+    """Every process of a run has a sequence of each batch, and a layout-invariant run can keep its promise.
+
+    Raises:
+        CostarError: a run has fewer, or cannot.
+    """
+    for task in sorted(tasks, key=lambda each: each.train.batch):
+        batch = task.train.batch
+        if machine.devices > batch:
+            raise CostarError(
+                "machine.toml, devices",
+                found=f"{machine.devices} processes a run, and {task.name} with batch {batch}",
+                expected=f"devices of at most {batch}: a sequence of every batch for each process",
+                mend=f"set devices = {batch} or fewer, or raise [train] batch",
+            )
+        if machine.determinism == LAYOUT_INVARIANT:
+            check_invariant(batch, machine.devices, resolved_micro_batch(machine.layout, batch, machine.devices))
 
 
 def probed_runs(verdict: Verdict, suite: Suite, workspace: Workspace, machine: Machine, *, force: bool) -> Verdict:
@@ -220,15 +243,14 @@ def probed_runs(verdict: Verdict, suite: Suite, workspace: Workspace, machine: M
     found: dict[tuple[object, ...], Probe] = {}
     for task in verdict.tasks:
         if task.kind not in found and task.steps:
-            config, _ = make_config(suite, workspace, task.name)
+            config, _ = make_config(suite, workspace, task.name, machine.data_folders, fetch=False)
+            config = replace(config, start=Start())  # a step takes the same time with any weights
             found[task.kind] = run_probes(workspace, config, machine.layout, verdict.processes, machine.devices)
     start = max(probe.start_seconds for probe in found.values())
     each = {kind: probe.step_seconds for kind, probe in found.items()}
     seconds = queue_seconds(verdict.tasks, each, verdict.processes, start=start)
     peak = max(probe.memory for probe in found.values())
-    probed = replace(
-        verdict, seconds=seconds, probed=f" (probe: {min(each.values()):.3g} s a step, {peak / GIB:.1f} GB)"
-    )
+    probed = replace(verdict, seconds=seconds, probed=f" (probe: {min(each.values()):.3g} s a step, {size_text(peak)})")
     check_time(probed, machine.limit_hours, machine.limit_hours, force=force)
     return probed
 
@@ -296,7 +318,7 @@ def memory_mend(task: Task, machine: Machine, supply: Supply) -> str:
     )
     if change:
         memory = change.memory * (1 if supply.gpus else machine.devices)
-        return f"{change.settings} in machine.toml needs {memory / GIB:.1f} GB"
+        return f"{change.settings} in machine.toml needs {size_text(memory)}"
     below = smaller(task.name.model)
     return f"no layout fits: {f'try MODEL={below}' if below else 'a smaller model'}, or train on a larger machine"
 

@@ -11,7 +11,7 @@ import pytest
 from costar.core.design import TrainDesign
 from costar.core.machine import Layout
 from costar.core.models import presets
-from costar.core.needs import Device, checkpoint_bytes, memory_parts, state_bytes
+from costar.core.needs import GIB, MIB, Device, checkpoint_bytes, fitting_change, memory_parts, size_text, state_bytes
 
 BENCH = Path(costar.__file__).resolve().parent / "bench"
 CPU = Device(kind="cpu", product_bytes=4)
@@ -57,6 +57,38 @@ def test_sharding_divides_parameters_and_state_by_the_processes() -> None:
     assert memory("1b", Layout(sharding="full"), devices=4, device=GPU) < memory(
         "1b", Layout(sharding="none"), devices=4, device=GPU
     )
+
+
+def test_one_sharded_process_casts_both_tables_and_a_layout_invariant_one_holds_everything() -> None:
+    shape = presets()["1b"].shape(50_304)
+    casts = {
+        sharding: memory_parts(shape, TRAIN, 2048, Layout(sharding=sharding), device=GPU)["copies for products"]
+        for sharding in ("full", "none")
+    }
+    assert not shape.tied
+    assert casts["full"] - casts["none"] == 2 * shape.vocab_size * shape.hidden
+    invariant = Layout(determinism="layout-invariant")
+    parts = memory_parts(shape, TRAIN, 2048, invariant, devices=4, device=GPU)
+    assert parts["parameters"] == 4 * shape.parameters
+
+
+def test_a_setting_that_is_named_keeps_the_promise_of_the_layout() -> None:
+    shape, invariant = presets()["160m"].shape(1024), Layout(determinism="layout-invariant", micro_batch=6)
+    train = replace(TRAIN, batch=12)
+    change = fitting_change(
+        shape, train, 1024, invariant, devices=2, most_devices=2, device=CPU, room=memory("160m", Layout(), length=1024)
+    )
+    assert change is not None
+    assert change.settings == "micro_batch = 3"
+
+
+def test_sizes_in_words_are_never_zero() -> None:
+    assert [size_text(int(size)) for size in (1.3 * MIB, GIB / 2, 61.9 * GIB, 1000 * GIB)] == [
+        "1.3 MB",
+        "0.5 GB",
+        "61.9 GB",
+        "1,000 GB",
+    ]
 
 
 def test_the_state_of_an_optimizer_is_what_torch_keeps() -> None:

@@ -225,6 +225,16 @@ def test_a_checkpoint_is_found_below_the_folders_or_under_its_name_on_the_hub(tm
         assert find_checkpoint(init, places, "x", fetch=False) == folder
     with pytest.raises(CostarError, match="no such folder"):
         find_checkpoint("org/other", places, "x", fetch=True)
+    with pytest.raises(CostarError) as error:
+        find_checkpoint("org/other", [tmp_path, tmp_path], "x", fetch=True)
+    assert error.value.expected == f"a folder below {tmp_path}, or hub:owner/name"
+
+
+@pytest.mark.parametrize("init", ["", "hub:", "hub:name", "hub:owner/", "hub:@main"])
+def test_an_init_that_names_nothing_is_refused(init: str, tmp_path: Path) -> None:
+    (tmp_path / "name").mkdir()
+    with pytest.raises(CostarError, match="a folder, or hub:owner/name"):
+        find_checkpoint(init, [tmp_path], "x", fetch=False)
 
 
 def test_a_name_on_the_hub_is_fetched_only_when_a_run_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

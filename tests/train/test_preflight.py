@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from costar.core.needs import GIB, Device, Gpus, checkpoint_bytes, run_needs
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.train.makespan import makespan
-from costar.train.preflight import Supply, Task, Verdict, available_memory, preflight, probed_runs, smaller
+from costar.train.preflight import Supply, Task, Verdict, available_memory, open_tasks, preflight, probed_runs, smaller
 
 from tests.small import SUITE, costar, write_small_suite
 
@@ -98,6 +99,26 @@ def test_too_little_disk_is_refused_even_when_forced_and_counts_every_run() -> N
     assert "disk" in refused(tasks, supply(disk=2 * each - 1), Machine(save_minutes=0), force=True)
 
 
+def test_more_processes_than_the_smallest_batch_are_refused_before_any_starts() -> None:
+    small = replace(task(arm="b"), train=replace(TRAIN, batch=2))
+    for machine, words in (
+        (Machine(devices=4), ("devices = 2 or fewer", "4 processes a run, and b.tiny.d0 with batch 2")),
+        (Machine(devices=1, micro_batch=3, determinism="layout-invariant"), ("batch 8", "micro_batch 3")),
+    ):
+        with pytest.raises(CostarError) as error:
+            preflight([task(), small] if machine.devices > 1 else [task()], supply(), machine, force=True)
+        assert error.value.exit_code == 2
+        assert all(word in str(error.value) for word in words)
+    preflight([task(), small], supply(), Machine(devices=2), force=True)
+
+
+def test_sizes_below_a_tenth_of_a_gigabyte_are_told_in_megabytes() -> None:
+    text = refused([task()], supply(disk=int(1.3 * 2**20)))
+    assert ", 1.3 MB" in text
+    assert " MB of disk" in text
+    assert "0.0 GB" not in text
+
+
 def test_checkpoints_for_restarts_count_where_training_is_longer_than_they_are_apart() -> None:
     one = task(steps=10**6)
     disk = 2 * checkpoint_bytes(one.shape, "adamw") + 4 * one.shape.parameters
@@ -162,6 +183,20 @@ def test_makespan_lies_between_its_bounds_for_any_queue() -> None:
         load, chain = sum(works.values()) / slots, max(chains.values())
         assert max(load, chain) - 1e-9 <= makespan(works, after, slots) <= load + chain + 1e-9
         assert makespan(works, after, 1) >= sum(works.values()) - 1e-9
+
+
+def test_a_run_begins_at_its_branch_where_only_its_parent_is_trained(built_copy: Path) -> None:
+    suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
+    shutil.rmtree(workspace.run("late.nano.d0"))
+    before = sorted(str(path) for path in built_copy.rglob("*"))
+    (late,) = open_tasks(suite, workspace, suite.runs(arm="late"), 512)
+    assert (late.parent, late.first, late.steps) == ("standard.nano.d0", 48, 48)
+    shutil.rmtree(workspace.run("standard.nano.d0"))
+    shutil.rmtree(workspace.run("early.nano.d0"))
+    shutil.rmtree(workspace.run("perturbed.nano.d0"))
+    (late,) = open_tasks(suite, workspace, suite.runs(arm="late"), 512)
+    assert (late.parent, late.steps) == (None, 96)
+    assert {str(path) for path in built_copy.rglob("*")} < set(before)
 
 
 @pytest.mark.slow

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from costar.core.errors import CostarError
-from costar.core.machine import Layout
+from costar.core.machine import Layout, Machine
 from costar.core.models import ModelShape
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.train.checkpoint import Stored
-from costar.train.config import RunConfig, Start, read_config, write_config
+from costar.train.config import RunConfig, Start, make_configs, read_config, write_config
 from costar.train.export import hf_config
+from costar.train.imports import StartWeights
 from costar.train.launch import TrainQueue, plan_runs
 from costar.train.loop import train_run
+from costar.train.preflight import Verdict, open_tasks, probed_runs
 from costar.train.stale import descendants, stale_runs
 from costar.train.starts import start_is_ready, start_weights
 
@@ -137,6 +139,53 @@ def test_configurations_of_earlier_versions_are_read_as_they_were(built: Path) -
     old = RunConfig.from_json(raw)
     assert (old.start, old.vocabulary) == (Start(), 512)
     assert old.config_sha256() == config.config_sha256()
+
+
+def test_older_configurations_without_a_decay_keep_their_hash(built: Path) -> None:
+    config = read_config(Workspace(built), "late.nano.d0")
+    raw = json.loads(json.dumps(config.to_json()))
+    del raw["train"]["decay"]
+    assert RunConfig.from_json(raw) == config
+    some = replace(config, train=replace(config.train, schedule="wsd", decay=8))
+    assert some.config_sha256() != replace(some, train=replace(some.train, decay=9)).config_sha256()
+
+
+def test_a_checkpoint_below_data_is_planned_and_needs_no_copy_beside_the_suite(extended: Path) -> None:
+    folder = extended.parent.parent
+    (folder / "elsewhere").mkdir()
+    (folder / "llama").rename(folder / "elsewhere" / "llama")
+    (folder / "machine.toml").write_text('data = "elsewhere"\n')
+    assert "imported.nano.d0" in costar(folder, "plan", "./small.toml").stdout
+    suite = load_suite(folder / "small.toml")
+    names = suite.runs(arm="imported")
+    (task,) = open_tasks(suite, Workspace(extended), names, 512, [folder / "elsewhere"])
+    assert task.steps == 24
+
+
+@pytest.mark.slow
+def test_runs_that_start_from_a_checkpoint_or_an_untrained_parent_are_probed(extended: Path) -> None:
+    folder = extended.parent.parent
+    (folder / "elsewhere").mkdir()
+    (folder / "llama").rename(folder / "elsewhere" / "llama")
+    shutil.rmtree(extended / "runs" / "perturbed.nano.d0")
+    suite, machine = load_suite(folder / "small.toml"), Machine(data=str(folder / "elsewhere"))
+    for arm in ("imported", "tuned"):
+        tasks = open_tasks(suite, Workspace(extended), suite.runs(arm=arm), 512, machine.data_folders)
+        verdict = Verdict(processes=1, seconds=600, model="nano", tasks=tuple(tasks))
+        assert "(probe: " in probed_runs(verdict, suite, Workspace(extended), machine, force=False).line
+
+
+def test_planning_fetches_nothing_and_reads_no_weights(extended: Path) -> None:
+    path, workspace = extended.parent.parent / "small.toml", Workspace(extended)
+    suite = load_suite(path)
+    ((planned,), _) = make_configs(suite, workspace, suite.runs(arm="imported"), fetch=False)
+    ((trained,), _) = make_configs(suite, workspace, suite.runs(arm="imported"))
+    assert planned.start.sha256 == "llama"
+    assert trained.start.sha256 == StartWeights(path.parent / "llama").sha256()
+    path.write_text(path.read_text().replace('init          = "llama"', 'init = "hub:org/never-there"'))
+    suite = load_suite(path)
+    ((absent,), _) = make_configs(suite, workspace, suite.runs(arm="imported"), fetch=False)
+    assert absent.start.sha256 == "hub:org/never-there"
 
 
 def test_the_queue_holds_a_run_back_until_its_parent_is_trained(extended: Path) -> None:
