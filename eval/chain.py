@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..core import console
 from ..core.console import stage_line
@@ -47,9 +46,8 @@ def train_runs(
         verdict = probed_runs(verdict, suite, workspace, machine, force=force)
         stage_line("pre-flight", verdict.line)
         slots = min(verdict.processes, at_once)
-    folders = [Path(machine.data)] if machine.data else []
     with output_lock(workspace.runs, "train"):
-        configs = plan_runs(suite, workspace, list(names), folders)
+        configs = plan_runs(suite, workspace, list(names), machine.data_folders)
         queue = TrainQueue(workspace, configs, machine.layout, machine.devices)
     started = time.monotonic()
     if machine.backend == "slurm":

@@ -23,11 +23,10 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from ..core.design import TrainDesign
-from ..core.errors import CostarError
-from ..core.machine import Layout
+from ..core.machine import LAYOUT_INVARIANT, Layout, check_invariant, resolved_micro_batch, resolved_sharding
 from ..core.models import ModelShape
 from .gradients import TreeSum, flatten, sum_over_processes, unflatten
-from .identity import LAYOUT_INVARIANT, pick_dtype, promise_of
+from .identity import pick_dtype
 from .loss import softmax_gradient
 from .memory import keep_freed_memory
 from .model import Llama
@@ -53,24 +52,16 @@ class Engine:
         self.shape, self.design, self.layout, self.world = shape, design, layout, world
         self.dtype = pick_dtype(world.device)
         on_gpu = world.device.type == "cuda"
-        self.invariant = promise_of(layout, world.device) == LAYOUT_INVARIANT
-        self.sharding = layout.sharding or ("full" if on_gpu and not self.invariant else "none")
+        self.invariant = layout.determinism == LAYOUT_INVARIANT
+        self.sharding = resolved_sharding(layout, world.device.type)
         self.sharded = self.sharding != "none"
         self.compiled = on_gpu if layout.compile is None else layout.compile
-        if self.invariant and self.sharded:
-            raise CostarError(
-                "machine.toml, determinism",
-                found=f'"layout-invariant" with sharding = "{self.sharding}"',
-                expected='sharding = "none"',
-                mend="change one of the two",
-            )
-        each = -(-design.batch // world.size)
-        wanted = layout.micro_batch or (max(1, design.batch // 4) if self.invariant else each)
-        self.micro_batch = min(wanted, each)
-        self.accumulation = -(-each // self.micro_batch)
+        self.micro_batch = resolved_micro_batch(layout, design.batch, world.size)
+        self.accumulation = -(-design.batch // (world.size * self.micro_batch))
         if self.invariant:
             check_invariant(design.batch, world.size, self.micro_batch)
-        if world.device.type == "cpu":
+            assert not self.sharded, "machine.toml is refused"
+        if not on_gpu:
             keep_freed_memory()
         self.model = self._build()
         self.optimizers = Optimizers(self.model, design, dtype=self.dtype, world=world)
@@ -172,23 +163,6 @@ class Engine:
         if self.world.size > 1:
             dist.all_reduce(total)
         return float(total) / float(len(rows) * (rows.shape[1] - 1))
-
-
-def check_invariant(batch: int, processes: int, micro_batch: int) -> None:
-    """Whether the micro-batches of each process are a whole subtree of the sum over the batch.
-
-    Raises:
-        CostarError: they are not: the bits would depend on the number of processes.
-    """
-    each = batch // (processes * micro_batch)
-    whole = each and each * processes * micro_batch == batch
-    if not whole or (processes > 1 and each & (each - 1)):
-        raise CostarError(
-            "machine.toml, determinism",
-            found=f'"layout-invariant" with batch {batch}, {processes} processes and micro_batch {micro_batch}',
-            expected="batch = processes × micro_batch × a power of two",
-            mend="set micro_batch or devices accordingly, or promise repeatable only",
-        )
 
 
 def shard(model: Llama, sharding: str, dtype: torch.dtype, world: World) -> None:

@@ -12,7 +12,6 @@ import torch
 from ..core.errors import CostarError
 from ..core.machine import Layout, computes_bfloat16, cpu_flags
 
-LAYOUT_INVARIANT = "layout-invariant"
 REPEATABLE = "repeatable"
 DATA_EXACT = "data-exact"
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"

@@ -11,7 +11,7 @@ from ..core.pool import Job
 from ..core.workspace import Workspace
 from .branch import can_begin, spent_branches
 from .checkpoint import finished_steps, remove_checkpoint
-from .config import RunConfig, begun_runs, write_config
+from .config import RunConfig, begun_runs, make_configs, write_config
 from .export import export_path
 from .jobs import training_job, worker_arguments
 from .log import read_log_rows
@@ -19,7 +19,7 @@ from .loop import is_finished
 from .progress import progress_text, read_progress, step_flops, time_left
 from .stale import Stale, stale_error
 from .starts import require_starts, start_is_ready
-from .tree import make_configs, plan_tree
+from .tree import plan_tree
 from .validation import last_validation
 
 

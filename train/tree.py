@@ -11,16 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from ..core.design import RunName, Suite
 from ..core.hashing import sha256_json
 from ..core.schedule import shared_rates, training_besides_rates
-from ..core.workspace import Workspace
-from ..insertion.overlay import Edits, Overlay
-from .config import RunConfig, make_config, with_tree
+from ..insertion.overlay import Edits
+from .config import RunConfig, with_tree
 
 PLACEMENT = ("run", "arm", "train", "overlay_sha256", "checkpoints", "branches", "parent_run", "branch_step", "spec")
 REPLAYED = 100  # a run may train one part in so many again rather than have its parent keep one more checkpoint
@@ -227,17 +224,3 @@ def _nearest(
             return Branch(run, max(steps))
         run, upto = begin.parent, min(upto, begin.step)
     return ALONE
-
-
-def make_configs(
-    suite: Suite, workspace: Workspace, names: Sequence[RunName], folders: Sequence[Path] = ()
-) -> tuple[list[RunConfig], dict[str, Edits]]:
-    """The configurations of runs, not yet placed, and the edits that each reads; models of one arm and draw share theirs."""
-    overlays: dict[tuple[str, int], Overlay] = {}
-    configs, edits = [], {}
-    for name in names:
-        config, overlay = make_config(suite, workspace, name, folders, overlays.get((name.arm, name.draw)))
-        overlays[name.arm, name.draw] = overlay
-        configs.append(config)
-        edits[config.run] = overlay.edits
-    return configs, edits

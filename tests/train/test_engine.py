@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 from costar.core.design import TrainDesign
-from costar.core.errors import CostarError
 from costar.core.machine import Layout
 from costar.core.models import ModelShape
-from costar.train.engine import Engine, check_invariant
+from costar.train.engine import Engine
 from costar.train.init import init_weights
 from costar.train.world import World, join_world, leave_world
 from torch.distributed.tensor import DTensor
@@ -137,16 +136,6 @@ def test_a_sharded_model_turns_positions_in_float32_as_every_other_does() -> Non
     finally:
         leave_world()
     assert seen == [torch.float32]
-
-
-def test_what_cannot_be_layout_invariant_is_refused() -> None:
-    check_invariant(8, 4, 1)
-    check_invariant(24, 1, 8)
-    for batch, processes, micro_batch in ((24, 2, 4), (8, 3, 1), (8, 2, 3)):
-        with pytest.raises(CostarError, match="power of two"):
-            check_invariant(batch, processes, micro_batch)
-    with pytest.raises(CostarError, match="sharding"):
-        Engine(shape(), design(), Layout(determinism="layout-invariant", sharding="full"), World())
 
 
 if __name__ == "__main__":
