@@ -18,7 +18,7 @@ from . import console
 from .console import stage_line, token_text
 from .design import RunName
 from .errors import CostarError, StaleRuns
-from .pool import WorkerFailed
+from .pool import Stopped, WorkerFailed
 from .session import Session, open_session
 from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, write_text
 
@@ -217,7 +217,7 @@ def _refute(problems: list[str]) -> None:
         more = f"\n  · and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise CostarError(
             "verify",
-            found=f"{len(problems)} problems\n{shown}{more}",
+            found=f"{len(problems)} problem{'s' if len(problems) > 1 else ''}\n{shown}{more}",
             expected="files that agree with each other and with the suite",
             mend="run the stage that wrote the file again: it replaces what is damaged; a damaged checkpoint: remove its folder",
             exit_code=1,
@@ -234,12 +234,12 @@ def train(
     force: ForceOption = False,
 ) -> None:
     """Train runs as a tree; goes on where an earlier call stopped."""
+    from ..manifests.catalogue import manifest_after
+
     session = _building(suite, archive)
     names = session.run_names(model, arm, draw)
-    try:
+    with manifest_after(session.suite, session.workspace):
         _archiving(session, archive, lambda session: _train(session, names, force=force, measure=False))
-    finally:
-        _manifest(session)
 
 
 def _train(session: Session, names: list[RunName], *, force: bool, measure: bool) -> None:
@@ -486,8 +486,8 @@ def main() -> None:
         explained = explain_os_error(error)
         console.complain(f"\n{explained}")
         sys.exit(explained.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        console.complain("\nstopped; the same command goes on from here")
+    except (Stopped, typer.Abort, KeyboardInterrupt) as error:
+        console.complain(f"\n{str(error) or 'stopped; the same command goes on from here'}")
         sys.exit(1)
     except typer.exceptions.TyperException as error:
         message = getattr(error, "format_message", error.__str__)()

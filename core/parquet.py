@@ -1,4 +1,7 @@
-"""Parquet in one way: one writer, fixed row groups, a given schema, replaced as a whole. Equal rows give equal bytes."""
+"""Parquet in one way: one writer, fixed row groups, a given schema, replaced as a whole. Equal rows give equal bytes.
+
+Every page has a checksum, so that a flipped bit is an error and not another value.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,13 @@ def write_table(path: Path, table: pa.Table) -> Path:
     with replacing(path) as temporary:
         texts = [field.name for field in table.schema if pa.types.is_string(field.type)]  # numbers repeat too little
         pq.write_table(
-            table, temporary, row_group_size=ROW_GROUP, compression="zstd", use_dictionary=texts, store_schema=False
+            table,
+            temporary,
+            row_group_size=ROW_GROUP,
+            compression="zstd",
+            use_dictionary=texts,
+            store_schema=False,
+            write_page_checksum=True,
         )
     return path
 
@@ -34,10 +43,11 @@ def read_table(path: Path, *, mend: str, columns: Sequence[str] | None = None) -
     """Read one Parquet file.
 
     Raises:
-        CostarError: the file is missing, cut short or not Parquet.
+        CostarError: the file is missing, cut short, damaged or not Parquet.
     """
+    chosen = list(columns) if columns else None
     try:
-        return pq.read_table(path, columns=list(columns) if columns else None, partitioning=None)
+        return pq.read_table(path, columns=chosen, partitioning=None, page_checksum_verification=True)
     except FileNotFoundError:
         raise CostarError(str(path), found="no such file", expected="a Parquet file", mend=mend) from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 from .errors import CostarError
@@ -34,7 +39,6 @@ PARENT = "COSTAR_PARENT"
 REPLY = "TORCHELASTIC_ERROR_FILE"  # where a process of a launcher of torch leaves its error
 FAILURE = "COSTAR_FAILURE"  # where a job of a cluster leaves its error for the command that waits
 SAVED = 75  # the exit code of a worker that was told to end, saved its state and can go on (EX_TEMPFAIL)
-STOPPED = "stopped by a signal with its state saved; run the same command again: it goes on from there"
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 KILLED = "ended by signal {}; run the same command again: it goes on from the last checkpoint (9: perhaps no memory was left)"
 
@@ -60,6 +64,64 @@ class WorkerFailed(Exception):
         self.name, self.text, self.exit_code, self.signal = name, f"{name}\n{text}", exit_code, signal
 
 
+class Stopped(Exception):
+    """The command, or one of its workers, was asked to end; all have ended, and what they had done is saved."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped; what was trained is saved; the same command goes on from here")
+
+
+class _Worker:
+    """A running job, and what it says on its error stream: lines at once, its own error at its end."""
+
+    def __init__(self, job: Job, environment: Mapping[str, str], folder: Path, gpus: Sequence[str]):
+        self.name, self.gpus = job.name, gpus
+        self._said: IO[bytes] = tempfile.TemporaryFile(dir=folder)
+        self._read, self._error = 0, folder / f"{uuid.uuid4().hex}.json"
+        seen = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+        command = [*python_command(), "-m", job.module, *job.arguments]
+        whole = {**environment, **seen, REPLY: str(self._error)}
+        self.process = subprocess.Popen(command, env=whole, stderr=self._said)
+
+    def remarks(self) -> str:
+        """The whole lines that are new, up to a traceback, which is kept for the end."""
+        lines = self._unread().split(b"\n")[:-1]
+        told = list(itertools.takewhile(lambda line: not line.startswith(b"Traceback"), lines))
+        self._read += sum(len(line) + 1 for line in told)
+        return b"\n".join(told).decode(errors="replace").strip()
+
+    def end(self, *, stopping: bool) -> WorkerFailed | None:
+        """Why the worker failed, if it did, once it has ended; what else it said is told. One that was asked to end may
+        have saved its state, or may have had none to save."""
+        from .console import complain
+
+        code = self.process.wait()
+        text, error = self._unread().decode(errors="replace").strip(), self._left()
+        self._said.close()
+        if code in (0, SAVED) or (stopping and code == -signal.SIGTERM):
+            if text:
+                complain(text)
+            return None
+        found = "\n".join(part for part in (text, error) if part)
+        found = found or (KILLED.format(-code) if code < 0 else f"exit code {code}")
+        return WorkerFailed(self.name, found, code if code in (1, 2) else 1, signal=max(0, -code))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._said.close()
+
+    def _unread(self) -> bytes:
+        """The worker writes where the file ends, so this process must not move its place in it."""
+        descriptor = self._said.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size - self._read, self._read)
+
+    def _left(self) -> str:
+        with contextlib.suppress(OSError, ValueError):
+            return str(read_failure(json.loads(self._error.read_text(encoding="utf-8"))) or "")
+        return ""
+
+
 def run_jobs(
     next_job: Callable[[frozenset[str]], Job | None],
     slots: int,
@@ -68,49 +130,72 @@ def run_jobs(
 ) -> None:
     """Keep up to `slots` jobs going until `next_job` has none left and all have ended.
 
-    `next_job` gets the names of the running jobs; `watch` is called several times a second. When a worker fails, the
-    others are stopped: every stage resumes. With `gpus` (see `visible_gpus`) a job sees as many of them as it has
-    processes, those with the fewest jobs.
-    """
-    environment = os.environ | ENVIRONMENT | {PARENT: str(os.getpid())}
-    running: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
-    taken: dict[str, list[str]] = {}
-    try:
-        while True:
-            while len(running) < slots and (job := next_job(frozenset(running))) is not None:
-                errors: IO[bytes] = tempfile.TemporaryFile()  # closed with its process
-                command = [*python_command(), "-m", job.module, *job.arguments]
-                seen = {}
-                if gpus:
-                    load = Counter(gpu for name in running for gpu in taken[name])
-                    taken[job.name] = sorted(gpus, key=lambda gpu: load[gpu])[: job.processes]
-                    seen = {"CUDA_VISIBLE_DEVICES": ",".join(taken[job.name])}
-                running[job.name] = (subprocess.Popen(command, env=environment | seen, stderr=errors), errors)
-            if not running:
-                return
-            time.sleep(0.2)
-            watch()
-            for name, (process, errors) in list(running.items()):
-                code = process.poll()
-                if code is None:
-                    continue
-                del running[name]
-                errors.seek(0)
-                text = errors.read().decode(errors="replace").strip()
-                errors.close()
-                if code:
-                    found = text or (KILLED.format(-code) if code < 0 else STOPPED if code == SAVED else text)
-                    exit_code = code if code in (1, 2) else 1
-                    raise WorkerFailed(name, found or f"exit code {code}", exit_code, signal=max(0, -code))
-                if text:
-                    from .console import complain
+    `next_job` gets the names of the running jobs; `watch` is called several times a second. When a worker fails or
+    saves its state and ends, or this process gets SIGTERM, nothing more is started and the others are asked to end too:
+    every stage resumes. With `gpus` (see `visible_gpus`) a job sees as many of them as it has processes, those with the
+    fewest jobs.
 
-                    complain(text)
+    Raises:
+        WorkerFailed: the first that failed.
+        Stopped: this process or a worker was asked to end.
+    """
+    from .console import complain
+
+    environment = os.environ | ENVIRONMENT | {PARENT: str(os.getpid())}
+    running: dict[str, _Worker] = {}
+    reason: Exception | None = None
+    with tempfile.TemporaryDirectory(prefix="costar-") as folder, _asked_to_end() as asked:
+        try:
+            while True:
+                while reason is None and len(running) < slots and (job := next_job(frozenset(running))) is not None:
+                    load = Counter(gpu for worker in running.values() for gpu in worker.gpus)
+                    chosen = sorted(gpus, key=lambda gpu: load[gpu])[: job.processes]
+                    running[job.name] = _Worker(job, environment, Path(folder), chosen)
+                if not running:
+                    if reason is not None:
+                        raise reason
+                    return
+                time.sleep(0.2)
+                watch()
+                before = reason
+                for name, worker in list(running.items()):
+                    if (code := worker.process.poll()) is None:
+                        if said := worker.remarks():
+                            complain(said)
+                        continue
+                    del running[name]
+                    failure = worker.end(stopping=reason is not None)
+                    if failure is not None and (reason is None or isinstance(reason, Stopped)):
+                        reason = failure
+                    elif code == SAVED and reason is None:
+                        reason = Stopped()
+                if asked and reason is None:
+                    reason = Stopped()
+                if before is None and reason is not None:
+                    for worker in running.values():
+                        worker.process.terminate()
+        finally:
+            for worker in running.values():
+                worker.kill()
+
+
+@contextlib.contextmanager
+def _asked_to_end() -> Iterator[list[int]]:
+    """A list that SIGTERM fills; a second one ends this process, and its workers with it."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield asked
     finally:
-        for process, errors in running.values():
-            process.kill()
-            process.wait()
-            errors.close()
+        signal.signal(signal.SIGTERM, before)
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -18,12 +18,13 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import CostarError
 from .hashing import sha256_file
 
 HASHED_AT_ONCE = 256 * 2**20
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of a file
 
 
 @dataclass(frozen=True)
@@ -298,10 +299,33 @@ def output_lock(folder: Path, what: str, *, wait: bool = False) -> Iterator[None
         yield
 
 
+class Claims:
+    """What this process alone may start, until it ends: a lock of the kernel beside each output's own."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, IO[str]] = {}
+
+    def take(self, folder: Path) -> bool:
+        """Whether the output is this process' to start: nobody else claims it, and nobody writes it."""
+        if folder in self._files:
+            return True
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        file = (folder.parent / f".{folder.name}.claim.lock").open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with (folder.parent / f".{folder.name}.lock").open("a") as writing:
+                fcntl.flock(writing, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        self._files[folder] = file
+        return True
+
+
 def explain_os_error(error: OSError) -> CostarError:
     """A full or read-only disk, or any other error of the system, in the project's words."""
     place = str(error.filename or "output")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         return CostarError(
             place,
             found="the disk is full",

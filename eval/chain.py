@@ -19,6 +19,8 @@ from ..train.launch import TrainQueue, plan_runs
 from ..train.preflight import preflight_runs, probed_runs
 from .score import EvalQueue, Measurer
 
+LOOK_AGAIN = 1.0  # seconds between looks at runs that another command trains
+
 
 def train_runs(
     suite: Suite,
@@ -46,7 +48,7 @@ def train_runs(
         verdict = probed_runs(verdict, suite, workspace, machine, force=force)
         stage_line("pre-flight", verdict.line)
         slots = min(verdict.processes, at_once)
-    with output_lock(workspace.runs, "train"):
+    with output_lock(workspace.runs, "train", wait=True):
         configs = plan_runs(suite, workspace, list(names), machine.data_folders)
         queue = TrainQueue(workspace, configs, machine.layout, machine.devices)
     started = time.monotonic()
@@ -71,14 +73,19 @@ def train_runs(
 
 
 def _train_here(queue: TrainQueue, measuring: EvalQueue | None, slots: int, gpus: Sequence[str]) -> None:
-    """Train and measure on this machine, up to `slots` jobs at a time."""
+    """Train and measure on this machine, up to `slots` jobs at a time; at last wait for what another command trains."""
 
     def next_job(running: frozenset[str]) -> Job | None:
         job = queue.next_job()
         return job if job or measuring is None else measuring.next_job(running, slots)
 
     with console.progress("train", estimate=False) as update:
-        run_jobs(next_job, slots, lambda: update(*queue.progress()), gpus)
+        while True:
+            run_jobs(next_job, slots, lambda: update(*queue.progress()), gpus)
+            if not queue.elsewhere:
+                return
+            update(*queue.progress())
+            time.sleep(LOOK_AGAIN)
 
 
 def measure_runs(

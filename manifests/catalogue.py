@@ -6,19 +6,34 @@ connection is made.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from ..core.console import complain
 from ..core.design import RunName, Suite, earlier_exposure
+from ..core.errors import CostarError, shorten
 from ..core.hashing import canonical_json, sha256_json
 from ..core.parquet import read_table
-from ..core.workspace import Workspace, corpus_facts, is_whole, output_lock, read_facts, read_marker, replacing, step_of
+from ..core.workspace import (
+    DISK_FULL,
+    Workspace,
+    corpus_facts,
+    explain_os_error,
+    is_whole,
+    output_lock,
+    read_facts,
+    read_marker,
+    replacing,
+    step_of,
+)
 from .lineage import checkpoint_rows, read_configs, stretches
 from .tables import (
     ASSIGNMENTS,
@@ -38,6 +53,7 @@ from .tables import (
 )
 
 RANDOMIZED = "randomized"  # the value of a factor that an arm randomizes per record; `assignments` has each one's
+MEND_LOG = "run `costar train`, which writes it again from log.jsonl beside it"
 CREATE = {
     "suite": "name varchar, seed bigint, draws bigint, spec_sha256 varchar, spec json, costar_version varchar, "
     "created_at timestamp",
@@ -58,7 +74,11 @@ CREATE = {
 
 
 def build_manifest(suite: Suite, workspace: Workspace) -> Path:
-    """Rebuild the manifest from everything that is present. A second writer waits: the last one sees all."""
+    """Rebuild the manifest from everything that is present. A second writer waits: the last one sees all.
+
+    Raises:
+        CostarError: a file that it is made of is damaged, or the disk is full.
+    """
     with output_lock(workspace.root, "manifest", wait=True), replacing(workspace.manifest) as temporary:
         temporary.unlink(missing_ok=True)
         connection = duckdb.connect()
@@ -74,9 +94,42 @@ def build_manifest(suite: Suite, workspace: Workspace) -> Path:
                     connection.execute(statement)
             connection.execute("use memory")
             connection.execute("detach m")
-        finally:
             connection.close()
+        except duckdb.Error as error:
+            raise _explain(error, workspace) from None
+        finally:
+            with contextlib.suppress(duckdb.Error):
+                connection.close()
     return workspace.manifest
+
+
+@contextlib.contextmanager
+def manifest_after(suite: Suite, workspace: Workspace) -> Iterator[None]:
+    """Rebuild the manifest after some work, however it ended; what ended the work is the error that is told."""
+    try:
+        yield
+    except BaseException:
+        try:
+            build_manifest(suite, workspace)
+        except (CostarError, OSError) as error:
+            found = error.found if isinstance(error, CostarError) else str(error)
+            complain(f"{workspace.manifest.name} was not rebuilt: {shorten(found)}")
+        raise
+    build_manifest(suite, workspace)
+
+
+def _explain(error: duckdb.Error, workspace: Workspace) -> CostarError:
+    """What DuckDB says, in the project's words."""
+    for number in DISK_FULL:
+        if os.strerror(number) in str(error):
+            return explain_os_error(OSError(number, os.strerror(number), str(workspace.manifest)))
+    return CostarError(
+        str(workspace.manifest),
+        found=shorten(error, 400),
+        expected="files of the suite that DuckDB reads",
+        mend="run the stage that wrote the file again",
+        exit_code=1,
+    )
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -134,16 +187,26 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     _insert(connection, "models", _model_rows(configs))
     _insert(connection, "runs", _run_rows(suite, workspace, configs))
     _insert(connection, "checkpoints", checkpoint_rows(workspace, configs))
-    for table, schema, offset in (("log", LOG, 1), ("validation", VALIDATION, 0)):
-        paths = {run: workspace.run(run) / "log" / f"{table}.parquet" for run in configs}
-        parts = {run: [read_table(path, mend=mend)] for run, path in paths.items() if path.is_file()}
-        _load(connection, table, schema, _inherited(configs, parts, offset))
-    speeds = [path for run in configs for path in sorted((workspace.run(run) / "speed").glob("*.parquet"))]
-    _load(connection, "speed", SPEED, [_widened(read_table(path, mend=mend), SPEED) for path in speeds])
+    logs = {run: workspace.run(run) / "log" / "log.parquet" for run in configs}
+    parts = {run: [read_table(path, mend=MEND_LOG)] for run, path in logs.items() if path.is_file()}
+    _load(connection, "log", LOG, _inherited(configs, parts, 1))
+    held = {run: _spared(workspace.run(run) / "log" / "validation.parquet") for run in configs}
+    _load(connection, "validation", VALIDATION, _inherited(configs, held, 0))
+    speeds = [part for run in configs for part in _spared(workspace.run(run) / "speed" / "speed.parquet")]
+    _load(connection, "speed", SPEED, [_widened(part, SPEED) for part in speeds])
     scores = {run: [read_table(path, mend=mend) for path in score_files(workspace, run)] for run in configs}
     _load(connection, "scores", SCORES, _inherited(configs, scores, 0))
     effects = workspace.eval / "effects.parquet"
     _load(connection, "effects", EFFECTS, [read_table(effects, mend=mend)] if effects.is_file() else [])
+
+
+def _spared(path: Path) -> list[pa.Table]:
+    """The table of a file that nothing can write again: none where it is missing, or, with a remark, damaged."""
+    try:
+        return [read_table(path, mend="")] if path.is_file() else []
+    except CostarError:
+        complain(f"{path}: damaged, so the manifest is without its rows")
+        return []
 
 
 def _widened(part: pa.Table, schema: pa.Schema) -> pa.Table:

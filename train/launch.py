@@ -8,13 +8,13 @@ from pathlib import Path
 from ..core.design import RunName, Suite
 from ..core.machine import Layout
 from ..core.pool import Job
-from ..core.workspace import Workspace
+from ..core.workspace import Claims, Workspace
 from .branch import can_begin, spent_branches
 from .checkpoint import finished_steps, remove_checkpoint
 from .config import RunConfig, begun_runs, make_configs, write_config
 from .export import export_path
 from .jobs import training_job, worker_arguments
-from .log import read_log_rows
+from .log import log_is_whole, read_log_rows, require_log
 from .loop import is_finished
 from .progress import progress_text, read_progress, step_flops, time_left
 from .stale import Stale, stale_error
@@ -63,7 +63,11 @@ def _all_names(suite: Suite, names: Sequence[RunName]) -> list[RunName]:
 class TrainQueue:
     """Hands out training jobs: of those that can start, the one with the longest work behind it.
 
-    Each run is trained by `devices` processes.
+    Each run is trained by `devices` processes. A run is claimed before it starts, so that commands side by side share
+    the work: `elsewhere` are the runs that another one trains.
+
+    Raises:
+        CostarError: a run has lost a part of its log.
     """
 
     def __init__(self, workspace: Workspace, configs: Sequence[RunConfig], layout: Layout, devices: int = 1):
@@ -71,13 +75,19 @@ class TrainQueue:
         self.configs = {config.run: config for config in configs}
         for config in configs:
             write_config(workspace, config)
-        self.started: set[str] = {
-            run for run, c in self.configs.items() if is_finished(workspace, c) and self.exported(c)
-        }
+        self.started: set[str] = {run for run, c in self.configs.items() if self._is_done(c)}
         self.skipped = frozenset(self.started)
+        self.claims, self.elsewhere = Claims(), set[str]()
+        for run in self.configs.keys() - self.started:
+            require_log(workspace, self.configs[run], max(finished_steps(workspace, run), default=0))
 
     def exported(self, config: RunConfig) -> bool:
         return (export_path(self.workspace, config.run, config.train.steps) / "stage.json").is_file()
+
+    def _is_done(self, config: RunConfig) -> bool:
+        """Whether nothing of a run is missing: its last checkpoint, its log, its export."""
+        exported, finished = self.exported(config), is_finished(self.workspace, config)
+        return exported and finished and log_is_whole(self.workspace, config)
 
     def unfinished(self) -> list[str]:
         """Runs whose last checkpoint is not there."""
@@ -85,13 +95,28 @@ class TrainQueue:
 
     def next_job(self) -> Job | None:
         ready = [c for run, c in self.configs.items() if run not in self.started and self._can_start(c)]
-        if not ready:
+        chosen = next((c for c in sorted(ready, key=self._work, reverse=True) if self._claim(c)), None)
+        if chosen is None:
             return None
-        chosen = max(ready, key=self._work)
         self.started.add(chosen.run)
         self.give_up_branches()
         module, arguments = "costar.train.worker", worker_arguments(self.workspace, chosen.run, self.layout)
         return training_job(chosen.run, module, arguments, self.devices)
+
+    def _claim(self, config: RunConfig) -> bool:
+        """Whether a run is to be started here: not by another command, and not finished by one meanwhile."""
+        if not self.claims.take(self.workspace.run(config.run)):
+            self.elsewhere.add(config.run)
+        elif config.run not in self.elsewhere:
+            return True
+        if self._is_done(config):
+            self.started.add(config.run)
+            self.elsewhere.remove(config.run)
+            return False
+        if config.run in self.elsewhere and self.claims.take(self.workspace.run(config.run)):
+            self.elsewhere.remove(config.run)
+            return True
+        return False
 
     def give_up_branches(self) -> None:
         """Remove the checkpoints that were kept for branches only, once every run that begins there has one of its own."""
@@ -109,7 +134,7 @@ class TrainQueue:
         """The share of all work done, and a line about the runs that train and the time left."""
         found = {run: read_progress(self.workspace, c) for run, c in self.configs.items() if run not in self.skipped}
         waiting = {run: each for run, each in found.items() if each.step < each.steps}
-        running = [run for run in waiting if run in self.started]
+        running = [run for run in waiting if run in self.started | self.elsewhere]
         total = sum((c.train.steps - c.branch_step) * step_flops(c) for c in self.configs.values())
         missing = sum((each.steps - each.step) * step_flops(self.configs[run]) for run, each in waiting.items())
         left = time_left(self.configs, waiting, running)

@@ -15,6 +15,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from ..core.devices import mfu
+from ..core.errors import CostarError
 from ..core.parquet import read_table, write_rows
 from ..core.workspace import Workspace, write_text
 from ..manifests.tables import LOG, SPEED
@@ -37,8 +38,8 @@ class RowLog:
         """The rows of steps below `before`; what a killed process wrote beyond its last checkpoint is cut off."""
         folder.mkdir(parents=True, exist_ok=True)
         path, saved = folder / f"{name}.jsonl", folder / f"{name}.parquet"
-        rows = read_table(saved, mend="remove it").to_pylist() if saved.is_file() else []
-        found = {row["step"]: row for row in rows}
+        table = read_if_whole(saved, schema) if saved.is_file() else None
+        found = {row["step"]: row for row in (table.to_pylist() if table else [])}
         for row in read_lines(path):
             found.setdefault(row["step"], row)
         kept = [found[step] for step in sorted(found) if step < before]
@@ -92,6 +93,52 @@ class SpeedLog:
 
     def save(self) -> None:
         self.log.save()
+
+
+def read_if_whole(path: Path, schema: pa.Schema) -> pa.Table | None:
+    """A Parquet file with columns of `schema` (it may lack some that came later), or None where it is damaged."""
+    try:
+        table = read_table(path, mend="")
+    except CostarError:
+        return None
+    return table if "step" in table.column_names and set(table.column_names) <= set(schema.names) else None
+
+
+def log_is_whole(workspace: Workspace, config: RunConfig) -> bool:
+    """Whether `log/log.parquet` of a finished run can be read and has a row for every step of its own."""
+    own = range(_first(config), config.train.steps)
+    path = workspace.run(config.run) / "log" / "log.parquet"
+    table = read_if_whole(path, LOG) if path.is_file() else None
+    return not own or (table is not None and set(own) <= set(table.column("step").to_pylist()))
+
+
+def require_log(workspace: Workspace, config: RunConfig, upto: int) -> None:
+    """A run that goes on from its checkpoint at step `upto` must know what it did before.
+
+    Raises:
+        CostarError: neither file of its log has the row of a step of its own below that.
+    """
+    folder = workspace.run(config.run) / "log"
+    wanted = set(range(_first(config), upto)) - {row["step"] for row in read_lines(folder / "log.jsonl")}
+    path = folder / "log.parquet"
+    if wanted and path.is_file() and (table := read_if_whole(path, LOG)):
+        wanted -= set(table.column("step").to_pylist())
+    if wanted:
+        steps = (
+            f"step {min(wanted)}" if len(wanted) == 1 else f"{len(wanted)} steps from {min(wanted)} to {max(wanted)}"
+        )
+        raise CostarError(
+            str(path),
+            found=f"no row for {steps}, nor in log.jsonl beside it: lost or damaged",
+            expected=f"every step of the run before its checkpoint at step {upto}",
+            mend="put the file back, or remove the run's checkpoints after that step, which trains it again from there: "
+            f"{workspace.run(config.run) / 'checkpoints'}",
+        )
+
+
+def _first(config: RunConfig) -> int:
+    """The first step that a run trains itself."""
+    return config.branch_step if config.parent_run else 0
 
 
 def log_path(workspace: Workspace, run: str) -> Path:

@@ -23,7 +23,7 @@ from .checkpoint import damaged_files, finished_steps, read_saved, require_confi
 from .config import RunConfig, read_config
 from .export import export_hf
 from .identity import DATA_EXACT, pick_device, promise_of
-from .log import RunLog
+from .log import RunLog, log_is_whole, require_log
 from .session import Remark, Session, Signals
 from .starts import start_weights
 from .trainer import Trainer
@@ -97,7 +97,8 @@ def _complete(workspace: Workspace, config: RunConfig) -> None:
     """What a finished run may still lack: a log table, its identity, its export."""
     folder = workspace.run(config.run)
     owner, last = locate_checkpoint(workspace, config, config.train.steps)
-    if owner == config.run and not (folder / "log" / "log.parquet").is_file():
+    if owner == config.run and not log_is_whole(workspace, config):
+        require_log(workspace, config, config.train.steps)
         RunLog.open(folder / "log", config.train.steps).save()
     if owner != config.run:
         write_json(folder / "identity.json", _read_identity(workspace, owner))
@@ -150,6 +151,8 @@ def _start(workspace: Workspace, trainer: Trainer, remark: Remark) -> None:
             remark(f"{config.run}: checkpoint at step {step} is damaged, going on from the one before")
             continue
         require_config(folder, config.config_sha256())
+        if world.is_first:
+            require_log(workspace, config, step)
         trainer.load(folder)
         earlier = _read_identity(workspace, config.run)
         break

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.parquet import read_table, write_rows
+from ..core.console import complain
+from ..core.parquet import write_rows
 from ..core.workspace import Workspace
 from ..corpus.store import MEND, TokenStore
 from ..corpus.windows import as_windows
 from ..manifests.tables import VALIDATION
+from .log import read_if_whole
 
 # Tokens measured at a checkpoint. Losses of tokens scatter by 2 to 3 nats, so their mean is known to about 0.01, and to
 # much less when checkpoints or runs are compared, for all measure the same tokens. A forward pass over so many costs an
@@ -50,8 +52,12 @@ class ValidationLog:
     def open(cls, folder: Path, run: str, step: int) -> ValidationLog:
         """The rows up to the checkpoint at `step`, from which the run goes on; later ones are cut off."""
         path = folder / "validation.parquet"
-        rows = read_table(path, mend="remove it").to_pylist() if path.is_file() else []
-        return cls(path, run, [row for row in rows if row["step"] <= step])
+        rows = _read_rows(path)
+        if rows is None:
+            complain(
+                f"{run}: {path.name} is damaged; only later checkpoints are measured on validation documents again"
+            )
+        return cls(path, run, [row for row in rows or [] if row["step"] <= step])
 
     def append(self, step: int, tokens: int, loss: float) -> None:
         """The loss at a checkpoint; call it before the checkpoint is written, so that none is without it."""
@@ -61,7 +67,14 @@ class ValidationLog:
 
 
 def last_validation(workspace: Workspace, run: str) -> dict[str, Any] | None:
-    """The last row of a run's own validation losses, or None."""
-    path = workspace.run(run) / "log" / "validation.parquet"
-    rows = read_table(path, mend="remove it").to_pylist() if path.is_file() else []
+    """The last row of a run's own validation losses; None where there is none, or the file is damaged."""
+    rows = _read_rows(workspace.run(run) / "log" / "validation.parquet")
     return rows[-1] if rows else None
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]] | None:
+    """The rows of a file, none where there is no file; None where it is damaged."""
+    if not path.is_file():
+        return []
+    table = read_if_whole(path, VALIDATION)
+    return None if table is None else table.to_pylist()

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
         layout = Layout(**options.get("layout", {}))
         train_run(Workspace(Path(root)), run, layout=layout, world=world, stop=options.get("stop"), remark=complain)
     except Interrupted:
-        complain(f"{run}: asked to end; the state is saved, and the same command goes on from there")
+        complain(f"{run}: asked to end; the state is saved")
         sys.exit(SAVED)
     finally:
         leave_world()

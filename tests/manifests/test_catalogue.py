@@ -9,7 +9,7 @@ import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, finish_step
-from costar.manifests.catalogue import build_manifest
+from costar.manifests.catalogue import build_manifest, manifest_after
 from costar.manifests.sql import QUERIES, ask, open_manifest, recipe_title, recipes
 
 CONTRACT = {
@@ -193,3 +193,11 @@ def test_the_storage_version_is_one_that_old_clients_read(built: Path) -> None:
     connection.close()
     assert tags is not None
     assert "v1.0.0" in str(tags[0])
+
+
+def test_the_error_that_ended_the_work_is_told_alone(built_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (built_copy / "eval" / "effects.parquet").write_bytes(b"cut")
+    suite = load_suite(built_copy / "suite.toml")
+    with pytest.raises(OSError, match="first"), manifest_after(suite, Workspace(built_copy)):
+        raise OSError("first")
+    assert capsys.readouterr().err.count("\n") == 1

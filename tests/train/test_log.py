@@ -18,7 +18,16 @@ from costar.corpus.store import TokenStore
 from costar.manifests.catalogue import build_manifest
 from costar.manifests.sql import open_manifest
 from costar.train.config import RunConfig, read_config
-from costar.train.log import TAIL, RunLog, SpeedLog, inherited_rows, last_log_row, read_log_rows, tail_rows
+from costar.train.log import (
+    TAIL,
+    RunLog,
+    SpeedLog,
+    inherited_rows,
+    last_log_row,
+    read_if_whole,
+    read_log_rows,
+    tail_rows,
+)
 from costar.train.loop import train_run
 from costar.train.progress import RunProgress, progress_text, read_progress, status_text, step_flops, time_left
 from costar.train.validation import TOKENS, ValidationLog, validation_sequences
@@ -203,3 +212,16 @@ def test_progress_names_step_loss_speed_and_utilization_from_the_files_alone(bui
     assert progress_text([found], 96.0) == f"{text}, about 1 min 36 s left"
     assert progress_text([found] * 5, None) == ", ".join([text] * 3) + ", 2 more"
     assert status_text(workspace, config).endswith("512 tokens/s, MFU 41 %, about 1 min 36 s left")
+
+
+def test_a_flipped_bit_in_a_log_is_seen_and_the_lines_beside_it_are_taken(tmp_path: Path) -> None:
+    log = RunLog.open(tmp_path, 0)
+    for step in range(300):
+        log.append(row(step))
+    log.save()
+    path = tmp_path / "log.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert read_if_whole(path, log.schema) is None
+    assert RunLog.open(tmp_path, 300).rows == [row(step) for step in range(300)]
