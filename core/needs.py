@@ -61,10 +61,10 @@ BFLOAT_KERNELS = 8 * MIB  # what the products of oneDNN in bfloat16 add on CPU
 # glibc keeps freed pieces that fit nothing: shares measured with bench/needs.py. torch's pool on GPUs: not measured.
 SPLINTERS = {
     "gradients": 0.6,
-    "activations, 2 bytes": 0.5,
-    "activations, 4 bytes": 0.62,
-    "recomputed, 2 bytes": 1.3,
-    "recomputed, 4 bytes": 2.5,
+    "activations, 2 bytes": 0.05,
+    "activations, 4 bytes": 0.27,
+    "recomputed, 2 bytes": 0.55,
+    "recomputed, 4 bytes": 2.3,
 }
 GPU_SPLINTERS = 0.08
 
