@@ -186,7 +186,8 @@ def _verify_runs(session: Session, replay: int = 0) -> None:
     keys = stale_keys(session.suite, session.workspace)
     stale = [f"{run} was trained with other {', '.join(changed)}" for run, changed in keys.items()]
     _refute(stale + proof.problems + damaged_files(session.workspace))
-    repeated = f" · {proof.replayed} steps repeated bit for bit" if replay else ""
+    over = f", not compared: {', '.join(proof.passed_over)}" if proof.passed_over else ""
+    repeated = f" · {proof.replayed} steps repeated bit for bit{over}" if replay else ""
     text = f"{proof.runs} runs, {proof.checkpoints} checkpoints: hashes and read digests agree{repeated}"
     stage_line("verify", text, time.monotonic() - started)
     write_text(session.workspace.root / VERIFIED, text + "\n")

@@ -26,6 +26,7 @@ class RunProof:
     runs: int = 0
     checkpoints: int = 0
     replayed: int = 0
+    passed_over: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -100,13 +101,12 @@ def _replay(workspace: Workspace, config: RunConfig, steps: int, finished: list[
     )
     recorded = read_facts(path, ["identity", "determinism"], mend="remove it and train again")
     identity = recorded["identity"]
-    if recorded["determinism"] == DATA_EXACT:
-        return  # no promise to test
+    if recorded["determinism"] == DATA_EXACT or identity.get("world_size", 1) > 1:
+        proof.passed_over.append(config.run)  # data-exact only, or bits of so many processes
+        return
     torch.set_num_threads(identity["threads"])
     known = {key: identity[key] for key in ("micro_batch", "compile", "recompute", "sharding")}
     trainer = Trainer(config, overlay, Layout(determinism=recorded["determinism"], **known))
-    if identity.get("world_size", 1) > 1:
-        return  # another number of processes promises other bits
     if trainer.identity() != identity:
         proof.problems.append(
             f"run {config.run}: this machine has another numeric identity, so replay cannot be compared"
