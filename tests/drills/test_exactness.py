@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,3 +201,50 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(read_onl
     assert process.returncode == 1
     assert "no right to write here" in told
     assert RUN in told
+
+
+def command(build: Path, *arguments: str) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "costar", "train", "./small.toml", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, cwd=build.parent.parent, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_the_command_asked_to_end_lets_its_run_save_and_goes_on_with_the_same_bits(built_copy: Path) -> None:
+    undisturbed = outcome(built_copy)
+    afresh(built_copy)
+    process = command(built_copy, "--arm", "perturbed")
+    wait_for_steps(built_copy)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=120)
+    assert process.returncode == 1, told
+    assert "the same command goes on from here" in told[1]
+    left = finished_steps(Workspace(built_copy), RUN)
+    assert left
+    assert left[-1] < 96
+    again = command(built_copy, "--arm", "perturbed")
+    told = again.communicate(timeout=120)
+    assert again.returncode == 0, told
+    assert outcome(built_copy) == undisturbed
+
+
+def test_two_commands_at_once_share_the_runs_and_both_end_well(built_copy: Path) -> None:
+    undisturbed = outcome(built_copy)
+    for run in Workspace(built_copy).runs.glob("*.d0"):
+        shutil.rmtree(run)
+    running = [command(built_copy), command(built_copy)]
+    told = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0], told
+    assert outcome(built_copy) == undisturbed
+
+
+def test_a_lost_log_stops_a_run_that_would_go_on_without_it(built_copy: Path) -> None:
+    place = Workspace(built_copy)
+    shutil.rmtree(place.checkpoint(RUN, 96))
+    shutil.rmtree(place.run(RUN) / "hf")
+    for name in ("log.jsonl", "log.parquet"):
+        (place.run(RUN) / "log" / name).unlink()
+    process = command(built_copy, "--arm", "perturbed")
+    told = process.communicate(timeout=120)
+    assert process.returncode in (1, 2), told
+    assert "log.parquet" in told[1]
+    assert "72 steps from 0 to 71" in told[1]
