@@ -176,7 +176,7 @@ def test_ended_while_it_compiles_a_run_leaves_nothing_behind_and_starts_again(bu
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
-        assert process.returncode == 75
+        assert process.returncode in (75, -signal.SIGTERM)  # the latter before the run has begun
         assert not finished_steps(Workspace(built_copy), RUN)
         work(built_copy, compile=True)
     finally:
