@@ -8,6 +8,7 @@ AD102 (RTX 4090, RTX 6000 Ada). AMD: data sheets of MI210, MI250X (a device is o
 
 from __future__ import annotations
 
+import os
 import re
 
 # A device has the first row whose words are all in its name.
@@ -37,6 +38,11 @@ PEAKS: tuple[tuple[str, float], ...] = (
     ("MI250X", 191.5),
     ("MI210", 181),
 )
+
+
+def has_gpu_driver() -> bool:
+    """Whether the system shows the driver of a GPU; where it does not, torch need not be asked, which takes seconds."""
+    return any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")))
 
 
 def peak_flops(device: str) -> float | None:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from .design import TrainDesign
+from .devices import has_gpu_driver
 from .machine import (
     LAYOUT_INVARIANT,
     Layout,
@@ -53,7 +54,6 @@ if torch.cuda.is_available():
     facts = {"name": torch.cuda.get_device_name(0), "count": torch.cuda.device_count(), "free": free}
     sys.stdout.write(json.dumps(facts | {"rate": 2 * 4096**3 / best}))
 """
-GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 OF_PLAIN = {"cpu": 0.6, "cuda": 0.4}  # of the speed of a plain product, what training reaches, roughly
 # torch, its kernels and the reader of Parquet; the context of a GPU with its libraries
 PROGRAM = {"cpu": 418 * MIB, "cuda": 1024 * MIB}
@@ -265,7 +265,7 @@ def gpus_here() -> Gpus | None:
     torch is asked in a process of its own, and only where the system shows a GPU: importing it takes seconds, and one
     that has asked holds memory of every GPU.
     """
-    if not any(map(os.path.exists, GPU_DRIVERS)):
+    if not has_gpu_driver():
         return None
     done = subprocess.run([sys.executable, "-c", GPU], capture_output=True, text=True, check=False)
     return Gpus(**json.loads(done.stdout)) if done.returncode == 0 and done.stdout else None

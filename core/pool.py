@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from .devices import has_gpu_driver
 from .errors import CostarError
 
 # A second thread that spins at barriers makes a step slower, not faster, when both cores are busy.
@@ -39,7 +40,6 @@ PARENT = "COSTAR_PARENT"
 REPLY = "TORCHELASTIC_ERROR_FILE"  # where a process of a launcher of torch leaves its error
 FAILURE = "COSTAR_FAILURE"  # where a job of a cluster leaves its error for the command that waits
 SAVED = 75  # the exit code of a worker that was told to end, saved its state and can go on (EX_TEMPFAIL)
-GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 KILLED = "ended by signal {}; run the same command again: it goes on from the last checkpoint (9: perhaps no memory was left)"
 
 
@@ -203,7 +203,7 @@ def visible_gpus() -> tuple[str, ...]:
 
     torch is asked in a process of its own: one that has asked holds memory of every GPU.
     """
-    if not any(map(os.path.exists, GPU_DRIVERS)):
+    if not has_gpu_driver():
         return ()
     code = "import torch; print(torch.cuda.device_count())"
     done = subprocess.run([*python_command(), "-c", code], check=False, capture_output=True, text=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ..core.workspace import Workspace, changed_files
 from ..insertion.overlay import Overlay
 from .checkpoint import finished_steps, read_saved
 from .config import RunConfig, begun_runs, read_config
+from .log import read_log_rows
 
 LAST = 4  # steps before a branch that are read again
 SPREAD = 4  # further steps, evenly over what is inherited
@@ -103,6 +105,14 @@ def confirm_branch(workspace: Workspace, config: RunConfig, overlay: Overlay, st
     saved = read_saved(workspace.checkpoint(owner, step))
     if saved is not None and saved.data_digest != logged[step - 1]:
         raise _differs(config, f"a checkpoint of {owner} at step {step} that read other rows than its log says")
+
+
+def inherited_rows(workspace: Workspace, config: RunConfig) -> list[dict[str, Any]]:
+    """The rows of the log that a branch has from its ancestors, up to where it begins."""
+    found: list[dict[str, Any]] = []
+    for owner, after, upto in lineage(workspace, config):
+        found = [row for row in read_log_rows(workspace, owner) if after <= row["step"] < upto] + found
+    return found
 
 
 def _differs(config: RunConfig, found: str) -> CostarError:

@@ -19,7 +19,7 @@ from ..core.errors import CostarError
 from ..core.parquet import read_table, write_rows
 from ..core.workspace import Workspace, write_text
 from ..manifests.tables import LOG, SPEED
-from .config import RunConfig, read_config
+from .config import RunConfig
 
 TAIL = 8192  # bytes at the end of a file of lines: the last twenty rows and more
 
@@ -160,16 +160,6 @@ def last_log_row(workspace: Workspace, run: str) -> dict[str, Any] | None:
     """The last whole row of a run's own log, read from the end of its file."""
     rows = tail_rows(log_path(workspace, run))
     return rows[-1] if rows else None
-
-
-def inherited_rows(workspace: Workspace, config: RunConfig) -> list[dict[str, Any]]:
-    """The rows of the log that a branch has from its ancestors, up to where it begins."""
-    found: list[dict[str, Any]] = []
-    while config.parent_run and config.branch_step:
-        upto, config = config.branch_step, read_config(workspace, config.parent_run)
-        first = config.branch_step if config.parent_run else 0
-        found = [row for row in read_log_rows(workspace, config.run) if first <= row["step"] < upto] + found
-    return found
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

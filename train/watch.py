@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from ..core.errors import CostarError
 from ..core.workspace import Workspace
 from ..insertion.overlay import read_exposures
+from .branch import inherited_rows
 from .checkpoint import finished_steps
 from .config import RunConfig
-from .log import inherited_rows
 
 WINDOW = 32  # steps: their median ignores up to 15 outliers
 GIVEN_BACK = 0.4  # share of what was learned

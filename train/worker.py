@@ -7,7 +7,6 @@ The JSON says how the run is laid out: {"layout": {"micro_batch": 4, …}, "stop
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from ..core.workspace import Workspace
 
 
 def main(arguments: list[str]) -> None:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     import torch
 
     from ..core.console import complain

@@ -8,27 +8,16 @@ from pathlib import Path
 
 import costar
 import pytest
-from costar.core.design import TrainDesign
 from costar.core.machine import Layout
 from costar.core.models import presets
 from costar.core.needs import GIB, MIB, Device, checkpoint_bytes, fitting_change, memory_parts, size_text, state_bytes
 
+from tests.designs import train_design
+
 BENCH = Path(costar.__file__).resolve().parent / "bench"
 CPU = Device(kind="cpu", product_bytes=4)
 GPU = Device(kind="cuda", product_bytes=2)
-TRAIN = TrainDesign(
-    steps=100,
-    batch=8,
-    optimizer="adamw",
-    lr=1e-3,
-    lr_end=0,
-    schedule="constant",
-    warmup=0,
-    decay=0,
-    weight_decay=0.1,
-    every=50,
-    also=(),
-)
+TRAIN = train_design()
 
 
 def memory(model: str, layout: Layout, *, devices: int = 1, device: Device = CPU, length: int = 256) -> int:

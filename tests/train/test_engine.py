@@ -19,6 +19,7 @@ from costar.train.init import init_weights
 from costar.train.world import World, join_world, leave_world
 from torch.distributed.tensor import DTensor
 
+from tests.designs import train_design
 from tests.gloo import in_world
 
 STEPS = 3
@@ -29,19 +30,7 @@ def shape(tied: bool = False) -> ModelShape:
 
 
 def design(optimizer: str = "muon", batch: int = 8) -> TrainDesign:
-    return TrainDesign(
-        steps=10,
-        batch=batch,
-        optimizer=optimizer,
-        lr=1e-2,
-        lr_end=0,
-        schedule="constant",
-        warmup=0,
-        decay=0,
-        weight_decay=0.1,
-        every=5,
-        also=(),
-    )
+    return train_design(steps=10, batch=batch, optimizer=optimizer, lr=1e-2, every=5)
 
 
 def train(

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from costar.core.design import TrainDesign
 from costar.core.errors import CostarError
 from costar.core.machine import Layout, Machine, Slurm
 from costar.core.models import ModelShape
@@ -19,41 +18,11 @@ from costar.train.jobs import cut_runs, eval_job, missing_after, train_job, with
 from hypothesis import given
 from hypothesis import strategies as st
 
-TRAIN = TrainDesign(
-    steps=20,
-    batch=2,
-    optimizer="adamw",
-    lr=1e-3,
-    lr_end=0.0,
-    schedule="constant",
-    warmup=0,
-    decay=0,
-    weight_decay=0.1,
-    every=5,
-    also=(),
-)
+from tests.designs import run_config, train_design
+
+TRAIN = train_design(steps=20, batch=2, every=5)
 SHAPE = ModelShape(layers=1, hidden=8, heads=1, kv_heads=1, ffn=8, vocab_size=16, tied=False)
-BASE = RunConfig(
-    run="",
-    arm="",
-    model="nano",
-    draw=0,
-    seed=1,
-    shape=SHAPE,
-    train=TRAIN,
-    sequence_length=8,
-    eos_id=0,
-    eos="<e>",
-    tokens_sha256="",
-    tokenizer_sha256="",
-    overlay_sha256="",
-    checkpoints=(20,),
-    branches=(),
-    parent_run=None,
-    branch_step=0,
-    spec={},
-    vocabulary=16,
-)
+BASE = run_config("", model="nano", shape=SHAPE, train=TRAIN, sequence_length=8, checkpoints=(20,), vocabulary=16)
 
 
 def tree(branches: list[tuple[str | None, int]]) -> list[RunConfig]:

@@ -17,12 +17,12 @@ from costar.core.workspace import Workspace
 from costar.corpus.store import TokenStore
 from costar.manifests.catalogue import build_manifest
 from costar.manifests.sql import open_manifest
+from costar.train.branch import inherited_rows
 from costar.train.config import RunConfig, read_config
 from costar.train.log import (
     TAIL,
     RunLog,
     SpeedLog,
-    inherited_rows,
     last_log_row,
     read_if_whole,
     read_log_rows,

@@ -14,6 +14,8 @@ from costar.train.model import Llama
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.designs import train_design
+
 SHAPES = [
     ModelShape(layers=2, hidden=64, heads=4, kv_heads=4, ffn=96, vocab_size=300, tied=True),
     ModelShape(layers=3, hidden=96, heads=6, kv_heads=2, ffn=128, vocab_size=300, tied=False),
@@ -97,19 +99,7 @@ def test_positions_and_mask_reproduce_the_causal_default() -> None:
 
 
 def design(schedule: str, steps: int, warmup: int) -> TrainDesign:
-    return TrainDesign(
-        steps=steps,
-        batch=8,
-        optimizer="adamw",
-        lr=1e-2,
-        lr_end=1e-3,
-        schedule=schedule,
-        warmup=warmup,
-        decay=0,
-        weight_decay=0.1,
-        every=5,
-        also=(),
-    )
+    return train_design(steps=steps, lr=1e-2, lr_end=1e-3, schedule=schedule, warmup=warmup, every=5)
 
 
 @given(st.sampled_from(["constant", "cosine"]), st.integers(1, 200), st.integers(0, 50))

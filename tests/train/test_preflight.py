@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from costar.core.design import RunName, TrainDesign
+from costar.core.design import RunName
 from costar.core.errors import CostarError
 from costar.core.machine import Machine
 from costar.core.models import presets
@@ -16,23 +16,12 @@ from costar.core.workspace import Workspace
 from costar.train.makespan import makespan
 from costar.train.preflight import Supply, Task, Verdict, available_memory, open_tasks, preflight, probed_runs, smaller
 
+from tests.designs import train_design
 from tests.small import SUITE, costar, write_small_suite
 
 PLAIN = Machine()
 CPU = Device(kind="cpu", product_bytes=4)
-TRAIN = TrainDesign(
-    steps=100,
-    batch=8,
-    optimizer="adamw",
-    lr=1e-3,
-    lr_end=0,
-    schedule="constant",
-    warmup=0,
-    decay=0,
-    weight_decay=0.1,
-    every=50,
-    also=(),
-)
+TRAIN = train_design()
 
 
 def task(model: str = "tiny", *, arm: str = "a", steps: int = 100, checkpoints: int = 2) -> Task:

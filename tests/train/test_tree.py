@@ -19,6 +19,8 @@ from costar.train.tree import Branch, first_difference, plan_branches, plan_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.designs import run_config, train_design
+
 
 def edits(entries: Mapping[int, int]) -> Edits:
     """Edits of `value + 1` tokens at each slot: {slot: value}."""
@@ -29,19 +31,7 @@ def edits(entries: Mapping[int, int]) -> Edits:
 
 
 ENTRIES = st.dictionaries(st.integers(0, 29), st.integers(0, 2), max_size=12)
-DESIGN = TrainDesign(
-    steps=400,
-    batch=2,
-    optimizer="adamw",
-    lr=1e-2,
-    lr_end=0.0,
-    schedule="constant",
-    warmup=2,
-    decay=0,
-    weight_decay=0.1,
-    every=100,
-    also=(),
-)
+DESIGN = train_design(steps=400, batch=2, lr=1e-2, warmup=2, every=100)
 
 
 @given(ENTRIES, ENTRIES, st.integers(1, 30))
@@ -65,28 +55,7 @@ def test_a_difference_far_into_many_edits_is_found_whatever_it_is(number: int, w
 
 
 def config(run: str, train: TrainDesign, checkpoints: Sequence[int] = (), **changes: object) -> RunConfig:
-    base = RunConfig(
-        run=run,
-        arm=run,
-        model="tiny",
-        draw=0,
-        seed=1,
-        shape=presets()["tiny"].shape(512),
-        train=train,
-        sequence_length=64,
-        eos_id=0,
-        eos="",
-        tokens_sha256="",
-        tokenizer_sha256="",
-        overlay_sha256="",
-        checkpoints=tuple(checkpoints),
-        branches=(),
-        parent_run=None,
-        branch_step=0,
-        spec={},
-        vocabulary=512,
-    )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return run_config(run, train=train, checkpoints=tuple(checkpoints), **changes)
 
 
 Planned = tuple[list[RunConfig], dict[str, Edits], dict[str, dict[int, int]]]
