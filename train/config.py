@@ -153,6 +153,13 @@ def begun_runs(workspace: Workspace) -> dict[str, RunConfig]:
     return {name: read_config(workspace, name) for name in names}
 
 
+def wanted_or_begun(suite: Suite, names: Sequence[RunName], begun: Collection[str]) -> list[RunName]:
+    """The runs that are asked for and those that are begun: the suite's, then those of models beside it, by arm."""
+    wanted, models = {str(name) for name in names}, sorted({name.model for name in names} - set(suite.models))
+    known = [*suite.runs(), *(name for model in models for name in suite.runs(model=model))]
+    return [name for name in known if str(name) in wanted or str(name) in begun]
+
+
 def make_config(
     suite: Suite,
     workspace: Workspace,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.design import RunName, Suite
@@ -11,7 +11,7 @@ from ..core.pool import Job
 from ..core.workspace import Claims, Workspace
 from .branch import can_begin, spent_branches
 from .checkpoint import finished_steps, remove_checkpoint
-from .config import RunConfig, begun_runs, make_configs, write_config
+from .config import RunConfig, begun_runs, make_configs, wanted_or_begun, write_config
 from .export import export_path
 from .jobs import training_job, worker_arguments
 from .log import log_is_whole, read_log_rows, require_log
@@ -19,7 +19,7 @@ from .loop import is_finished
 from .progress import progress_text, read_progress, step_flops, time_left
 from .stale import Stale, stale_error
 from .starts import require_starts, start_is_ready
-from .tree import plan_tree
+from .tree import kept_steps, plan_tree
 from .validation import last_validation
 
 
@@ -33,31 +33,18 @@ def plan_runs(
     """
     begun = begun_runs(workspace)
     wanted = {str(name) for name in names}
-    candidates = [n for n in _all_names(suite, names) if str(n) in wanted or str(n) in begun]
+    candidates = wanted_or_begun(suite, names, begun)
     configs, edits = make_configs(suite, workspace, candidates, folders)
     changed = [c.run for c in configs if c.run in begun and begun[c.run].config_sha256() != c.config_sha256()]
     if changed:
         raise stale_error(suite, [Stale(run, ("data",)) for run in changed])
-    grown = plan_tree(configs, edits, begun, _kept_steps(workspace, begun))
+    grown = plan_tree(configs, edits, begun, kept_steps(begun, {run: finished_steps(workspace, run) for run in begun}))
     for config in grown:
         if config.run not in wanted:
-            write_config(
-                workspace, config
-            )  # a parent that trains elsewhere or later keeps where its new branches begin
+            write_config(workspace, config)  # a parent that trains elsewhere or later keeps where its branches begin
     found = [config for config in grown if config.run in wanted]
     require_starts(workspace, found)
     return found
-
-
-def _kept_steps(workspace: Workspace, begun: Mapping[str, RunConfig]) -> dict[str, list[int]]:
-    """The finished checkpoints of runs that stay: those for restarts go while their run trains."""
-    return {run: [s for s in finished_steps(workspace, run) if s in config.kept] for run, config in begun.items()}
-
-
-def _all_names(suite: Suite, names: Sequence[RunName]) -> list[RunName]:
-    """The suite's runs, then those of models beside the suite, all in the order of the arms."""
-    models = sorted({name.model for name in names} - set(suite.models))
-    return [*suite.runs(), *(name for model in models for name in suite.runs(model=model))]
 
 
 class TrainQueue:

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..core.design import RunName, Suite
 from ..core.workspace import Workspace, is_whole, read_marker, step_of
 from ..insertion.build import insertion_is_current
-from .config import RunConfig, Start, begun_runs, make_configs
-from .tree import plan_tree
+from .config import RunConfig, Start, begun_runs, make_configs, wanted_or_begun
+from .tree import kept_steps, plan_tree
 
 
 def exact_shares(
@@ -24,16 +24,12 @@ def exact_shares(
     built = is_whole(workspace.corpus, "tokens") and is_whole(workspace.insertion, "insert")
     if not built or not insertion_is_current(suite, workspace):
         return None
-    begun, wanted = begun_runs(workspace), {str(name) for name in names}
-    models = sorted({name.model for name in names} - set(suite.models))
-    known = [*suite.runs(), *(name for model in models for name in suite.runs(model=model))]
-    configs, edits = make_configs(
-        suite, workspace, [n for n in known if str(n) in wanted or str(n) in begun], folders, fetch=False
-    )
+    begun = begun_runs(workspace)
+    configs, edits = make_configs(suite, workspace, wanted_or_begun(suite, names, begun), folders, fetch=False)
     alike = {
         c.run: begun[c.run] for c in configs if c.run in begun and _besides_start(begun[c.run]) == _besides_start(c)
     }
-    grown = plan_tree(configs, edits, alike, {run: _finished_steps(workspace, run) for run in alike})
+    grown = plan_tree(configs, edits, alike, kept_steps(alike, {run: _finished_steps(workspace, run) for run in alike}))
     return {config.run: (config.parent_run, config.branch_step) for config in grown}
 
 

@@ -165,6 +165,11 @@ def plan_tree(
     return grown
 
 
+def kept_steps(begun: Mapping[str, RunConfig], finished: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """The finished checkpoints of runs that stay: those for restarts go while their run trains."""
+    return {run: [step for step in finished[run] if step in config.kept] for run, config in begun.items()}
+
+
 def _placed(begun: Mapping[str, RunConfig], finished: Mapping[str, Sequence[int]]) -> dict[str, Branch]:
     """The places of runs that have checkpoints, and of their ancestors."""
     fixed = {run for run in begun if finished.get(run)}
