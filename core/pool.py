@@ -86,7 +86,7 @@ class _Worker:
     def remarks(self) -> str:
         """The whole lines that are new, up to a traceback, which is kept for the end."""
         lines = self._unread().split(b"\n")[:-1]
-        told = list(itertools.takewhile(lambda line: not line.startswith(b"Traceback"), lines))
+        told = list(itertools.takewhile(lambda line: b"Traceback (most recent call last)" not in line, lines))
         self._read += sum(len(line) + 1 for line in told)
         return b"\n".join(told).decode(errors="replace").strip()
 

@@ -285,18 +285,16 @@ def output_lock(folder: Path, what: str, *, wait: bool = False) -> Iterator[None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise CostarError(
-                str(folder),
-                found=f"being written by {holder}",
-                expected="one writer at a time",
-                mend="wait for it, or stop it",
-            ) from None
-        file.truncate(0)
-        file.write(f"costar {what}, process {os.getpid()}")
-        file.flush()
+            raise written_elsewhere(folder, _holder(file)) from None
+        _sign(file, what)
         yield
+
+
+def written_elsewhere(folder: Path, holder: str) -> CostarError:
+    """The refusal of a second writer of an output, with the name of the first."""
+    return CostarError(
+        str(folder), found=f"being written by {holder}", expected="one writer at a time", mend="wait for it, or stop it"
+    )
 
 
 class Claims:
@@ -305,21 +303,35 @@ class Claims:
     def __init__(self) -> None:
         self._files: dict[Path, IO[str]] = {}
 
-    def take(self, folder: Path) -> bool:
-        """Whether the output is this process' to start: nobody else claims it, and nobody writes it."""
+    def take(self, folder: Path, what: str) -> str | None:
+        """Claim an output that nobody else claims and nobody writes; otherwise the name of who does."""
         if folder in self._files:
-            return True
+            return None
         folder.parent.mkdir(parents=True, exist_ok=True)
-        file = (folder.parent / f".{folder.name}.claim.lock").open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with (folder.parent / f".{folder.name}.lock").open("a") as writing:
-                fcntl.flock(writing, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return False
-        self._files[folder] = file
-        return True
+        claim = (folder.parent / f".{folder.name}.claim.lock").open("a+")
+        with (folder.parent / f".{folder.name}.lock").open("a+") as writing:
+            for file in (claim, writing):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    holder = _holder(file)
+                    claim.close()
+                    return holder
+        _sign(claim, what)
+        self._files[folder] = claim
+        return None
+
+
+def _holder(file: IO[str]) -> str:
+    """Who holds a lock, by what it wrote into its file."""
+    file.seek(0)
+    return file.read().strip() or "another process"
+
+
+def _sign(file: IO[str], what: str) -> None:
+    file.truncate(0)
+    file.write(f"costar {what}, process {os.getpid()}")
+    file.flush()
 
 
 def explain_os_error(error: OSError) -> CostarError:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from ..core import console
 from ..core.console import stage_line
 from ..core.design import RunName, Suite
-from ..core.errors import CostarError
 from ..core.machine import Machine
 from ..core.pool import Job, run_jobs, visible_gpus
 from ..core.slurm import check_cluster
@@ -18,8 +17,6 @@ from ..train.cluster import measure_on_cluster, train_on_cluster
 from ..train.launch import TrainQueue, plan_runs
 from ..train.preflight import preflight_runs, probed_runs
 from .score import EvalQueue, Measurer
-
-LOOK_AGAIN = 1.0  # seconds between looks at runs that another command trains
 
 
 def train_runs(
@@ -61,31 +58,19 @@ def train_runs(
     queue.give_up_branches()
     for line in queue.lines():
         stage_line("train", line)
-    if queue.unfinished():
-        raise CostarError(
-            "train",
-            found=f"not finished: {', '.join(queue.unfinished())}",
-            expected="every run at its last step",
-            mend="run the same command again; if it stays, put the run aside: remove its folder under runs/",
-            exit_code=1,
-        )
+    queue.require_finished()
     stage_line("", "all runs" + (" and measurements" if measure else ""), time.monotonic() - started)
 
 
 def _train_here(queue: TrainQueue, measuring: EvalQueue | None, slots: int, gpus: Sequence[str]) -> None:
-    """Train and measure on this machine, up to `slots` jobs at a time; at last wait for what another command trains."""
+    """Train and measure on this machine, up to `slots` jobs at a time."""
 
     def next_job(running: frozenset[str]) -> Job | None:
         job = queue.next_job()
         return job if job or measuring is None else measuring.next_job(running, slots)
 
     with console.progress("train", estimate=False) as update:
-        while True:
-            run_jobs(next_job, slots, lambda: update(*queue.progress()), gpus)
-            if not queue.elsewhere:
-                return
-            update(*queue.progress())
-            time.sleep(LOOK_AGAIN)
+        run_jobs(next_job, slots, lambda: update(*queue.progress()), gpus)
 
 
 def measure_runs(

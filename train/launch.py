@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.design import RunName, Suite
+from ..core.errors import CostarError
 from ..core.machine import Layout
 from ..core.pool import Job
-from ..core.workspace import Claims, Workspace
+from ..core.workspace import Claims, Workspace, written_elsewhere
 from .branch import can_begin, spent_branches
 from .checkpoint import finished_steps, remove_checkpoint
 from .config import RunConfig, begun_runs, make_configs, wanted_or_begun, write_config
@@ -51,7 +52,7 @@ class TrainQueue:
     """Hands out training jobs: of those that can start, the one with the longest work behind it.
 
     Each run is trained by `devices` processes. A run is claimed before it starts, so that commands side by side share
-    the work: `elsewhere` are the runs that another one trains.
+    the work: `elsewhere` has the runs that another one trains, with its name.
 
     Raises:
         CostarError: a run has lost a part of its log.
@@ -64,7 +65,8 @@ class TrainQueue:
             write_config(workspace, config)
         self.started: set[str] = {run for run, c in self.configs.items() if self._is_done(c)}
         self.skipped = frozenset(self.started)
-        self.claims, self.elsewhere = Claims(), set[str]()
+        self.claims = Claims()
+        self.elsewhere: dict[str, str] = {}
         for run in self.configs.keys() - self.started:
             require_log(workspace, self.configs[run], max(finished_steps(workspace, run), default=0))
 
@@ -75,10 +77,6 @@ class TrainQueue:
         """Whether nothing of a run is missing: its last checkpoint, its log, its export."""
         exported, finished = self.exported(config), is_finished(self.workspace, config)
         return exported and finished and log_is_whole(self.workspace, config)
-
-    def unfinished(self) -> list[str]:
-        """Runs whose last checkpoint is not there."""
-        return [run for run, config in self.configs.items() if not is_finished(self.workspace, config)]
 
     def next_job(self) -> Job | None:
         ready = [c for run, c in self.configs.items() if run not in self.started and self._can_start(c)]
@@ -92,18 +90,32 @@ class TrainQueue:
 
     def _claim(self, config: RunConfig) -> bool:
         """Whether a run is to be started here: not by another command, and not finished by one meanwhile."""
-        if not self.claims.take(self.workspace.run(config.run)):
-            self.elsewhere.add(config.run)
-        elif config.run not in self.elsewhere:
-            return True
+        holder = self.claims.take(self.workspace.run(config.run), f"train {config.run}")
+        if holder is not None:
+            self.elsewhere[config.run] = holder
+            return False
+        self.elsewhere.pop(config.run, None)
         if self._is_done(config):
             self.started.add(config.run)
-            self.elsewhere.remove(config.run)
             return False
-        if config.run in self.elsewhere and self.claims.take(self.workspace.run(config.run)):
-            self.elsewhere.remove(config.run)
-            return True
-        return False
+        return True
+
+    def require_finished(self) -> None:
+        """Raises:
+        CostarError: a run is not at its last step: another command trains it, or it waits for one, or nothing more can be done.
+        """
+        unfinished = [run for run, config in self.configs.items() if not is_finished(self.workspace, config)]
+        held = next((run for run in unfinished if run in self.elsewhere), None)
+        if held is not None:
+            raise written_elsewhere(self.workspace.run(held), self.elsewhere[held])
+        if unfinished:
+            raise CostarError(
+                "train",
+                found=f"not finished: {', '.join(unfinished)}",
+                expected="every run at its last step",
+                mend="run the same command again; if it stays, put the run aside: remove its folder under runs/",
+                exit_code=1,
+            )
 
     def give_up_branches(self) -> None:
         """Remove the checkpoints that were kept for branches only, once every run that begins there has one of its own."""
@@ -121,7 +133,7 @@ class TrainQueue:
         """The share of all work done, and a line about the runs that train and the time left."""
         found = {run: read_progress(self.workspace, c) for run, c in self.configs.items() if run not in self.skipped}
         waiting = {run: each for run, each in found.items() if each.step < each.steps}
-        running = [run for run in waiting if run in self.started | self.elsewhere]
+        running = [run for run in waiting if run in self.started or run in self.elsewhere]
         total = sum((c.train.steps - c.branch_step) * step_flops(c) for c in self.configs.values())
         missing = sum((each.steps - each.step) * step_flops(self.configs[run]) for run, each in waiting.items())
         left = time_left(self.configs, waiting, running)

@@ -229,13 +229,16 @@ def test_the_command_asked_to_end_lets_its_run_save_and_goes_on_with_the_same_bi
     assert outcome(built_copy) == undisturbed
 
 
-def test_two_commands_at_once_share_the_runs_and_both_end_well(built_copy: Path) -> None:
+def test_two_commands_at_once_share_the_runs_and_one_that_has_no_more_to_do_names_the_other(built_copy: Path) -> None:
     undisturbed = outcome(built_copy)
     for run in Workspace(built_copy).runs.glob("*.d0"):
         shutil.rmtree(run)
     running = [command(built_copy), command(built_copy)]
     told = [process.communicate(timeout=300) for process in running]
-    assert [process.returncode for process in running] == [0, 0], told
+    codes = [process.returncode for process in running]
+    assert set(codes) <= {0, 2}, told
+    assert 0 in codes
+    assert all("being written by costar train" in words[1] for words, code in zip(told, codes) if code)
     assert outcome(built_copy) == undisturbed
 
 
