@@ -95,7 +95,7 @@ class BuiltSuite:
 
     def ledger(self, run: str, step: int | None = None) -> pa.Table:
         """Per-token results of a run's checkpoint; by default of its last one, also where a parent wrote it."""
-        from ..eval.score import read_ledger
+        from ..eval.stored import read_ledger
 
         return read_ledger(self.workspace, run, step)
 

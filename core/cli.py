@@ -20,7 +20,7 @@ from .design import RunName
 from .errors import CostarError, StaleRuns
 from .pool import Stopped, WorkerFailed
 from .session import Session, open_session
-from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, write_text
+from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, step_of, write_text
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Suites of paired language models."
@@ -177,7 +177,7 @@ def _verify_insertion(session: Session) -> None:
 
 
 def _verify_runs(session: Session, replay: int = 0) -> None:
-    from ..eval.score import damaged_files
+    from ..eval.stored import damaged_files
     from ..train.state import stale_keys
     from ..train.verify import verify_runs
 
@@ -281,9 +281,10 @@ def _effects(session: Session, started: float) -> None:
     from ..manifests.lineage import read_configs
 
     compute_effects(session.suite, session.workspace)
-    measured = sum(len(score_files(session.workspace, run)) for run in read_configs(session.workspace))
+    place = session.workspace
+    measured = {(run, step_of(path)) for run in read_configs(place) for path in score_files(place, run)}
     probes = len(session.suite.eval.probes)
-    stage_line("eval", f"{measured} checkpoints measured, {probes} probes, effects", time.monotonic() - started)
+    stage_line("eval", f"{len(measured)} checkpoints measured, {probes} probes, effects", time.monotonic() - started)
 
 
 @app.command()

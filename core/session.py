@@ -45,10 +45,17 @@ class Session:
         return names
 
     def save_suite(self) -> None:
-        """Keep the suite file beside what is built from it."""
-        path = self.workspace.root / "suite.toml"
-        if not path.is_file() or path.read_text(encoding="utf-8") != self.suite.toml:
-            write_text(path, self.suite.toml)
+        """Keep the suite file beside what is built from it, and the user's own probes that it names."""
+        own = self.suite.path.resolve().parent / "probes"
+        texts = {"suite.toml": self.suite.toml}
+        for name in self.suite.eval.probes:
+            file = f"{name.replace('-', '_')}.py"
+            if (own / file).is_file():
+                texts[f"probes/{file}"] = (own / file).read_text(encoding="utf-8")
+        for name, text in texts.items():
+            path = self.workspace.root / name
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                write_text(path, text)
 
     def vocabulary(self) -> int:
         """The size of the vocabulary: of the built corpus, or as the suite asks."""

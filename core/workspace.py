@@ -73,6 +73,9 @@ class Workspace:
     def ledger(self, run: str, step: int) -> Path:
         return self.eval / "ledger" / f"run={run}" / f"step={step}"
 
+    def generated(self, run: str, step: int) -> Path:
+        return self.eval / "generated" / f"run={run}" / f"step={step}"
+
     def scores(self, run: str) -> Path:
         return self.eval / "scores" / f"run={run}"
 
@@ -131,8 +134,8 @@ def corpus_facts_in(folder: Path) -> dict[str, Any]:
 
 
 def step_of(path: Path) -> int | None:
-    """The step in a name such as `step-000366` or `step-000366.parquet`; None for any other name."""
-    match = re.fullmatch(r"step-(\d+)(\.parquet)?", path.name)
+    """The step in a name such as `step-000366` or `step-000366.likelihood.parquet`; None for any other name."""
+    match = re.fullmatch(r"(?:step|gaps)-(\d+)(\.[a-z0-9-]+)?(\.parquet)?", path.name)
     return int(match[1]) if match else None
 
 

@@ -22,6 +22,7 @@ from ..manifests.tables import EFFECTS
 from . import figures
 from .effects import Scores, load_scores, read_effects
 from .figures import Point, colours, csv_text, dose_points, draw_doses, draw_path, legend, new_figure, save_figure
+from .stored import ledger_in
 from .summary import (
     Summary,
     density_text,
@@ -286,10 +287,9 @@ def _last_ledger(workspace: Workspace, run: str, step: int) -> dict[str, tuple[l
         *(renderings.column(n).to_pylist() for n in ("record_id", "rendering")), strict=True
     ):
         canonical.setdefault(record_id, rendering)
-    columns = ("record_id", "rendering", "token_id", "logp")
-    table = read_table(
-        workspace.ledger(owner, step) / "ledger.parquet", mend="run `costar eval` again", columns=columns
-    )
+    columns = ("record_id", "rendering", "token_id", "logp", "context")
+    table = ledger_in(workspace.ledger(owner, step), columns)
+    table = table.filter(pc.equal(table.column("context"), "eos"))
     table = table.filter(pc.is_in(table.column("rendering"), value_set=_strings(sorted(set(canonical.values())))))
     found: dict[str, tuple[list[int], list[int]]] = {}
     logp = np.round(table.column("logp").to_numpy() * 100).astype(int).tolist()

@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..train.model import Llama
+from .reader import Reader
 
 NODES = 1_200  # inner nodes of one forward pass: four levels of ten symbols
 
 
-def candidate_logps(model: Llama, prefix: list[int], symbols: list[int], depth: int) -> NDArray[np.float64]:
+def candidate_logps(reader: Reader, prefix: list[int], symbols: list[int], depth: int) -> NDArray[np.float64]:
     """Log-probability [len(symbols) ** depth] of every string of `depth` symbols after the prefix, in alphabet order."""
     together = _levels_together(len(symbols))
     if depth > together:
         base, levels = len(symbols), depth - together
-        heads = candidate_logps(model, prefix, symbols, levels)
+        heads = candidate_logps(reader, prefix, symbols, levels)
         parts = []
         for number, head in enumerate(heads):
             path = [symbols[number // base**place % base] for place in range(levels - 1, -1, -1)]
-            parts.append(head + candidate_logps(model, [*prefix, *path], symbols, together))
+            parts.append(head + candidate_logps(reader, [*prefix, *path], symbols, together))
         return np.concatenate(parts)
     base, known = len(symbols), len(prefix)
     sizes = [base**level for level in range(1, depth)]  # inner nodes by level; leaves are outputs only
@@ -44,10 +44,11 @@ def candidate_logps(model: Llama, prefix: list[int], symbols: list[int], depth: 
             parents = first - sizes[level - 1] + nodes // base
             mask[rows] |= mask[parents]
         first += size
-    device = next(model.parameters()).device
+    device = reader.device
     with torch.no_grad():
-        logits = model(torch.tensor([ids], device=device), torch.tensor(positions, device=device), mask.to(device))[0]
-        logps = torch.log_softmax(logits[known - 1 :].float(), dim=-1)[:, symbols].double().cpu().numpy()
+        given = (torch.tensor([ids], device=device), torch.tensor(positions, device=device), mask.to(device))
+        logits = reader.logits(reader.states(*given)[0, known - 1 :])
+        logps = torch.log_softmax(logits, dim=-1)[:, symbols].double().cpu().numpy()
     total = logps[0]
     at = 1
     for size in sizes:
@@ -65,14 +66,15 @@ def _levels_together(base: int) -> int:
     return depth
 
 
-def sequence_logps(model: Llama, prefix: list[int], rows: torch.Tensor, chunk: int = 256) -> NDArray[np.float64]:
+def sequence_logps(reader: Reader, prefix: list[int], rows: torch.Tensor, chunk: int = 256) -> NDArray[np.float64]:
     """Log-probability [n] of each continuation [n, depth] of a prefix, each scored as a text of its own."""
-    device = next(model.parameters()).device
+    device = reader.device
     found = []
     for part in torch.split(rows, chunk):
         ids = torch.cat([torch.tensor(prefix).expand(len(part), -1), part], dim=1).to(device)
         with torch.no_grad():
-            logps = torch.log_softmax(model(ids[:, :-1]).float(), dim=-1)
-        own = logps[:, len(prefix) - 1 :].gather(2, ids[:, len(prefix) :, None]).squeeze(2)
+            states = reader.states(ids[:, :-1])[:, len(prefix) - 1 :]
+            logps = torch.log_softmax(reader.logits(states), dim=-1)
+        own = logps.gather(2, ids[:, len(prefix) :, None]).squeeze(2)
         found.append(own.double().sum(1).cpu().numpy())
     return np.concatenate(found)

@@ -43,6 +43,7 @@ from .tables import (
     DROPPED,
     EFFECTS,
     EXPOSURES,
+    GAPS,
     LOG,
     OCCURRENCES,
     RECORDS,
@@ -196,6 +197,8 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     _load(connection, "speed", SPEED, [_widened(part, SPEED) for part in speeds])
     scores = {run: [read_table(path, mend=mend) for path in score_files(workspace, run)] for run in configs}
     _load(connection, "scores", SCORES, _inherited(configs, scores, 0))
+    gaps = {run: [read_table(path, mend=mend) for path in score_files(workspace, run, "gaps")] for run in configs}
+    _load(connection, "gaps", GAPS, _inherited(configs, gaps, 0))
     effects = workspace.eval / "effects.parquet"
     _load(connection, "effects", EFFECTS, [read_table(effects, mend=mend)] if effects.is_file() else [])
 
@@ -228,12 +231,12 @@ def _load_corpus(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         _load_files(connection, table, schema, [folder / f"{table}.parquet"] if is_whole(folder, step) else [])
 
 
-def score_files(workspace: Workspace, run: str) -> list[Path]:
-    """The scores of a run's measured checkpoints; those of a state that is no longer there are left out."""
+def score_files(workspace: Workspace, run: str, what: str = "step") -> list[Path]:
+    """The scores (or with "gaps" the gaps) of a run's checkpoints; those of a state that is no longer there are left out."""
     found = []
-    for path in sorted(workspace.scores(run).glob("step-*.parquet")):
+    for path in sorted(workspace.scores(run).glob(f"{what}-*.*.parquet")):
         step = step_of(path)
-        marker = read_marker(path.parent, str(step))
+        marker = read_marker(path.parent, f"{step}.{path.stem.split('.', 1)[1]}")
         state = workspace.checkpoint(run, step or 0) / "state.json"
         if step is None or marker is None or not state.is_file():
             continue

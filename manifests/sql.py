@@ -42,12 +42,12 @@ def open_manifest(workspace: Workspace) -> duckdb.DuckDBPyConnection:
         raise CostarError(
             str(path), found=shorten(error), expected="a DuckDB file", mend="rebuild it: costar manifest"
         ) from None
-    pattern = workspace.eval / "ledger" / "*" / "*" / "ledger.parquet"
-    if list((workspace.eval / "ledger").glob("*/*/ledger.parquet")):
-        quoted = str(pattern).replace("'", "''")
-        connection.execute(
-            f"create temp view ledger as select * from read_parquet('{quoted}', hive_partitioning=false)"
-        )
+    for table in ("ledger", "generated"):
+        if any((workspace.eval / table).glob("*/*/*.parquet")):
+            quoted = str(workspace.eval / table / "*" / "*" / "*.parquet").replace("'", "''")
+            connection.execute(
+                f"create temp view {table} as select * from read_parquet('{quoted}', hive_partitioning=false)"
+            )
     return connection
 
 

@@ -163,6 +163,32 @@ SCORES = pa.schema(
     ]
 )
 
+GAPS = pa.schema(
+    [
+        ("run", STRING),
+        ("step", INT),
+        ("record_id", STRING),
+        ("rendering", STRING),
+        ("probe", STRING),
+        ("variant", STRING),
+        ("reason", STRING),
+    ]
+)
+
+GENERATED = pa.schema(
+    [
+        ("run", STRING),
+        ("step", INT),
+        ("record_id", STRING),
+        ("rendering", STRING),
+        ("probe", STRING),
+        ("variant", STRING),
+        ("prompt", STRING),
+        ("text", STRING),
+        ("token_ids", pa.list_(INT)),
+    ]
+)
+
 EFFECTS = pa.schema(
     [
         ("estimand", STRING),

@@ -154,7 +154,7 @@ def test_verify_names_flipped_bits_and_the_same_verbs_mend_them(built_copy: Path
     names = {
         "corpus/tokens.bin": "corpus",
         "insertion/assignments.parquet": "insert",
-        "eval/ledger/run=early.nano.d0/step=48/ledger.parquet": "eval",
+        "eval/ledger/run=early.nano.d0/step=48/passages.text.eos.parquet": "eval",
     }
     for name, verb in names.items():
         whole = (built_copy / name).read_bytes()

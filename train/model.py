@@ -41,9 +41,10 @@ class RMSNorm(nn.Module):
 
 
 def rotary_tables(shape: ModelShape, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [T, C/2] for the positions [T], in float32."""
+    """Cosine and sine [T, C/2] for the positions [T], or [B, 1, T, C/2] for [B, T], in float32."""
     half = torch.arange(0, shape.head_size, 2, dtype=torch.float32, device=positions.device) / shape.head_size
-    angles = positions.float()[:, None] / shape.rope_theta**half
+    angles = positions.float()[..., None] / shape.rope_theta**half
+    angles = angles[:, None] if positions.dim() == 2 else angles
     return angles.cos(), angles.sin()
 
 
@@ -138,8 +139,17 @@ class Llama(nn.Module):
     ) -> Tensor:
         """Logits [B, T, V], or with `targets` [B, T] the sum of their cross-entropies in nats, a float32 scalar.
 
-        `positions` [T] and a boolean `mask` [T, T] (true: may look) replace the causal default. The loss reads the
-        weight of the head here, inside the forward of the root module, where a sharded weight is whole.
+        The loss reads the weight of the head here, inside the forward of the root module, where a sharded weight is whole.
+        """
+        x = self.states(ids, positions, mask)
+        if targets is None:
+            return as_tensor(self.lm_head(x))
+        return summed_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), self.softmax)
+
+    def states(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """What the head reads, [B, T, D].
+
+        `positions` [T] or [B, T] and a boolean `mask` [T, T] or [B, 1, T, T] (true: may look) replace the causal default.
         """
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
@@ -148,7 +158,4 @@ class Llama(nn.Module):
         for block in self.model.layers:
             given = (x, cos, sin, mask)
             x = checkpoint(block, *given, use_reentrant=False) if self.recompute else block(*given)
-        x = self.model.norm(x)
-        if targets is None:
-            return as_tensor(self.lm_head(x))
-        return summed_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), self.softmax)
+        return as_tensor(self.model.norm(x))

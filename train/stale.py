@@ -77,6 +77,7 @@ def archive_runs(workspace: Workspace, runs: Sequence[str]) -> list[Path]:
             places = {
                 "run": folder,
                 "ledger": workspace.eval / "ledger" / f"run={run}",
+                "generated": workspace.eval / "generated" / f"run={run}",
                 "scores": workspace.scores(run),
             }
             for name, place in places.items():

@@ -1,32 +1,52 @@
-"""Probes: measurements, one file each, found by name.
+"""Probes: measurements, one file each, found by name in this folder or in `probes/` beside the suite file.
 
 A probe is a module with
 
-- `NEEDS`: `loglik` (the ledger suffices) or `tree` (it runs the model itself, at phase ends and the last step only);
+- `NEEDS`: what it takes of a model: `loglik` (the ledger), `generate` (greedy continuations), `weights` (it runs the model
+  itself), `gradients` (it trains a copy). All but `loglik` are taken at phase ends and last steps only;
+- `KINDS`: the kinds of records it applies to, empty for all;
+- `METRICS`: each metric it returns, and what it is;
+- `SOURCE`: where its definition is from;
+- `scores(context, found)`: a `Score` for everything measured, a `Gap` for everything that could not be;
+
+and, as it needs them,
+
 - `requests(context)`: the sequences it wants in the ledger;
-- `scores(context, ledger, model)`: its scores, one (record_id, rendering, variant, metric, value) each.
+- `prompts(context)`: the prompts it wants continued;
+- `READS`: what it reads of the suite beyond the records, `sites` or `counts`, so that its scores follow them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core.design import EvalDesign, Suite
-from ...core.plugins import load_plugin
+from ...core.errors import CostarError, nearest, shorten
+from ...core.hashing import sha256_file
+from ...core.plugins import load_plugin, plugin_names
 from ...corpus.tokenizer import Tokenizer
+from ..reader import Reader
 
 Span = tuple[int, int]
+EOS = "eos"
+PACKAGE = "costar.eval.probes"
+NEEDED = ("loglik", "generate", "weights", "gradients")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """A rendering as tokens: `ids` [n], and the tokens of each attribute."""
+    """A rendering as text and as tokens: `ids` [n], and the tokens of each attribute."""
 
+    text: str
     ids: tuple[int, ...]
     n_bytes: int
     spans: Mapping[str, Span]
@@ -48,51 +68,269 @@ class Subject:
         return next(iter(self.renderings))
 
 
+class Site(NamedTuple):
+    """A copy in its training sequence: the rendering, and the ids before it."""
+
+    rendering: str
+    before: tuple[int, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What every probe may read. `inserted` names the renderings that some arm inserts, per perturbation."""
+    """What every probe may read of the suite, and of the run that is measured.
+
+    `inserted` names the renderings that some arm inserts, per perturbation; `inserted_ids` the records that some arm and
+    draw inserts. `length` is L. `sites()` has, for the run's own arm or those that it controls, the first copy of each
+    record, arm → record → site; `counts()` how often each id [V] occurs in the base.
+    """
 
     subjects: tuple[Subject, ...]
     inserted: Mapping[str, frozenset[str]]
     inserted_ids: frozenset[str]
     design: EvalDesign
     tokenizer: Tokenizer
+    length: int
+    seed: int
+    sites: Callable[[], Mapping[str, Mapping[str, Site]]] = dict
+    counts: Callable[[], NDArray[np.int64]] = lambda: np.zeros(0, np.int64)
+
+    def of_kind(self, *kinds: str) -> list[Subject]:
+        """The subjects of these kinds, in the order of the suite."""
+        return [subject for subject in self.subjects if subject.kind in kinds]
 
 
 @dataclass(frozen=True)
 class Request:
-    """One sequence to score, after EOS."""
+    """One sequence to score. The ledger has the tokens of `ids` from `start` on.
+
+    They follow `before`, or EOS where that is empty; `context` names what stands before (`eos`, `site`, …).
+    """
 
     record_id: str
     rendering: str
     ids: tuple[int, ...]
+    context: str = EOS
+    before: tuple[int, ...] = ()
+    start: int = 0
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.record_id, self.rendering, self.context
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """The ledger of one sequence, arrays [n]."""
+    """The ledger of one sequence, arrays [n − start], from position `start` on."""
 
-    logp: NDArray[np.float32]
-    top1: NDArray[np.bool_]
+    start: int
+    token_id: NDArray[np.int32]
     n_bytes: NDArray[np.int32]
+    logp: NDArray[np.float32]
+    rank: NDArray[np.int32]
+    top1: NDArray[np.bool_]
+    mean_logp: NDArray[np.float32]
+    var_logp: NDArray[np.float32]
+    lse_top40: NDArray[np.float32]
+
+    def part(self, start: int, end: int | None = None) -> Tokens:
+        """The tokens at positions [start, end) of the sequence."""
+        assert start >= self.start
+        names = ("token_id", "n_bytes", "logp", "rank", "top1", "mean_logp", "var_logp", "lse_top40")
+        stop = None if end is None else end - self.start
+        return Tokens(start=start, **{name: getattr(self, name)[start - self.start : stop] for name in names})
+
+    @property
+    def total(self) -> float:
+        """The summed log-probability in nats."""
+        return float(self.logp.sum(dtype="float64"))
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.logp).all())
 
 
-Ledger = Mapping[tuple[str, str], Tokens]
-Score = tuple[str, str, str, str, float]
+@dataclass(frozen=True)
+class Prompt:
+    """Text to be continued greedily, after EOS: at most `new_tokens`, up to the first of the `stops` or EOS."""
+
+    record_id: str
+    rendering: str
+    variant: str
+    ids: tuple[int, ...]
+    new_tokens: int
+    stops: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.record_id, self.rendering, self.variant
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A continuation: its ids, without EOS, and its text before the first stop."""
+
+    ids: tuple[int, ...]
+    text: str
+
+
+class Score(NamedTuple):
+    record_id: str
+    rendering: str
+    variant: str
+    metric: str
+    value: float
+
+
+class Gap(NamedTuple):
+    """A measurement that could not be taken, and why, in words that name what was found."""
+
+    record_id: str
+    rendering: str
+    variant: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was measured of one model. `refused` has the sequences and prompts that could not be, and why."""
+
+    ledger: Mapping[tuple[str, str, str], Tokens]
+    generated: Mapping[tuple[str, str, str], Generated] = field(default_factory=dict)
+    refused: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    reader: Reader | None = None
+
+    def tokens(self, record_id: str, rendering: str, context: str = EOS) -> Tokens | str:
+        """The ledger of a sequence, or why there is none."""
+        key = (record_id, rendering, context)
+        return self.ledger.get(key) or self.refused.get(key, "not asked for")
+
+    def continuation(self, record_id: str, rendering: str, variant: str) -> Generated | str:
+        """The continuation of a prompt, or why there is none."""
+        key = (record_id, rendering, variant)
+        return self.generated.get(key) or self.refused.get(key, "not asked for")
 
 
 class Probe(Protocol):
-    NEEDS: str
+    NEEDS: tuple[str, ...]
+    KINDS: tuple[str, ...]
+    METRICS: Mapping[str, str]
+    SOURCE: str
 
-    def requests(self, context: Context) -> Iterable[Request]: ...
-    def scores(self, context: Context, ledger: Ledger, model: Any) -> Iterable[Score]: ...
+    def scores(self, context: Context, found: Found) -> Iterable[Score | Gap]: ...
 
 
-def load_probe(name: str) -> Probe:
-    return cast(Probe, load_plugin("costar.eval.probes", name, place="[eval] probes"))
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A probe by name, the hash of its file, and whether that is the user's own."""
+
+    name: str
+    probe: Probe
+    code: str
+    own: bool
+
+    @property
+    def only_at_ends(self) -> bool:
+        """Whether it is taken at phase ends and last steps only."""
+        return set(self.probe.NEEDS) != {"loglik"}
+
+    def requests(self, context: Context) -> Iterable[Request]:
+        return getattr(self.probe, "requests", _nothing)(context)
+
+    def prompts(self, context: Context) -> Iterable[Prompt]:
+        return getattr(self.probe, "prompts", _nothing)(context)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What it reads of the suite beyond the records: `sites`, `counts`."""
+        return tuple(getattr(self.probe, "READS", ()))
+
+    def results(self, context: Context, found: Found) -> Iterable[Score | Gap]:
+        """Its scores and gaps; where the user's own code fails, one gap that says how."""
+        if not self.own:
+            return self.probe.scores(context, found)
+        try:
+            return [each if isinstance(each, Gap) else Score(*each) for each in self.probe.scores(context, found)]
+        except Exception as error:  # whatever the user's code raises
+            return [Gap("", "", "", f"the probe failed: {type(error).__name__}: {shorten(error)}")]
+
+
+def _nothing(context: Context) -> tuple[Any, ...]:
+    return ()
+
+
+def own_probes(suite: Suite) -> dict[str, Path]:
+    """The user's probes, `probes/*.py` beside the suite file."""
+    return {path.stem.replace("_", "-"): path for path in sorted((suite.path.resolve().parent / "probes").glob("*.py"))}
+
+
+def load_probe(name: str, suite: Suite) -> Loaded:
+    """The probe of a name.
+
+    Raises:
+        CostarError: there is none, or the user's file is no probe.
+    """
+    shipped, own = plugin_names(PACKAGE), own_probes(suite)
+    if name in own and name not in shipped:
+        return Loaded(name=name, probe=_own_probe(own[name]), code=sha256_file(own[name]), own=True)
+    if name not in shipped:
+        known = [*shipped, *own]
+        raise CostarError(
+            "[eval] probes",
+            found=name,
+            expected=f"one of {', '.join(known)}, or a file probes/{name.replace('-', '_')}.py beside the suite file",
+            mend=f"correct the name{nearest(name, known)}",
+        )
+    module = load_plugin(PACKAGE, name, place="[eval] probes")
+    return Loaded(name=name, probe=cast(Probe, module), code=sha256_file(Path(str(module.__file__))), own=False)
+
+
+def _own_probe(path: Path) -> Probe:
+    """A probe from the user's file."""
+    spec = importlib.util.spec_from_file_location(f"costar_own_probe_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's code raises
+        raise CostarError(
+            str(path),
+            found=f"{type(error).__name__}: {shorten(error)}",
+            expected="a probe",
+            mend="correct the file (docs/evaluation.md shows one)",
+        ) from error
+    _check_probe(path, module)
+    return cast(Probe, module)
+
+
+def _check_probe(path: Path, module: ModuleType) -> None:
+    missing = [name for name in ("NEEDS", "KINDS", "METRICS", "SOURCE", "scores") if not hasattr(module, name)]
+    if missing:
+        raise CostarError(
+            str(path),
+            found=f"nothing of {', '.join(missing)}",
+            expected="NEEDS, KINDS, METRICS, SOURCE and scores(context, found)",
+            mend="add it (docs/evaluation.md shows a probe)",
+        )
+    if not isinstance(module.NEEDS, tuple) or not module.NEEDS or set(module.NEEDS) - set(NEEDED):
+        raise CostarError(
+            f"{path}, NEEDS",
+            found=shorten(repr(module.NEEDS)),
+            expected=f"a tuple of {', '.join(NEEDED)}",
+            mend="correct it",
+        )
+
+
+def load_probes(suite: Suite) -> list[Loaded]:
+    """Every probe of the suite file."""
+    return [load_probe(name, suite) for name in suite.eval.probes]
 
 
 def check_probes(suite: Suite) -> None:
-    """Every probe of the suite file exists."""
-    for name in suite.eval.probes:
-        load_probe(name)
+    """Every probe of the suite file exists.
+
+    Raises:
+        CostarError: one does not, or is no probe.
+    """
+    load_probes(suite)

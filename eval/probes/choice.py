@@ -1,46 +1,39 @@
 """Multiple choice: is the answer the most likely of the choices, in each format, and by how many nats?
 
-A choice is scored by the summed log-probability of its tokens after the question (the `acc` of lm-evaluation-harness).
-In format `letters` the letters are scored, in `cloze` the texts of the choices.
+In format `letters` the letters are scored, in `cloze` the texts of the choices. Twins are asked as well: they are never
+inserted, and their answer is another one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from ...insertion.kinds import testset, text_of
-from . import Context, Ledger, Request, Score, Subject
+from ...insertion.kinds import testset
+from ..questions import OPTION_METRICS, Question, question_of, requests_of, scores_of
+from . import Context, Found, Gap, Request, Score
 
-NEEDS = "loglik"
+NEEDS = ("loglik",)
+KINDS = ("testset",)
+METRICS = OPTION_METRICS
+SOURCE = "lm-evaluation-harness 0.4.13, multiple_choice"
 
 
-def _subjects(context: Context) -> Iterator[Subject]:
-    return (subject for subject in context.subjects if subject.kind == "testset")
-
-
-def _name(rendering: str, choice: int, answer: int) -> str:
-    return rendering if choice == answer else f"{rendering}/choice={choice}"
+def questions(context: Context) -> Iterator[Question]:
+    for subject in context.of_kind("testset"):
+        choices = subject.fields["choices"]
+        for rendering in testset.RENDERINGS:
+            before, _ = testset.render(subject.fields, rendering)
+            shown = list(testset.LETTERS[: len(choices)]) if rendering == "letters" else choices
+            yield question_of(
+                subject.record_id, rendering, f"format={rendering}", before[0], shown, subject.fields["answer"]
+            )
 
 
 def requests(context: Context) -> Iterator[Request]:
-    for subject in _subjects(context):
-        answer = subject.fields["answer"]
-        for rendering in testset.RENDERINGS:
-            for choice in range(len(subject.fields["choices"])):
-                text = text_of(testset.render({**subject.fields, "answer": choice}, rendering))
-                ids = tuple(context.tokenizer.encode(text))
-                yield Request(subject.record_id, _name(rendering, choice, answer), ids)
+    for question in questions(context):
+        yield from requests_of(question, context.tokenizer)
 
 
-def scores(context: Context, ledger: Ledger, model: Any) -> Iterable[Score]:
-    for subject in _subjects(context):
-        answer = subject.fields["answer"]
-        for rendering in testset.RENDERINGS:
-            start = subject.renderings[rendering].spans["answer"][0]
-            names = [_name(rendering, choice, answer) for choice in range(len(subject.fields["choices"]))]
-            totals = [float(ledger[(subject.record_id, name)].logp[start:].sum(dtype="float64")) for name in names]
-            others = max(total for choice, total in enumerate(totals) if choice != answer)
-            variant = f"format={rendering}"
-            yield subject.record_id, rendering, variant, "accuracy", float(totals[answer] > others)
-            yield subject.record_id, rendering, variant, "margin", totals[answer] - others
+def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
+    for question in questions(context):
+        yield from scores_of(question, found)

@@ -8,28 +8,37 @@ under teacher forcing (Carlini et al., arXiv 2202.07646, definition 3.1, by indu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from . import Context, Ledger, Request, Score
+from . import Context, Found, Gap, Request, Score
 from .likelihood import requests as likelihood_requests
 from .likelihood import scored_renderings
 
-NEEDS = "loglik"
+NEEDS = ("loglik",)
+KINDS = ()
+METRICS = {
+    "extracted": "1 when greedy decoding after the prefix gives the suffix back word for word",
+    "exact_fraction": "share of the tokens that are the most likely one",
+}
+SOURCE = "Carlini et al., arXiv 2202.07646, definition 3.1"
 
 
 def requests(context: Context) -> Iterator[Request]:
     return likelihood_requests(context)
 
 
-def scores(context: Context, ledger: Ledger, model: Any) -> Iterable[Score]:
+def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
     suffix = context.design.suffix
     for subject in context.subjects:
         for name in scored_renderings(context, subject):
-            top1 = ledger[(subject.record_id, name)].top1
-            yield subject.record_id, name, "", "exact_fraction", float(top1.mean())
+            tokens = found.tokens(subject.record_id, name)
+            if isinstance(tokens, str):
+                yield Gap(subject.record_id, name, "", tokens)
+                continue
+            top1 = tokens.top1
+            yield Score(subject.record_id, name, "", "exact_fraction", float(top1.mean()))
             for prefix in context.design.prefixes:
                 if len(top1) < prefix + suffix:
                     continue
-                found = top1[prefix : prefix + suffix]
-                yield subject.record_id, name, f"prefix={prefix}", "extracted", float(found.all())
-                yield subject.record_id, name, f"prefix={prefix}", "exact_fraction", float(found.mean())
+                part = top1[prefix : prefix + suffix]
+                yield Score(subject.record_id, name, f"prefix={prefix}", "extracted", float(part.all()))
+                yield Score(subject.record_id, name, f"prefix={prefix}", "exact_fraction", float(part.mean()))

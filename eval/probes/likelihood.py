@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from . import Context, Ledger, Request, Score, Subject
+from . import Context, Found, Gap, Request, Score, Subject
 
-NEEDS = "loglik"
+NEEDS = ("loglik",)
+KINDS = ()
+METRICS = {
+    "nll_token": "nats per token of the record, the closing EOS not counted",
+    "ll_byte": "log-likelihood per byte of UTF-8, nats",
+}
+SOURCE = "Hubble (arXiv 2510.19811), normalized log-likelihood"
 
 
 def scored_renderings(context: Context, subject: Subject) -> list[str]:
@@ -22,10 +27,12 @@ def requests(context: Context) -> Iterator[Request]:
             yield Request(subject.record_id, name, subject.renderings[name].ids)
 
 
-def scores(context: Context, ledger: Ledger, model: Any) -> Iterable[Score]:
+def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
     for subject in context.subjects:
         for name in scored_renderings(context, subject):
-            tokens = ledger[(subject.record_id, name)]
-            total = float(tokens.logp.sum(dtype="float64"))
-            yield subject.record_id, name, "", "nll_token", -total / len(tokens.logp)
-            yield subject.record_id, name, "", "ll_byte", total / int(tokens.n_bytes.sum())
+            tokens = found.tokens(subject.record_id, name)
+            if isinstance(tokens, str):
+                yield Gap(subject.record_id, name, "", tokens)
+                continue
+            yield Score(subject.record_id, name, "", "nll_token", -tokens.total / len(tokens.logp))
+            yield Score(subject.record_id, name, "", "ll_byte", tokens.total / int(tokens.n_bytes.sum()))

@@ -9,27 +9,30 @@ The other secrets of the perturbation that some arm inserts are no candidates.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 
 from ...core.hashing import keyed_hash
+from ..reader import Reader
 from ..trie import candidate_logps, sequence_logps
-from . import Context, Ledger, Request, Score, Subject
+from . import Context, Found, Gap, Score, Subject
 
-NEEDS = "tree"
+NEEDS = ("weights",)
+KINDS = ("password",)
+METRICS = {
+    "rank": "rank of the secret among its candidates, 1 the likeliest",
+    "exposure_bits": "log2(candidates) − log2(rank)",
+}
+SOURCE = "Carlini et al., arXiv 1802.08232, definitions 3 and 4"
 EXACT = 1_000_000
 SAMPLE = 4095
 
 
-def requests(context: Context) -> Iterator[Request]:
-    return iter(())
-
-
-def scores(context: Context, ledger: Ledger, model: Any) -> Iterable[Score]:
-    subjects = [s for s in context.subjects if s.kind == "password"]
+def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
+    assert found.reader is not None
+    subjects = context.of_kind("password")
     for subject in subjects:
         others = [
             other.fields["secret"]
@@ -40,13 +43,13 @@ def scores(context: Context, ledger: Ledger, model: Any) -> Iterable[Score]:
             and other.fields["alphabet"] == subject.fields["alphabet"]
             and len(other.fields["secret"]) == len(subject.fields["secret"])
         ]
-        rank, candidates, variant = secret_rank(subject, others, context, model)
+        rank, candidates, variant = secret_rank(subject, others, context, found.reader)
         name = subject.canonical
-        yield subject.record_id, name, variant, "rank", float(rank)
-        yield subject.record_id, name, variant, "exposure_bits", math.log2(candidates) - math.log2(rank)
+        yield Score(subject.record_id, name, variant, "rank", float(rank))
+        yield Score(subject.record_id, name, variant, "exposure_bits", math.log2(candidates) - math.log2(rank))
 
 
-def secret_rank(subject: Subject, others: list[str], context: Context, model: Any) -> tuple[int, int, str]:
+def secret_rank(subject: Subject, others: list[str], context: Context, reader: Reader) -> tuple[int, int, str]:
     """(rank, candidates, variant) of a secret. Of equal candidates those that come first in the alphabet rank higher."""
     rendered = subject.renderings[subject.canonical]
     start, end = rendered.spans["secret"]
@@ -57,7 +60,7 @@ def secret_rank(subject: Subject, others: list[str], context: Context, model: An
     space = len(alphabet) ** depth
     assert [symbols[alphabet.index(symbol)] for symbol in secret] == list(rendered.ids[start:end])
     if space <= EXACT:
-        logps = candidate_logps(model, prefix, symbols, depth)
+        logps = candidate_logps(reader, prefix, symbols, depth)
         own = _number(secret, alphabet)
         excluded = np.zeros(space, bool)
         excluded[[_number(other, alphabet) for other in others if other != secret]] = True
@@ -77,7 +80,7 @@ def secret_rank(subject: Subject, others: list[str], context: Context, model: An
     rows = [
         [symbols[digit] for digit in _digits(n, len(alphabet), depth)] for n in [_number(secret, alphabet), *numbers]
     ]
-    logps = sequence_logps(model, prefix, torch.tensor(rows))
+    logps = sequence_logps(reader, prefix, torch.tensor(rows))
     return 1 + int((logps[1:] > logps[0]).sum()), SAMPLE + 1, f"sampled={SAMPLE}"
 
 

@@ -76,7 +76,7 @@ def test_a_cluster_trains_and_measures_the_tree_to_the_same_bits(untrained: Path
     costar(folder, "eval", "./small.toml")
     scripts = {path.name for path in (untrained / "runs" / "late.nano.d0" / "jobs").glob("eval-*.slurm")}
     assert scripts == {"eval-000072.slurm", "eval-000096.slurm"}
-    assert list((untrained / "eval" / "ledger").glob("run=late.nano.d0/step=96/ledger.parquet"))
+    assert list((untrained / "eval" / "ledger").glob("run=late.nano.d0/step=96/passages.text.eos.parquet"))
     costar(folder, "verify", "./small.toml")
 
 

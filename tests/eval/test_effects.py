@@ -128,7 +128,7 @@ def test_altered_effects_are_not_shown_and_eval_makes_them_again(built_copy: Pat
     import pyarrow as pa
     from costar.core.errors import CostarError
     from costar.eval.report import write_report
-    from costar.eval.score import damaged_files
+    from costar.eval.stored import damaged_files
 
     suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
     path = built_copy / "eval" / "effects.parquet"

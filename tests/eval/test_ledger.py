@@ -11,6 +11,8 @@ from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.eval.ledger import score_requests
 from costar.eval.probes import Request
+from costar.eval.reader import OwnReader
+from costar.eval.stored import ledger_in
 from costar.train.checkpoint import load_checkpoint
 from costar.train.config import read_config
 from costar.train.export import hf_config
@@ -18,6 +20,10 @@ from costar.train.init import init_weights
 from costar.train.model import Llama
 
 SHAPE = ModelShape(layers=2, hidden=64, heads=4, kv_heads=2, ffn=96, vocab_size=90, tied=False)
+
+
+def reader_of(model: Llama) -> OwnReader:
+    return OwnReader(model, vocab_size=90, longest=64, eos=0)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +44,7 @@ def texts() -> list[Request]:
 
 def test_every_column_equals_its_definition(model: Llama) -> None:
     """One text at a time, by the formulas of the docstring, against batched passes with shared beginnings."""
-    columns = score_requests(model, texts(), 0, np.arange(90, dtype=np.int32))
+    columns = score_requests(reader_of(model), texts(), np.arange(90, dtype=np.int32))
     at = 0
     for request in texts():
         with torch.no_grad():
@@ -65,8 +71,8 @@ def test_every_column_equals_its_definition(model: Llama) -> None:
 
 
 def test_the_order_and_company_of_requests_do_not_matter(model: Llama) -> None:
-    forward = score_requests(model, texts(), 0, np.ones(90, np.int32))
-    backward = score_requests(model, texts()[::-1], 0, np.ones(90, np.int32))
+    forward = score_requests(reader_of(model), texts(), np.ones(90, np.int32))
+    backward = score_requests(reader_of(model), texts()[::-1], np.ones(90, np.int32))
     parts = np.split(backward["logp"], np.cumsum(backward["lengths"])[:-1])
     assert np.array_equal(forward["logp"], np.concatenate(parts[::-1]))
 
@@ -75,7 +81,7 @@ def test_rank_one_means_the_greedy_choice_and_ties_go_to_the_lower_id() -> None:
     model = Llama(SHAPE)
     for parameter in model.parameters():
         parameter.data.zero_()
-    columns = score_requests(model, [Request("r", "text", (5, 1, 0))], 0, np.ones(90, np.int32))
+    columns = score_requests(reader_of(model), [Request("r", "text", (5, 1, 0))], np.ones(90, np.int32))
     assert columns["rank"].tolist() == [6, 2, 1]
     assert columns["top1"].tolist() == [False, False, True]
 
@@ -98,7 +104,7 @@ def test_extraction_equals_greedy_generation() -> None:
     theirs = LlamaForCausalLM(LlamaConfig(**hf_config(SHAPE, 64, 0))).eval()
     theirs.load_state_dict(model.state_dict())
     columns = score_requests(
-        model, [Request(f"r{i}", "t", tuple(t)) for i, t in enumerate(texts.tolist())], 0, np.ones(90, np.int32)
+        reader_of(model), [Request(f"r{i}", "t", tuple(t)) for i, t in enumerate(texts.tolist())], np.ones(90, np.int32)
     )
     extracted = columns["top1"].reshape(24, 16)[:, 8:].all(axis=1)
     assert set(extracted.tolist()) == {True, False}
@@ -116,9 +122,7 @@ def test_extraction_equals_greedy_generation() -> None:
 
 
 def test_a_ledger_has_every_token_of_every_main_and_twin(built: Path) -> None:
-    ledger = pq.read_table(
-        built / "eval" / "ledger" / "run=late.nano.d0" / "step=96" / "ledger.parquet", partitioning=None
-    )
+    ledger = ledger_in(Workspace(built).ledger("late.nano.d0", 96))
     canonical = pq.read_table(built / "insertion" / "records.parquet", partitioning=None)
     counts = dict(zip(canonical["record_id"].to_pylist(), canonical["n_tokens"].to_pylist()))
     rows = [r for r in ledger.to_pylist() if r["rendering"] in ("text", "cloze", "sentence")]
@@ -133,12 +137,19 @@ def test_measuring_again_gives_the_same_bytes(built_copy: Path) -> None:
 
     torch.set_num_threads(1)
     workspace = Workspace(built_copy)
-    ledger = workspace.ledger("early.nano.d0", 48) / "ledger.parquet"
-    scores = workspace.scores("early.nano.d0") / "step-000048.parquet"
-    before = (ledger.read_bytes(), scores.read_bytes())
-    shutil.rmtree(ledger.parent)
-    Measurer(load_suite(built_copy / "suite.toml"), workspace).measure(read_config(workspace, "early.nano.d0"), 48)
-    assert (ledger.read_bytes(), scores.read_bytes()) == before
+    places = [workspace.ledger("early.nano.d0", 48), workspace.scores("early.nano.d0")]
+
+    def contents() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for place in places for path in sorted(place.glob("*.parquet"))}
+
+    before = contents()
+    for place in places:
+        shutil.rmtree(place)
+    for step in (24, 48, 72, 96):
+        Measurer(load_suite(built_copy / "suite.toml"), workspace).measure(
+            read_config(workspace, "early.nano.d0"), step
+        )
+    assert contents() == before
 
 
 def test_a_damaged_checkpoint_is_not_measured(built_copy: Path) -> None:

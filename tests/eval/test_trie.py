@@ -14,6 +14,7 @@ from costar.core.workspace import Workspace
 from costar.eval import trie
 from costar.eval.probes import Rendered, Subject
 from costar.eval.probes import secret_rank as probe
+from costar.eval.reader import OwnReader
 from costar.eval.score import Measurer
 from costar.train.init import init_weights
 from costar.train.model import Llama
@@ -22,16 +23,16 @@ SHAPE = ModelShape(layers=2, hidden=64, heads=4, kv_heads=2, ffn=96, vocab_size=
 
 
 @pytest.fixture(scope="module")
-def model() -> Llama:
+def model() -> OwnReader:
     model = Llama(SHAPE)
     init_weights(model, 3, 0)
     for parameter in model.parameters():
         parameter.data *= 6
-    return model.eval()
+    return OwnReader(model, vocab_size=90, longest=64, eos=0)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 8])
-def test_a_trie_equals_scoring_every_candidate_as_a_text_of_its_own(model: Llama, depth: int) -> None:
+def test_a_trie_equals_scoring_every_candidate_as_a_text_of_its_own(model: OwnReader, depth: int) -> None:
     prefix, symbols = [0, 5, 6, 7], [11, 3, 42]
     rows = torch.tensor(list(itertools.product(symbols, repeat=depth)))
     together = trie.candidate_logps(model, prefix, symbols, depth)
@@ -40,13 +41,13 @@ def test_a_trie_equals_scoring_every_candidate_as_a_text_of_its_own(model: Llama
     np.testing.assert_allclose(together, alone, atol=2e-4)
 
 
-def test_a_trie_that_exceeds_one_pass_is_split(model: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trie_that_exceeds_one_pass_is_split(model: OwnReader, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trie.candidate_logps(model, [0, 5], [11, 3, 42], 5)
     monkeypatch.setattr(trie, "NODES", 12)
     np.testing.assert_allclose(trie.candidate_logps(model, [0, 5], [11, 3, 42], 5), whole, atol=2e-4)
 
 
-def test_candidates_over_all_strings_sum_to_the_mass_of_their_symbols(model: Llama) -> None:
+def test_candidates_over_all_strings_sum_to_the_mass_of_their_symbols(model: OwnReader) -> None:
     symbols = list(range(90))
     assert np.exp(trie.candidate_logps(model, [0, 4], symbols, 2)).sum() == pytest.approx(1.0, abs=1e-4)
 
@@ -56,29 +57,30 @@ def measurer(built: Path) -> Measurer:
 
 
 def subject_of(measurer: Measurer, secret: str, alphabet: str = "0123456789") -> Subject:
-    context = measurer.context
+    context = measurer.contexts.shared
     carrier = "The code is {secret}."
     before, digits = context.tokenizer.encode("The code is "), context.tokenizer.encode(secret)
     ids = tuple(context.tokenizer.encode(carrier.replace("{secret}", secret)))
-    rendered = Rendered(ids=ids, n_bytes=20, spans={"secret": (len(before), len(before) + len(digits))})
+    rendered = Rendered(text="", ids=ids, n_bytes=20, spans={"secret": (len(before), len(before) + len(digits))})
     fields = {"secret": secret, "alphabet": alphabet, "carrier": carrier}
     return Subject(
         record_id="s", perturbation="p", kind="password", role="main", fields=fields, renderings={"sentence": rendered}
     )
 
 
-def random_model(measurer: Measurer) -> Llama:
-    model = Llama(replace(SHAPE, vocab_size=measurer.context.tokenizer.vocab_size))
+def random_model(measurer: Measurer) -> OwnReader:
+    tokenizer = measurer.contexts.shared.tokenizer
+    model = Llama(replace(SHAPE, vocab_size=tokenizer.vocab_size))
     init_weights(model, 9, 0)
     for parameter in model.parameters():
         parameter.data *= 6
-    return model.eval()
+    return OwnReader(model, vocab_size=tokenizer.vocab_size, longest=128, eos=tokenizer.eos_id)
 
 
-def all_ranks(chosen: Measurer, model: Llama) -> dict[int, str]:
+def all_ranks(chosen: Measurer, model: OwnReader) -> dict[int, str]:
     """The secret of each rank, over all 16 strings of two symbols out of four."""
     secrets = [a + b for a in "0123" for b in "0123"]
-    return {probe.secret_rank(subject_of(chosen, s, "0123"), [], chosen.context, model)[0]: s for s in secrets}
+    return {probe.secret_rank(subject_of(chosen, s, "0123"), [], chosen.contexts.shared, model)[0]: s for s in secrets}
 
 
 def test_ranks_of_all_secrets_are_a_permutation(built: Path) -> None:
@@ -91,17 +93,17 @@ def test_other_inserted_secrets_are_no_candidates(built: Path) -> None:
     model = random_model(chosen)
     by_rank = all_ranks(chosen, model)
     subject = subject_of(chosen, by_rank[2], "0123")
-    assert probe.secret_rank(subject, [by_rank[1]], chosen.context, model) == (1, 15, "")
+    assert probe.secret_rank(subject, [by_rank[1]], chosen.contexts.shared, model) == (1, 15, "")
 
 
 @pytest.mark.slow
 def test_a_million_candidates_are_ranked_exactly(built: Path) -> None:
     chosen = measurer(built)
     model = random_model(chosen)
-    rank, candidates, variant = probe.secret_rank(subject_of(chosen, "271828"), [], chosen.context, model)
+    rank, candidates, variant = probe.secret_rank(subject_of(chosen, "271828"), [], chosen.contexts.shared, model)
     assert (candidates, variant) == (1_000_000, "")
-    prefix = [chosen.context.tokenizer.eos_id, *chosen.context.tokenizer.encode("The code is ")]
-    symbols = chosen.context.tokenizer.encode("0123456789")
+    prefix = [chosen.contexts.shared.tokenizer.eos_id, *chosen.contexts.shared.tokenizer.encode("The code is ")]
+    symbols = chosen.contexts.shared.tokenizer.encode("0123456789")
     logps = trie.candidate_logps(model, prefix, symbols, 6)
     own = torch.tensor([[symbols[int(d)] for d in "271828"]])
     assert logps[271_828] == pytest.approx(trie.sequence_logps(model, prefix, own)[0], abs=2e-4)
@@ -111,7 +113,7 @@ def test_a_million_candidates_are_ranked_exactly(built: Path) -> None:
 def test_larger_spaces_are_sampled_and_say_so(built: Path) -> None:
     chosen = measurer(built)
     model = random_model(chosen)
-    rank, candidates, variant = probe.secret_rank(subject_of(chosen, "31415926"), [], chosen.context, model)
+    rank, candidates, variant = probe.secret_rank(subject_of(chosen, "31415926"), [], chosen.contexts.shared, model)
     assert variant == "sampled=4095"
     assert candidates == 4096
     assert 1 <= rank <= 4096

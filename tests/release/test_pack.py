@@ -66,7 +66,7 @@ def test_the_loss_of_a_released_model_is_the_one_in_the_ledger(built: Path) -> N
     path = built / "release" / "models" / "perturbed.nano.d0"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     scores = pq.read_table(
-        built / "eval" / "scores" / "run=perturbed.nano.d0" / "step-000096.parquet", partitioning=None
+        built / "eval" / "scores" / "run=perturbed.nano.d0" / "step-000096.likelihood.parquet", partitioning=None
     ).to_pylist()
     records = pq.read_table(built / "release" / "data" / "records.parquet", partitioning=None).to_pylist()
     nll = {r["record_id"]: r["value"] for r in scores if r["metric"] == "nll_token"}

@@ -10,7 +10,8 @@ import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
-from costar.eval.score import EvalQueue, Measurer
+from costar.eval.queue import EvalQueue
+from costar.eval.score import Measurer
 from costar.insertion.overlay import Overlay, open_overlay
 from costar.manifests.lineage import checkpoint_rows, read_configs
 from costar.train.branch import beginning, can_begin, confirm_branch, spent_branches

@@ -1,0 +1,113 @@
+"""What probes read of a built suite: its records as text and tokens, and what stands before a copy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.design import RunName, Suite
+from ..core.parquet import read_table
+from ..core.workspace import Workspace
+from ..corpus.reading import open_tokenizer
+from ..corpus.windows import open_windows
+from ..insertion.overlay import open_suite_overlay, read_exposures
+from ..insertion.records import read_records
+from .probes import Context, Rendered, Site, Subject
+
+COUNTED = 10**9  # tokens of the base that `counts` reads at most
+CHUNK = 1 << 24
+AT_ONCE = 4096
+
+
+class SuiteContext:
+    """The contexts of a suite's runs: they share all but the sites."""
+
+    def __init__(self, suite: Suite, workspace: Workspace):
+        self.suite, self.workspace = suite, workspace
+
+    @cached_property
+    def shared(self) -> Context:
+        records, renderings = read_records(self.workspace.insertion)
+        written: dict[str, dict[str, Rendered]] = {}
+        for row in renderings.to_pylist():
+            spans = {span["attribute"]: (span["start"], span["end"]) for span in row["spans"]}
+            rendered = Rendered(text=row["text"], ids=tuple(row["token_ids"]), n_bytes=row["n_bytes"], spans=spans)
+            written.setdefault(row["record_id"], {})[row["rendering"]] = rendered
+        subjects = tuple(
+            Subject(
+                record_id=row["record_id"],
+                perturbation=row["perturbation"],
+                kind=row["kind"],
+                role=row["role"],
+                fields=json.loads(row["fields"]),
+                renderings=written[row["record_id"]],
+            )
+            for row in records.to_pylist()
+        )
+        return Context(
+            subjects=subjects,
+            inserted=inserted_renderings(self.suite),
+            inserted_ids=self._inserted_ids(),
+            design=self.suite.eval,
+            tokenizer=open_tokenizer(self.suite.corpus, self.workspace.corpus),
+            length=self.suite.corpus.sequence_length,
+            seed=self.suite.seed,
+            counts=lambda: self.counts,
+        )
+
+    def of_run(self, run: str) -> Context:
+        """The context of a run: its sites are those of the arm that it carries and of the arms that it controls."""
+        return replace(self.shared, sites=lambda: self._sites(run))
+
+    def _inserted_ids(self) -> frozenset[str]:
+        """Records that some arm and draw inserts."""
+        table = read_table(self.workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
+        pairs = zip(table.column("record_id").to_pylist(), table.column("split").to_pylist(), strict=True)
+        return frozenset(record_id for record_id, split in pairs if split == "member")
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """How often each id occurs in the base, or in the first billion of its tokens."""
+        tokens = open_windows(self.workspace.corpus, self.suite.corpus.sequence_length).store.tokens[:COUNTED]
+        size = self.shared.tokenizer.vocab_size
+        found = np.zeros(size, np.int64)
+        for first in range(0, len(tokens), CHUNK):
+            found += np.bincount(tokens[first : first + CHUNK], minlength=size)[:size]
+        return found
+
+    def _sites(self, run: str) -> dict[str, dict[str, Site]]:
+        """Arm → record → its first copy, for the arm of a run or those that it controls."""
+        name = RunName.parse(run)
+        arms = [a for a in self.suite.arms.values() if a.inserted and name.arm in (a.name, a.control)]
+        found: dict[str, dict[str, Site]] = {}
+        for arm in arms:
+            overlay = open_suite_overlay(self.workspace, arm.name, name.draw, seed=self.suite.seed)
+            table = read_exposures(self.workspace, arm.name, name.draw).sort_by("slot")
+            first: dict[str, dict[str, Any]] = {}
+            for row in table.select(["record_id", "rendering", "slot", "start"]).to_pylist():
+                first.setdefault(row["record_id"], row)
+            rows = list(first.values())
+            found[arm.name] = {}
+            for begin in range(0, len(rows), AT_ONCE):
+                part = rows[begin : begin + AT_ONCE]
+                sequences = overlay.sequences(np.array([row["slot"] for row in part], np.int64))
+                for row, ids in zip(part, sequences, strict=True):
+                    before = tuple(int(i) for i in ids[: row["start"]])
+                    found[arm.name][row["record_id"]] = Site(row["rendering"], before)
+        return found
+
+
+def inserted_renderings(suite: Suite) -> dict[str, frozenset[str]]:
+    """The renderings that some arm names, per perturbation."""
+    return {
+        name: frozenset(
+            each.rendering for arm in suite.arms.values() if name in arm.inserted for each in arm.factors[name]
+        )
+        - {""}
+        for name in suite.perturbations
+    }

@@ -1,0 +1,57 @@
+"""Measuring as jobs: which finished checkpoints are not measured yet, handed out a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core.design import RunName
+from ..core.errors import CostarError
+from ..core.pool import Job
+from ..train.checkpoint import finished_steps
+from ..train.config import RunConfig, begun_runs
+from .score import Measurer
+
+
+class EvalQueue:
+    """Hands out measuring jobs for finished checkpoints; inherited ones belong to the run that wrote them."""
+
+    AT_ONCE = 4  # checkpoints a job: enough to pay for starting a process
+
+    def __init__(self, measurer: Measurer, *, runs: Sequence[str] | None = None, step: int | None = None):
+        self.measurer, self.runs, self.step = measurer, runs, step
+        self._jobs: dict[str, list[str]] = {}
+
+    def targets(self) -> list[tuple[RunConfig, int]]:
+        """Every finished checkpoint that is asked for, of those that are kept for good."""
+        found = []
+        for run, config in begun_runs(self.measurer.workspace).items():
+            if RunName.parse(run).arm in self.measurer.suite.arms and (self.runs is None or run in self.runs):
+                steps = sorted(set(finished_steps(self.measurer.workspace, run)) & set(config.checkpoints))
+                found += [(config, step) for step in steps if self.step in (None, step)]
+        return found
+
+    def require_targets(self) -> None:
+        """Stop when nothing that is asked for is there to be measured."""
+        if not self.targets():
+            begun = ", ".join(begun_runs(self.measurer.workspace)) or "none yet"
+            raise CostarError(
+                "eval",
+                found="no finished checkpoint of that kind",
+                expected=f"one of the runs begun: {begun}",
+                mend="name one of them, or train first",
+            )
+
+    def pending(self) -> list[str]:
+        """Those that are not measured, as `run:step`."""
+        return [f"{c.run}:{step}" for c, step in self.targets() if not self.measurer.is_current(c, step)]
+
+    def next_job(self, running: frozenset[str], slots: int) -> Job | None:
+        taken = {target for name, targets in self._jobs.items() if name in running for target in targets}
+        open_targets = [target for target in self.pending() if target not in taken]
+        if not open_targets:
+            return None
+        share = min(self.AT_ONCE, -(-len(open_targets) // max(slots - len(running), 1)))
+        targets = open_targets[:share]
+        name = f"eval {targets[0]}"
+        self._jobs[name] = targets
+        return Job(name=name, module="costar.eval.worker", arguments=(str(self.measurer.workspace.root), *targets))
