@@ -7,7 +7,7 @@ log of the probability mass of the 40 likeliest tokens, so that log q(t) under t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from torch import Tensor
 
 from ..core.parquet import write_table
 from ..manifests.tables import LEDGER
+from .packing import Ids, Row, batches, model_inputs, pack
 from .probes import Request, Tokens
 from .reader import Reader
 
-CHUNK = 64
 TOP = 40
-
+BLOCK = 32  # logits of which only the largest is looked at first, to find the TOP of all
+CHUNK = 1 << 22  # logits at a time: 16 MiB
+PIECE = 1 << 17  # of these on a CPU, so that all passes over them but the first find them in its cache
 
 MEASURES = ("logp", "rank", "top1", "mean_logp", "var_logp", "lse_top40")
 
@@ -46,62 +48,120 @@ def refusals(requests: Iterable[Request], longest: int, vocab_size: int) -> dict
 def score_requests(reader: Reader, requests: Sequence[Request], byte_counts: NDArray[np.int32]) -> dict[str, Any]:
     """Columns of the ledger (without run and step) for the requests, in their order; `byte_counts` [V] is per token.
 
-    Texts that differ in their last token only (the letters of a question) share one pass. Batches are fixed chunks in
-    the order of (length, record, rendering), so equal requests give equal bits.
+    What requests share is read once (eval/packing.py), and rows and batches do not depend on the order of the requests,
+    so equal requests give equal bits.
     """
-    order = sorted(
-        range(len(requests)), key=lambda n: (len(requests[n].before) + len(requests[n].ids), requests[n].key)
-    )
-    results: list[dict[str, NDArray[Any]]] = [{} for _ in requests]
-    for first in range(0, len(order), CHUNK):
-        chunk = order[first : first + CHUNK]
-        for number, measures in zip(chunk, _score_batch(reader, [requests[n] for n in chunk]), strict=True):
-            results[number] = measures
-    columns: dict[str, Any] = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
-    lengths = np.array([len(request.ids) - request.start for request in requests])
+    texts = [_text_of(request, reader.begin) for request in requests]
+    wanted: dict[tuple[Ids, Ids], set[int]] = {}  # the last tokens of each text: the letters of a question
+    for request, text in zip(requests, texts, strict=True):
+        wanted.setdefault(text, set()).add(request.ids[-1])
+    found: dict[tuple[Ids, Ids, int], dict[str, NDArray[Any]]] = {}
+    for batch in batches(pack(texts)):
+        found |= _score_batch(reader, batch, wanted)
+    results = [found[*text, request.ids[-1]] for request, text in zip(requests, texts, strict=True)]
+    columns: dict[str, Any] = {name: np.concatenate([result[name] for result in results]) for name in MEASURES}
     columns["position"] = np.concatenate([np.arange(r.start, len(r.ids), dtype=np.int32) for r in requests])
     columns["token_id"] = np.concatenate([np.array(request.ids[request.start :], np.int32) for request in requests])
     columns["n_bytes"] = byte_counts[columns["token_id"]]
-    columns["lengths"] = lengths
+    columns["lengths"] = np.array([len(request.ids) - request.start for request in requests])
     return columns
 
 
-def _score_batch(reader: Reader, requests: Sequence[Request]) -> list[dict[str, NDArray[Any]]]:
-    """The measures [length − start] of each request."""
-    inputs = [list(r.before or (reader.begin,)) + list(r.ids[:-1]) for r in requests]
-    width = max(map(len, inputs))
-    ids = torch.zeros(len(requests), width, dtype=torch.long)
-    targets = torch.zeros(len(requests), width, dtype=torch.long)
-    for row, (request, given) in enumerate(zip(requests, inputs, strict=True)):
-        ids[row, : len(given)] = torch.tensor(given)
-        targets[row, len(given) - len(request.ids) : len(given)] = torch.tensor(request.ids)
+def _text_of(request: Request, begin: int) -> tuple[Ids, Ids]:
+    """What the model reads: the beginning, whose last state predicts the first scored token, and what follows it."""
+    return (request.before or (begin,)) + request.ids[: request.start], request.ids[request.start : -1]
+
+
+def _score_batch(
+    reader: Reader, batch: Sequence[Row], wanted: Mapping[tuple[Ids, Ids], set[int]]
+) -> dict[tuple[Ids, Ids, int], dict[str, NDArray[Any]]]:
+    """The measures [n] of each text and last token: of its continuation and of that token."""
+    ids, positions, mask = (each if each is None else each.to(reader.device) for each in model_inputs(batch))
+    assert ids is not None
+    slots: dict[int, int] = {}  # places in the batch → the number of the state
+    numbers, targets, keys = [], [], []
+    for place, row in enumerate(batch):
+        for continuation, within in zip(row.continuations, row.slots(), strict=True):
+            states = [slots.setdefault(place * ids.shape[1] + slot, len(slots)) for slot in within]
+            for last in sorted(wanted[row.beginning, continuation]):
+                numbers += states
+                targets += [*continuation, last]
+                keys.append((row.beginning, continuation, last))
     with torch.no_grad():
-        logits = reader.logits(reader.states(ids.to(reader.device)))
-        arrays = {n: v.cpu().numpy() for n, v in _measures(logits, targets.to(reader.device)).items()}
-    found = []
-    for row, (request, given) in enumerate(zip(requests, inputs, strict=True)):
-        part = slice(len(given) - len(request.ids) + request.start, len(given))
-        found.append({name: values[row, part].copy() for name, values in arrays.items()})
+        states = reader.states(ids, positions, mask).flatten(0, 1)[torch.tensor(list(slots), device=reader.device)]
+        measures = _measures(reader, states, np.array(numbers), np.array(targets))
+    found, at = {}, 0
+    for key in keys:
+        end = at + len(key[1]) + 1
+        found[key] = {name: values[at:end] for name, values in measures.items()}
+        at = end
     return found
 
 
-def _measures(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    logps = torch.log_softmax(logits, dim=-1)
-    probabilities = logps.exp()
-    mean = (probabilities * logps).sum(2)
-    variance = ((probabilities * logps * logps).sum(2) - mean * mean).clamp(min=0)
-    top = logps.topk(min(TOP, logps.shape[-1]), dim=-1).values.logsumexp(-1)
-    return {**_of_targets(logits, logps, targets), "mean_logp": mean, "var_logp": variance, "lse_top40": top}
+def _measures(
+    reader: Reader, states: Tensor, numbers: NDArray[np.int64], targets: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    """The measures [N] of target tokens, each after the state of a number: the logits of a state are computed once."""
+    order = np.argsort(numbers, kind="stable")
+    numbers, back = numbers[order], np.argsort(order)
+    rows, tokens = (torch.from_numpy(each).to(states.device) for each in (numbers, targets[order]))
+    step = max(1, CHUNK // reader.vocab_size)
+    piece = max(1, PIECE // reader.vocab_size) if states.device.type == "cpu" else step
+    parts: list[dict[str, Tensor]] = []
+    for first in range(0, len(states), step):
+        logits = reader.logits(states[first : first + step])
+        for begin in range(0, len(logits), piece):
+            x = logits[begin : begin + piece]
+            at = first + begin
+            low, high = np.searchsorted(numbers, [at, at + len(x)])
+            parts.append(_of_piece(x, rows[low:high] - at, tokens[low:high]))
+    return {name: torch.cat([part[name] for part in parts]).cpu().numpy()[back] for name in MEASURES}
 
 
-def _of_targets(logits: Tensor, logps: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """What depends on the token that came: [B, T] for logits [B, T, V] and targets [B, T]."""
-    own = logits.gather(2, targets[..., None])
-    larger = (logits > own).sum(2)
-    ids = torch.arange(logits.shape[-1], device=logits.device)
-    tied = ((logits == own) & (ids < targets[..., None])).sum(2)
-    rank = (1 + larger + tied).int()
-    return {"logp": logps.gather(2, targets[..., None]).squeeze(2), "rank": rank, "top1": rank == 1}
+def _of_piece(logits: Tensor, rows: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+    """The measures [n] of tokens [n] after the rows [n] of logits [m, V], which are overwritten."""
+    own = logits[rows, tokens]
+    rank = _rank(logits if len(rows) == len(logits) else logits[rows], own[:, None], tokens[:, None])
+    top = _largest(logits)
+    highest = top.amax(1)
+    probabilities = torch.softmax(logits, 1)
+    logits -= highest[:, None]  # so that the variance is no small difference of large numbers
+    whole = -probabilities.amax(1).log()  # the log of the summed exponentials, less the highest logit
+    terms = probabilities * logits
+    mean = terms.sum(1)
+    variance = (torch.linalg.vecdot(terms, logits) - mean * mean).clamp(min=0)
+    mass = (top - highest[:, None]).logsumexp(1) - whole
+    by_row = {"mean_logp": mean - whole, "var_logp": variance, "lse_top40": mass}
+    return {
+        "logp": own - (highest + whole)[rows],
+        "rank": rank,
+        "top1": rank == 1,
+        **{name: values[rows] for name, values in by_row.items()},
+    }
+
+
+def _rank(logits: Tensor, own: Tensor, tokens: Tensor) -> Tensor:
+    """1 + larger logits + equal logits of lower ids, [n] for logits [n, V] and tokens [n, 1]."""
+    flags = torch.empty_like(logits)  # floats: comparing into booleans and summing those takes three times as long
+    larger = torch.gt(logits, own, out=flags).sum(1).int()
+    equal = torch.ge(logits, own, out=flags).sum(1).int() - larger
+    tied = (equal > 1).nonzero()[:, 0]
+    if len(tied):
+        lower = torch.arange(logits.shape[1], device=logits.device) < tokens[tied]
+        larger[tied] += ((logits[tied] == own[tied]) & lower).sum(1).int()
+    return larger + 1
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """The TOP largest of each row: they stand in the TOP blocks whose largest are the largest."""
+    count, size = logits.shape
+    blocks = size // BLOCK
+    if blocks <= 2 * TOP:
+        return logits.topk(min(TOP, size), sorted=False).values
+    whole = logits[:, : blocks * BLOCK].unflatten(1, (blocks, BLOCK))
+    chosen = whole.amax(2).topk(TOP, sorted=False).indices
+    candidates = whole.gather(1, chosen[:, :, None].expand(-1, -1, BLOCK)).view(count, -1)
+    return torch.cat([candidates, logits[:, blocks * BLOCK :]], dim=1).topk(TOP, sorted=False).values
 
 
 def ledger_table(run: str, step: int, requests: Sequence[Request], columns: dict[str, Any]) -> pa.Table:

@@ -62,4 +62,4 @@ class OwnReader:
         return (states @ self.head.T).float()
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int, end: int) -> list[list[int]]:
-        return generate(self, prompts, new_tokens, end)
+        return generate(self.model, self.vocab_size, prompts, new_tokens, end)
