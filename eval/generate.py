@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..train.attention import rotate
-from ..train.model import Attention, Llama, as_tensor, rotary_tables
+from ..train.model import Attention, Block, Llama, as_tensor, rotary_tables
 
 BATCH = 8_192  # tokens that are remembered at a time, with padding
 
@@ -94,6 +94,7 @@ class Memory:
         cos, sin = rotary_tables(model.shape, positions)
         x = model.model.embed_tokens(ids)
         for block, memory in zip(model.model.layers, self.layers, strict=True):
+            assert isinstance(block, Block)
             x = x + self._attention(block.self_attn, block.input_layernorm(x), cos, sin, memory, mask)
             x = x + block.mlp(block.post_attention_layernorm(x))
         self.length = last

@@ -82,9 +82,9 @@ def _score_batch(
     numbers, targets, keys = [], [], []
     for place, row in enumerate(batch):
         for continuation, within in zip(row.continuations, row.slots(), strict=True):
-            states = [slots.setdefault(place * ids.shape[1] + slot, len(slots)) for slot in within]
+            own = [slots.setdefault(place * ids.shape[1] + slot, len(slots)) for slot in within]
             for last in sorted(wanted[row.beginning, continuation]):
-                numbers += states
+                numbers += own
                 targets += [*continuation, last]
                 keys.append((row.beginning, continuation, last))
     with torch.no_grad():
@@ -158,7 +158,7 @@ def _largest(logits: Tensor) -> Tensor:
     blocks = size // BLOCK
     if blocks <= 2 * TOP:
         return logits.topk(min(TOP, size), sorted=False).values
-    whole = logits[:, : blocks * BLOCK].unflatten(1, (blocks, BLOCK))
+    whole = logits[:, : blocks * BLOCK].reshape(count, blocks, BLOCK)
     chosen = whole.amax(2).topk(TOP, sorted=False).indices
     candidates = whole.gather(1, chosen[:, :, None].expand(-1, -1, BLOCK)).view(count, -1)
     return torch.cat([candidates, logits[:, blocks * BLOCK :]], dim=1).topk(TOP, sorted=False).values
