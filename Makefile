@@ -66,6 +66,7 @@ bench: $(VENV)/.installed
 	test ! -d ../shared/data || $(VENV)/bin/python bench/decontaminating.py ../shared/data
 	$(VENV)/bin/python bench/insertion.py
 	$(VENV)/bin/python bench/anchor.py
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(VENV)/bin/python bench/scoring.py
 
 bench-gpu:
 	@exec $(or $(wildcard $(VENV)/bin/python),$(PYTHON)) bench/gpu.py

@@ -3,14 +3,14 @@
     OMP_NUM_THREADS=1 python bench/scoring.py [--data ../shared/data] [--models tiny 15m] [--suites likelihood hubble …]
         [--records 96] [--vocabulary 16384] [--rounds 3] [--peer python]
 
-Suites: `likelihood`, the log-likelihood of passages of 150 to 400 tokens; `hubble`, that and whether greedy decoding gives
-50 tokens back after 25, 50, 75 and 100, as Hubble measures passages; and multiple choice, each item as `cloze` and as
+Suites: `likelihood`, the log-likelihood of passages of 200 to 400 tokens; `hubble`, that and whether greedy decoding gives
+100 tokens back after 25, 50, 75 and 100, as Hubble measures passages; and multiple choice, each item as `cloze` and as
 `letters`: `hellaswag`, `piqa`, `mmlu` and `arc_easy` of the data folder, or without one `quizzes`, which are generated. The
 tokenizer is trained on the passages' source, the weights are drawn. Each side reads the records, measures them with the
 models already loaded, in float32 and 16 rows, and has one result a record in the end: costar with ledger, scores and their
 hashes on disk, lm-evaluation-harness (of the interpreter `--peer`) with its samples in memory, without standard errors.
-Sides take turns, each in a process of its own; one round of each is printed as ratios in wall-clock and in CPU seconds, and
-how far the two are apart in nats, as JSON.
+Sides take turns, each in a process of its own; the ratios of the rounds and their medians, in wall-clock and in CPU seconds,
+and how far the log-likelihoods of the two are apart are printed as JSON.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ EOS = "<|endoftext|>"
 LONGEST = 1_024
 ROWS = 16
 PREFIXES = (25, 50, 75, 100)
-SUFFIX = 50
-SHORT, LONG = 150, 400
+SUFFIX = 100
+SHORT, LONG = 200, 400
 REAL = ("hellaswag", "piqa", "mmlu", "arc_easy")
 PASSAGES = ("likelihood", "hubble")
 TRAINED_ON = 20_000  # characters of so many paragraphs train the tokenizer
@@ -59,8 +59,10 @@ def ours(folder: Path, suite: str, rows: Rows) -> tuple[dict[str, float], Values
     from costar.core.models import ModelShape
     from costar.corpus.tokenizer import Tokenizer
     from costar.eval.reader import OwnReader
+    from costar.train.memory import keep_freed_memory
     from costar.train.model import Llama
 
+    keep_freed_memory()  # as the process does that measures
     model = Llama(ModelShape(**json.loads((folder / "shape.json").read_text())))
     model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), strict=False)
     tokenizer = Tokenizer(folder / "tokenizer.json", EOS)
@@ -174,7 +176,7 @@ def tasks_of(suite: str) -> list[dict[str, Any]]:
         {
             "task": form,
             "output_type": "multiple_choice",
-            "doc_to_text": f"{{{{{form}}}}}",
+            "doc_to_text": f"{EOS}{{{{{form}}}}}",  # costar puts EOS before a question
             "doc_to_target": "answer",
             "doc_to_choice": "choices" if form == "cloze" else "{{shown}}",
             "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],

@@ -26,7 +26,7 @@ from .reader import Reader
 TOP = 40
 BLOCK = 32  # logits of which only the largest is looked at first, to find the TOP of all
 CHUNK = 1 << 22  # logits at a time: 16 MiB
-PIECE = 1 << 17  # of these on a CPU, so that all passes over them but the first find them in its cache
+PIECE = 1 << 18  # of these on a CPU, so that all passes over them but the first find them in its cache
 
 MEASURES = ("logp", "rank", "top1", "mean_logp", "var_logp", "lse_top40")
 
@@ -158,9 +158,10 @@ def _largest(logits: Tensor) -> Tensor:
     blocks = size // BLOCK
     if blocks <= 2 * TOP:
         return logits.topk(min(TOP, size), sorted=False).values
-    whole = logits[:, : blocks * BLOCK].reshape(count, blocks, BLOCK)
-    chosen = whole.amax(2).topk(TOP, sorted=False).indices
-    candidates = whole.gather(1, chosen[:, :, None].expand(-1, -1, BLOCK)).view(count, -1)
+    whole = logits[:, : blocks * BLOCK].reshape(count * blocks, BLOCK)
+    chosen = whole.amax(1).view(count, blocks).topk(TOP, sorted=False).indices
+    first = torch.arange(0, count * blocks, blocks, device=logits.device)
+    candidates = whole.index_select(0, (chosen + first[:, None]).flatten()).view(count, -1)
     return torch.cat([candidates, logits[:, blocks * BLOCK :]], dim=1).topk(TOP, sorted=False).values
 
 

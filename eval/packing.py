@@ -15,7 +15,7 @@ from torch import Tensor
 Ids = tuple[int, ...]
 
 ROW = 384  # tokens of a row that several continuations share; attention costs their square
-BATCH = 2_048  # tokens of a batch, with padding
+BATCH = 4_096  # tokens of a batch, with padding
 WORTH = 8  # sharing leaves out one token of so many at least, or the texts are read alone: a mask has its price too
 
 

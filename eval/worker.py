@@ -14,9 +14,11 @@ def main(arguments: list[str]) -> None:
     import torch
 
     from ..train.config import read_config
+    from ..train.memory import keep_freed_memory
     from .score import Measurer
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     root, *targets = arguments
     workspace = Workspace(Path(root))
     measurer = Measurer(load_suite(workspace.root / "suite.toml"), workspace)
