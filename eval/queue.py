@@ -20,6 +20,7 @@ class EvalQueue:
     def __init__(self, measurer: Measurer, *, runs: Sequence[str] | None = None, step: int | None = None):
         self.measurer, self.runs, self.step = measurer, runs, step
         self._jobs: dict[str, list[str]] = {}
+        self._measured: set[str] = set()
 
     def targets(self) -> list[tuple[RunConfig, int]]:
         """Every finished checkpoint that is asked for, of those that are kept for good."""
@@ -42,8 +43,15 @@ class EvalQueue:
             )
 
     def pending(self) -> list[str]:
-        """Those that are not measured, as `run:step`."""
-        return [f"{c.run}:{step}" for c, step in self.targets() if not self.measurer.is_current(c, step)]
+        """Those that are not measured, as `run:step`.
+
+        One that was found measured is not looked at again: that hashes all its files, and this is asked several times a
+        second beside the training.
+        """
+        targets = {f"{config.run}:{step}": (config, step) for config, step in self.targets()}
+        unknown = [name for name in targets if name not in self._measured]
+        self._measured |= {name for name in unknown if self.measurer.is_current(*targets[name])}
+        return [name for name in unknown if name not in self._measured]
 
     def next_job(self, running: frozenset[str], slots: int) -> Job | None:
         taken = {target for name, targets in self._jobs.items() if name in running for target in targets}
