@@ -7,10 +7,10 @@ Suites: `likelihood`, the log-likelihood of passages of 200 to 400 tokens; `hubb
 100 tokens back after 25, 50, 75 and 100, as Hubble measures passages; and multiple choice, each item as `cloze` and as
 `letters`: `hellaswag`, `piqa`, `mmlu` and `arc_easy` of the data folder, or without one `quizzes`, which are generated. The
 tokenizer is trained on the passages' source, the weights are drawn. Each side reads the records, measures them with the
-models already loaded, in float32 and 16 rows, and has one result a record in the end: costar with ledger, scores and their
-hashes on disk, lm-evaluation-harness (of the interpreter `--peer`) with its samples in memory, without standard errors.
-Sides take turns, each in a process of its own; the ratios of the rounds and their medians, in wall-clock and in CPU seconds,
-and how far the log-likelihoods of the two are apart are printed as JSON.
+model already loaded, in float32 (lm-evaluation-harness in batches of 16), and has one result a record in the end: costar
+with ledger, scores and their hashes on disk, the other, of the interpreter `--peer`, with samples in memory and without
+standard errors. Sides take turns, each in a process of its own; the ratios of the rounds and their medians, in wall-clock
+and in CPU seconds, and how far the log-likelihoods of the two are apart are printed as JSON.
 """
 
 from __future__ import annotations
@@ -290,7 +290,8 @@ def compared(folder: Path, suite: str, options: argparse.Namespace) -> dict[str,
     count = len((folder / f"{suite}.jsonl").read_text(encoding="utf-8").splitlines())
 
     def rate(side: str, clock: str) -> float:
-        return round(count / statistics.median(each[side]["seconds"][clock] for each in rounds), 1)
+        seconds = [float(each[side]["seconds"][clock]) for each in rounds]
+        return round(count / statistics.median(seconds), 1)
 
     figures: dict[str, Any] = {
         "records": count,

@@ -14,8 +14,8 @@ from torch import Tensor
 
 Ids = tuple[int, ...]
 
-ROW = 384  # tokens of a row that several continuations share; attention costs their square
-BATCH = 4_096  # tokens of a batch, with padding
+ROW = 384  # tokens of a row that several continuations share, or twice the beginning: attention costs their square
+BATCH = 4_096  # tokens of a batch, with padding, and of a shared row at most
 WORTH = 8  # sharing leaves out one token of so many at least, or the texts are read alone: a mask has its price too
 
 
@@ -61,11 +61,11 @@ def _rows(beginning: Ids, continuations: list[Ids]) -> Iterator[Row]:
         yield from (Row(beginning, (continuation,)) for continuation in continuations)
         return
     held: list[Ids] = []
-    room = ROW - len(beginning)
+    room = most = min(max(ROW, 2 * len(beginning)), BATCH) - len(beginning)
     for continuation in continuations:
         if held and len(continuation) > room:
             yield Row(beginning, tuple(held))
-            held, room = [], ROW - len(beginning)
+            held, room = [], most
         held.append(continuation)
         room -= len(continuation)
     yield Row(beginning, tuple(held))

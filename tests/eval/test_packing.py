@@ -98,6 +98,11 @@ def test_texts_that_share_only_what_stands_before_all_are_read_alone() -> None:
     assert len(rows) == 20
 
 
+def test_a_long_beginning_is_shared_up_to_the_size_of_a_batch() -> None:
+    for length, rows in ((1_000, 1), (packing.BATCH, 4)):
+        assert len(pack([(tuple(range(length)), (n,) * 30) for n in range(4)])) == rows
+
+
 def test_batches_keep_the_budget_and_waste_little() -> None:
     generator = np.random.default_rng(2)
     rows = pack([((0,), tuple(generator.integers(1, 9, n).tolist())) for n in generator.integers(1, 400, 300)])
