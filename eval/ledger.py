@@ -119,17 +119,17 @@ def _measures(
 
 
 def _of_piece(logits: Tensor, rows: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-    """The measures [n] of tokens [n] after the rows [n] of logits [m, V], which are overwritten."""
+    """The measures [n] of tokens [n] after the rows [n] of logits [m, V]."""
     own = logits[rows, tokens]
     rank = _rank(logits if len(rows) == len(logits) else logits[rows], own[:, None], tokens[:, None])
     top = _largest(logits)
     highest = top.amax(1)
     probabilities = torch.softmax(logits, 1)
-    logits -= highest[:, None]  # so that the variance is no small difference of large numbers
+    below = logits - highest[:, None]  # so that the variance is no small difference of large numbers
     whole = -probabilities.amax(1).log()  # the log of the summed exponentials, less the highest logit
-    terms = probabilities * logits
+    terms = probabilities * below
     mean = terms.sum(1)
-    variance = (torch.linalg.vecdot(terms, logits) - mean * mean).clamp(min=0)
+    variance = (torch.linalg.vecdot(terms, below) - mean * mean).clamp(min=0)
     mass = (top - highest[:, None]).logsumexp(1) - whole
     by_row = {"mean_logp": mean - whole, "var_logp": variance, "lse_top40": mass}
     return {
