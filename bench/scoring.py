@@ -55,6 +55,7 @@ def clocked(found: dict[str, float]) -> Iterator[None]:
 
 def ours(folder: Path, suite: str, rows: Rows) -> tuple[dict[str, float], Values]:
     """Seconds of costar for encoding, scoring and writing, and the log-likelihoods found."""
+    import numpy as np
     import safetensors.torch
     from costar.core.models import ModelShape
     from costar.corpus.tokenizer import Tokenizer
@@ -67,17 +68,17 @@ def ours(folder: Path, suite: str, rows: Rows) -> tuple[dict[str, float], Values
     model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), strict=False)
     tokenizer = Tokenizer(folder / "tokenizer.json", EOS)
     reader = OwnReader(model, vocab_size=tokenizer.vocab_size, longest=LONGEST, eos=tokenizer.eos_id)
+    byte_counts = np.array([tokenizer.byte_count(i) for i in range(tokenizer.vocab_size)], np.int32)
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as out:
-        measure_ours(Path(out) / "warm", reader, tokenizer, suite, rows[:WARM])
+        measure_ours(Path(out) / "warm", reader, tokenizer, byte_counts, suite, rows[:WARM])
         with clocked(seconds):
-            measure_ours(Path(out) / "timed", reader, tokenizer, suite, rows)
+            measure_ours(Path(out) / "timed", reader, tokenizer, byte_counts, suite, rows)
         return seconds, values_of_ledger(Path(out) / "timed" / "ledger")
 
 
-def measure_ours(out: Path, reader: Any, tokenizer: Any, suite: str, rows: Rows) -> None:
+def measure_ours(out: Path, reader: Any, tokenizer: Any, byte_counts: Any, suite: str, rows: Rows) -> None:
     """What `costar eval` does with a checkpoint that is loaded."""
-    import numpy as np
     from costar.core.design import EvalDesign
     from costar.eval.measure import Measurement, Places
     from costar.eval.probes import Context, Loaded, Rendered, Subject, choice, extraction, likelihood
@@ -110,7 +111,7 @@ def measure_ours(out: Path, reader: Any, tokenizer: Any, suite: str, rows: Rows)
         probes=[Loaded(name=name, probe=probe, code=name, own=False) for name, probe in probes.items()],
         longest=LONGEST,
         serves=frozenset({"loglik"}),
-        byte_counts=np.array([tokenizer.byte_count(i) for i in range(tokenizer.vocab_size)], np.int32),
+        byte_counts=byte_counts,
         open_reader=lambda: reader,
     ).run()
 
@@ -176,7 +177,7 @@ def tasks_of(suite: str) -> list[dict[str, Any]]:
         {
             "task": form,
             "output_type": "multiple_choice",
-            "doc_to_text": f"{EOS}{{{{{form}}}}}",  # costar puts EOS before a question
+            "doc_to_text": f"{{{{{form}}}}}",
             "doc_to_target": "answer",
             "doc_to_choice": "choices" if form == "cloze" else "{{shown}}",
             "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
