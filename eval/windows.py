@@ -25,7 +25,7 @@ def windows_of(request: Request, longest: int) -> list[Request]:
     count = len(request.ids)
     if not request.rolls or count <= longest:
         return [request]
-    found = []
+    found: list[Request] = []
     for first in range(0, count, longest):
         end = min(first + longest, count)
         name = f"{request.rendering}/window={len(found)}"
@@ -46,5 +46,5 @@ def score_in_windows(
     firsts = np.concatenate([np.cumsum([0, *(len(window.ids) for window in part[:-1])]) for part in parts])
     columns["position"] = (columns["position"] + np.repeat(firsts, scored)).astype(np.int32)
     bounds = np.cumsum([0, *map(len, parts)])
-    columns["lengths"] = np.array([scored[a:b].sum() for a, b in zip(bounds[:-1], bounds[1:], strict=True)])
+    columns["lengths"] = np.add.reduceat(scored, bounds[:-1])
     return columns
