@@ -203,7 +203,8 @@ class Foreign:
     @cached_property
     def reader(self) -> HfReader:
         model, tokenizer = load_model(self.folder), self.tokenizer
-        begin = tokenizer.inner.token_to_id(self._special("bos_token")) or tokenizer.eos_id
+        begin = tokenizer.inner.token_to_id(self._special("bos_token"))
+        begin = tokenizer.eos_id if begin is None else begin
         longest = longest_input(model.config, getattr(self._theirs, "model_max_length", None))
         return HfReader(model, vocab_size=tokenizer.vocab_size, longest=longest, begin=begin, end=tokenizer.eos_id)
 
