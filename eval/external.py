@@ -27,7 +27,7 @@ from ..corpus.tokenizer import Tokenizer
 from ..manifests.catalogue import EXTERNAL_KEYS, build_manifest
 from ..manifests.sql import open_manifest
 from ..manifests.tables import GAPS
-from .hf_reader import WEIGHTS, HfReader, load_model, longest_input
+from .hf_reader import WEIGHTS, HfReader, check_folder, load_model, longest_input
 from .measure import Measurement, Places
 from .probes import Gap
 from .recoded import recoded
@@ -88,6 +88,7 @@ def measure_external(suite: Suite, workspace: Workspace, model: str, name: str |
         CostarError: it cannot be found or loaded, or the name is another model's.
     """
     folder, source = _located(model)
+    check_folder(folder)
     run = name or source.removeprefix(HUB).split("@")[0].rsplit("/", 1)[-1]
     _check_name(run, suite, given=name is not None)
     place = workspace.external(run)

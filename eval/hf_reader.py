@@ -131,15 +131,12 @@ def longest_input(config: Any, tokenizer_limit: int | None) -> int:
     return tokenizer_limit if tokenizer_limit and tokenizer_limit < UNLIMITED else DEFAULT_LONGEST
 
 
-def load_model(folder: Path) -> Any:
-    """The model of a folder in float32: from safetensors only, without code from the folder.
+def check_folder(folder: Path) -> None:
+    """What can be seen of a model's folder without loading anything.
 
     Raises:
-        CostarError: it is no causal language model of transformers, or its weights are missing or no numbers.
+        CostarError: no configuration, or no weights that are safe to read.
     """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
     if not (folder / "config.json").is_file():
         raise CostarError(
             str(folder),
@@ -155,6 +152,18 @@ def load_model(folder: Path) -> Any:
             expected="*.safetensors: pickle can run code and is never read",
             mend="save the model again with save_pretrained of transformers",
         )
+
+
+def load_model(folder: Path) -> Any:
+    """The model of a folder in float32: from safetensors only, without code from the folder.
+
+    Raises:
+        CostarError: it is no causal language model of transformers, or weights are missing or no numbers.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    check_folder(folder)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
