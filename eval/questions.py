@@ -76,14 +76,15 @@ def question_of(
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """The ids of a context and of what follows it; spaces at the end of the context go over to the continuation.
 
-    Where a token reaches across the border, the context keeps the ids that it has alone, as in the harness.
+    As in the harness, the context keeps the ids that it has alone where a token reaches across the border, and begins with
+    BOS where the tokenizer says so.
     """
     spaces = len(context) - len(context.rstrip())
     if spaces:
         context, continuation = context[:-spaces], context[-spaces:] + continuation
     before = tokenizer.encode(context) if context else []
     whole = tokenizer.encode(context + continuation)
-    return before, whole[len(before) :]
+    return [*(tokenizer.prefix if context else ()), *before], whole[len(before) :]
 
 
 def requests_of(question: Question, tokenizer: Tokenizer) -> Iterator[Request]:

@@ -19,12 +19,15 @@ from costar.corpus.tokenizer import Tokenizer
 from costar.eval.external import is_external, measure_external
 from costar.eval.generate import generate
 from costar.eval.hf_reader import HfReader, load_model
+from costar.eval.probes import Request
+from costar.eval.questions import question_of, requests_of
 from costar.eval.stored import damaged_files, ledger_in
 from costar.manifests.catalogue import build_manifest
 from costar.manifests.sql import ask, open_manifest
 from tokenizers import Tokenizer as HfTokenizer
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from tests.eval.test_parity import ask_harness, found_of
 from tests.small import costar
 
 RUN, STEP = "perturbed.nano.d0", 96
@@ -49,8 +52,8 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
-def write_tokenizer(folder: Path, *, lowercase: bool = False) -> None:
-    """Byte-level BPE with another end of texts, which joins digits."""
+def write_tokenizer(folder: Path, *, lowercase: bool = False, bos: bool = False) -> None:
+    """Byte-level BPE with another end of texts, which joins digits; with `bos` it puts BOS before a text."""
     tokenizer = HfTokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -62,26 +65,30 @@ def write_tokenizer(folder: Path, *, lowercase: bool = False) -> None:
     )
     numbers = " ".join(f"{n:02d}" for n in range(100)) + " "
     tokenizer.train_from_iterator([numbers * 40, *[topics[name] for name in sorted(topics)[:3]]], trainer)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     tokenizer.save(str(folder / "tokenizer.json"))
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
 
 
-def write_model(folder: Path, architecture: str = "Llama", *, lowercase: bool = False, **sizes: int) -> Path:
-    """A random model with its tokenizer; eight of its outputs have no token."""
+def write_model(
+    folder: Path, architecture: str = "Llama", *, lowercase: bool = False, bos: bool = False, **sizes: int
+) -> Path:
+    """A random model with its tokenizer; unless `sizes` say otherwise, eight of its outputs have no token."""
     import transformers
 
     torch.manual_seed(7)
     config = getattr(transformers, f"{architecture}Config")
-    given = {**SIZES.get(architecture, {}), **sizes}
+    given = {"vocab_size": VOCABULARY, **SIZES.get(architecture, {}), **sizes}
     model = transformers.AutoModelForCausalLM.from_config(
-        config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1, pad_token_id=1, **given)
+        config(bos_token_id=0, eos_token_id=1, pad_token_id=1, **given)
     )
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data *= 6  # logits far from uniform
     model.save_pretrained(folder)
-    write_tokenizer(folder, lowercase=lowercase)
+    write_tokenizer(folder, lowercase=lowercase, bos=bos)
     return folder
 
 
@@ -354,3 +361,55 @@ def test_a_head_that_does_more_than_it_shows_is_read_by_its_logits(tmp_path: Pat
 
 def test_models_that_know_no_positions_are_not_packed(tmp_path: Path) -> None:
     assert not reader_of(write_model(tmp_path, "Bloom", n_layer=2, hidden_size=32, n_head=2)).packs
+
+
+# ------------------------------------------------------------------------------------------------------- the harness
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["GPT2", "GPTNeoX", "Llama"])
+@pytest.mark.parametrize("bos", [False, True])
+def test_models_from_elsewhere_have_the_numbers_of_the_harness(tmp_path: Path, architecture: str, bos: bool) -> None:
+    """Also with a tokenizer that puts BOS before every text: before questions as the harness, but never scored."""
+    torch.set_num_threads(1)
+    sizes = {"n_positions": 48} if architecture == "GPT2" else {"max_position_embeddings": 48}
+    folder = write_model(tmp_path / "model", architecture, bos=bos, vocab_size=VOCABULARY - 8, **sizes)
+    tokenizer = Tokenizer(folder / "tokenizer.json", "</s>")
+    model = load_model(folder)
+    reader = HfReader(model, vocab_size=tokenizer.vocab_size, longest=48, begin=0, end=tokenizer.eos_id)
+    texts = ["Short.", topics["assert"][:120], topics["assert"][:700] + "  ", "naïve 漢字 🙂 " * 9]
+    items = [
+        {"question": "What is it?  ", "choices": ["a file", "two", "é 🙂"], "answer": 1},
+        {"question": "If so\n", "choices": [" then", "else"], "answer": 0},
+    ]
+    prompts = [("A class is", 8), ("See", 20)]
+    asked = {
+        "loglikelihood_rolling": [[text] for text in texts],
+        "task": items,
+        "generate_until": [
+            [prompt if bos else "<s>" + prompt, {"until": ["\x00"], "max_gen_toks": count}] for prompt, count in prompts
+        ],
+    }
+    theirs = ask_harness(asked, folder, tmp_path)
+    requests = [Request(str(n), "text", tuple(tokenizer.encode(text)), rolling=True) for n, text in enumerate(texts)]
+    questions = [
+        question_of(str(n), "cloze", "", item["question"], item["choices"], item["answer"], mutual=True)
+        for n, item in enumerate(items)
+    ]
+    found = found_of(reader, requests + [r for question in questions for r in requests_of(question, tokenizer)], 48)
+    for number, expected in enumerate(theirs["loglikelihood_rolling"]):
+        tokens = found.tokens(str(number), "text")
+        assert not isinstance(tokens, str)
+        if not bos:  # where it is added, the harness scores BOS after BOS as well, and moves the windows by it
+            assert tokens.total == pytest.approx(expected, abs=1e-3, rel=0)
+    for question, sample in zip(questions, theirs["task"], strict=True):
+        numbers = range(len(question.options))
+        parts = [question.tokens(found, n) for n in numbers]
+        parts += [found.tokens(question.record_id, question.name(n, "alone")) for n in numbers]
+        for part, (total, greedy) in zip(parts, sample["results"], strict=True):
+            assert not isinstance(part, str)
+            assert part.total == pytest.approx(total, abs=1e-3, rel=0)
+            assert bool(part.top1.all()) == greedy
+    for (prompt, count), text in zip(prompts, theirs["generate_until"], strict=True):
+        made = reader.generate([[reader.begin, *tokenizer.encode(prompt)]], count, reader.end)[0]
+        assert tokenizer.inner.decode(made) == text
