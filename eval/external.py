@@ -35,6 +35,7 @@ from .score import Measurer
 
 HUB = "hub:"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+OWN_RUN = re.compile(r"[^.]+\.[^.]+\.d[0-9]+")
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model")  # what is fetched of a repository: no pickle, no code
 STEP = 0
 FACTS = "external"
@@ -90,7 +91,7 @@ def measure_external(suite: Suite, workspace: Workspace, model: str, name: str |
     folder, source = _located(model)
     check_folder(folder)
     run = name or source.removeprefix(HUB).split("@")[0].rsplit("/", 1)[-1]
-    _check_name(run, suite, given=name is not None)
+    _check_name(run, given=name is not None)
     place = workspace.external(run)
     with output_lock(place, f"eval {run}"):
         foreign = Foreign(folder, source, run, place)
@@ -275,12 +276,11 @@ def _located(model: str) -> tuple[Path, str]:
     return folder, f"{HUB}{repository}@{folder.name}"
 
 
-def _check_name(run: str, suite: Suite, *, given: bool) -> None:
-    taken = {str(name) for name in suite.runs()}
-    if not NAME.fullmatch(run) or run in taken:
+def _check_name(run: str, *, given: bool) -> None:
+    if not NAME.fullmatch(run) or OWN_RUN.fullmatch(run):
         raise CostarError(
             "--name" if given else "--model",
-            found=f"the name {run!r}" + (", which is a run of the suite" if run in taken else ""),
+            found=f"the name {run!r}" + (", which is that of a suite's run" if OWN_RUN.fullmatch(run) else ""),
             expected="a name of letters, digits, '.', '_' and '-' that no run has",
             mend="give it with --name",
         )

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from pydoc_data.topics import topics
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -18,7 +19,7 @@ from costar.core.workspace import Workspace
 from costar.corpus.tokenizer import Tokenizer
 from costar.eval.external import is_external, measure_external
 from costar.eval.generate import generate
-from costar.eval.hf_reader import HfReader, load_model
+from costar.eval.hf_reader import HfReader, load_model, longest_input
 from costar.eval.probes import Request
 from costar.eval.questions import question_of, requests_of
 from costar.eval.stored import damaged_files, ledger_in
@@ -228,7 +229,7 @@ def test_a_name_stands_for_one_model(built_copy: Path, tmp_path: Path) -> None:
     other = write_model(tmp_path / "two", "GPT2")
     with pytest.raises(CostarError, match="other weights than those measured under this name"):
         measured(built_copy, other, "name")
-    for name in (RUN, "a/b", ".."):
+    for name in (RUN, "late.60m.d3", "a/b", ".."):
         with pytest.raises(CostarError, match="that no run has"):
             measured(built_copy, other, name)
 
@@ -308,6 +309,21 @@ def test_nothing_is_downloaded_offline_and_a_missing_folder_is_named(
         measure_external(suite, workspace, "./nowhere")
 
 
+def test_a_repository_of_the_hub_is_measured_from_the_cache_and_named_by_its_commit(
+    built_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789" * 4
+    repository = tmp_path / "hub" / "models--someone--tiny"
+    write_model(repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "step8").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
+    facts = measure_external(suite, workspace, "hub:someone/tiny@step8")
+    assert (facts["run"], facts["source"]) == ("tiny", f"hub:someone/tiny@{commit}")
+
+
 def test_presets_and_models_of_the_suite_stay_what_they_were() -> None:
     assert [is_external(model) for model in (None, "nano", "tiny", "./nano", "hub:a/b", "/models/x")] == [
         *[False] * 3,
@@ -359,8 +375,33 @@ def test_a_head_that_does_more_than_it_shows_is_read_by_its_logits(tmp_path: Pat
     assert reader.states(ids).shape[-1] == VOCABULARY
 
 
-def test_models_that_know_no_positions_are_not_packed(tmp_path: Path) -> None:
-    assert not reader_of(write_model(tmp_path, "Bloom", n_layer=2, hidden_size=32, n_head=2)).packs
+def test_models_that_know_no_positions_are_not_packed_and_serve_no_probe_that_needs_it(
+    built_copy: Path, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "bloom", "Bloom", n_layer=2, hidden_size=32, n_head=2)
+    assert not reader_of(folder).packs
+    assert measured(built_copy, folder)["longest"] == 2048
+    connection = manifest_of(built_copy)
+    gaps = connection.execute("select reason from external_gaps where probe = 'secret-rank'").fetchall()
+    assert gaps == [("the probe needs weights, which this model does not give",)]
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "limit", "longest"),
+    [
+        ({"max_position_embeddings": 64}, 32, 64),
+        ({"n_positions": 16, "max_position_embeddings": 64}, None, 16),
+        ({"text_config": SimpleNamespace(n_ctx=8), "n_positions": 16}, None, 8),
+        ({}, 512, 512),
+        ({}, int(1e30), 2048),
+        ({}, None, 2048),
+    ],
+)
+def test_the_longest_input_is_found_as_the_harness_finds_it(
+    config: dict[str, Any], limit: int | None, longest: int
+) -> None:
+    assert longest_input(SimpleNamespace(**config), limit) == longest
 
 
 # ------------------------------------------------------------------------------------------------------- the harness
