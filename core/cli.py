@@ -20,7 +20,7 @@ from .design import RunName
 from .errors import CostarError, StaleRuns
 from .pool import Stopped, WorkerFailed
 from .session import Session, open_session
-from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, step_of, write_text
+from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, write_text
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Suites of paired language models."
@@ -257,9 +257,11 @@ def evaluate(
     arm: ArmOption = None,
     draw: DrawOption = None,
     step: Annotated[int | None, typer.Option("--step", help="one step only")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="what to call a model from elsewhere")] = None,
 ) -> None:
-    """Measure finished checkpoints, then compute effects."""
+    """Measure finished checkpoints, then compute effects; or a model from elsewhere: --model FOLDER or hub:OWNER/NAME."""
     from ..eval.chain import measure_runs
+    from ..eval.external import evaluate_external, is_external
     from ..eval.probes import check_probes
     from ..insertion.build import require_insertion
 
@@ -267,9 +269,11 @@ def evaluate(
     check_probes(session.suite)
     require_insertion(session.suite, session.workspace)
     session.save_suite()
+    if is_external(model, name):
+        evaluate_external(session.suite, session.workspace, model, name, (arm, draw, step))
+        return
     started = time.monotonic()
-    chosen = [str(name) for name in session.run_names(model, arm, draw)]
-    runs = chosen if model or arm or draw is not None else None
+    runs = [str(run) for run in session.run_names(model, arm, draw)] if model or arm or draw is not None else None
     measure_runs(session.suite, session.workspace, session.machine, runs=runs, step=step)
     _effects(session, started)
     _manifest(session)
@@ -277,14 +281,12 @@ def evaluate(
 
 def _effects(session: Session, started: float) -> None:
     from ..eval.effects import compute_effects
-    from ..manifests.catalogue import score_files
-    from ..manifests.lineage import read_configs
+    from ..eval.stored import count_measured
 
-    compute_effects(session.suite, session.workspace)
-    place = session.workspace
-    measured = {(run, step_of(path)) for run in read_configs(place) for path in score_files(place, run)}
-    probes = len(session.suite.eval.probes)
-    stage_line("eval", f"{len(measured)} checkpoints measured, {probes} probes, effects", time.monotonic() - started)
+    suite, place = session.suite, session.workspace
+    compute_effects(suite, place)
+    text = f"{count_measured(place)} checkpoints measured, {len(suite.eval.probes)} probes, effects"
+    stage_line("eval", text, time.monotonic() - started)
 
 
 @app.command()

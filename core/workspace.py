@@ -79,6 +79,9 @@ class Workspace:
     def scores(self, run: str) -> Path:
         return self.eval / "scores" / f"run={run}"
 
+    def external(self, name: str) -> Path:
+        return self.eval / "external" / name
+
 
 def _marker(folder: Path, step: str) -> Path:
     return folder / (f"stage-{step}.json" if step else "stage.json")

@@ -32,13 +32,16 @@ MEASURES = ("logp", "rank", "top1", "mean_logp", "var_logp", "lse_top40")
 
 
 def refusals(requests: Iterable[Request], longest: int, vocab_size: int) -> dict[tuple[str, str, str], str]:
-    """The requests that a model cannot score, and why; it reads at most `longest` ids below `vocab_size`."""
+    """The requests that a model cannot score, and why; it reads at most `longest` ids below `vocab_size`.
+
+    Those that roll may be longer: they are scored in windows.
+    """
     found = {}
     for request in requests:
         length = max(len(request.before), 1) + len(request.ids) - 1
         if not request.ids[request.start :]:
             found[request.key] = "nothing to score: an empty continuation"
-        elif length > longest:
+        elif length > longest and not request.rolls:
             found[request.key] = f"{length:,} tokens to read, the model reads at most {longest:,}"
         elif max(request.before + request.ids) >= vocab_size:
             found[request.key] = f"token {max(request.before + request.ids):,} of another tokenizer"

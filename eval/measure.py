@@ -21,9 +21,10 @@ from ..core.hashing import sha256_json
 from ..core.parquet import read_table, write_rows
 from ..core.workspace import finish_step, is_current, start_step
 from ..manifests.tables import GAPS, GENERATED, SCORES
-from .ledger import by_key, refusals, score_requests, write_ledger
+from .ledger import by_key, refusals, write_ledger
 from .probes import Context, Found, Gap, Generated, Loaded, Prompt, Request, Score
 from .reader import Reader
+from .windows import score_in_windows
 
 VERSION = 2
 MEND = "run `costar eval` again"
@@ -140,7 +141,7 @@ class Measurement:
             inputs = sha256_json([VERSION, self.identity, [list(vars(request).values()) for request in requests]])
             if not is_current(self.places.ledger, inputs, block):
                 start_step(self.places.ledger, block)
-                columns = score_requests(self.reader, requests, self.byte_counts)
+                columns = score_in_windows(self.reader, requests, self.byte_counts, self.longest)
                 write_ledger(path, self.places.run, self.places.step, requests, columns)
                 finish_step(self.places.ledger, inputs, [path], block)
             found |= by_key(read_table(path, mend=MEND))

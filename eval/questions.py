@@ -2,7 +2,7 @@
 
 The conventions are those of lm-evaluation-harness 0.4.13 (`multiple_choice`), so that the numbers agree with it: spaces at
 the end of a context belong to the continuation, context and continuation are encoded together and split at the length of
-the encoded context, and of equal options the first one is taken.
+the encoded context, EOS stands before a continuation without context only, and of equal options the first one is taken.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..corpus.tokenizer import Tokenizer
-from .probes import Found, Gap, Request, Score, Tokens
+from .probes import EOS, Found, Gap, Request, Score, Tokens
 
 OPTION_METRICS = {
     "accuracy": "1 when the answer has the highest summed log-probability of all options",
     "accuracy_norm": "the same by log-probability per character of the option",
     "margin": "summed log-probability of the answer less that of the best other option, nats",
 }
+PROMPT = "prompt"  # the ledger's context of a continuation that follows its question, without EOS before it
 MUTUAL = {"accuracy_mi": "the same by log-probability less that of the option without the question"}
 
 
@@ -42,6 +43,11 @@ class Question:
     def name(self, option: int, part: str = "choice") -> str:
         """The name of an option's sequence in the ledger."""
         return "/".join([self.rendering, *([self.variant] if self.variant else []), f"{part}={option}"])
+
+    def tokens(self, found: Found, option: int) -> Tokens | str:
+        """The ledger of an option after its context, or why there is none."""
+        context = PROMPT if self.options[option][0].strip() else EOS
+        return found.tokens(self.record_id, self.name(option), context)
 
 
 def question_of(
@@ -68,20 +74,25 @@ def question_of(
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """The ids of a context and of what follows it; spaces at the end of the context go over to the continuation."""
+    """The ids of a context and of what follows it; spaces at the end of the context go over to the continuation.
+
+    As in the harness, the context keeps the ids that it has alone where a token reaches across the border, and begins with
+    BOS where the tokenizer says so.
+    """
     spaces = len(context) - len(context.rstrip())
     if spaces:
         context, continuation = context[:-spaces], context[-spaces:] + continuation
     before = tokenizer.encode(context) if context else []
     whole = tokenizer.encode(context + continuation)
-    return whole[: len(before)], whole[len(before) :]
+    return [*(tokenizer.prefix if context else ()), *before], whole[len(before) :]
 
 
 def requests_of(question: Question, tokenizer: Tokenizer) -> Iterator[Request]:
     """The sequences that a question needs in the ledger."""
     for number, (context, continuation) in enumerate(question.options):
         before, ids = encode_pair(tokenizer, context, continuation)
-        yield Request(question.record_id, question.name(number), tuple(before + ids), start=len(before))
+        place = PROMPT if before else EOS
+        yield Request(question.record_id, question.name(number), tuple(ids), place, tuple(before))
         if question.mutual:
             _, alone = encode_pair(tokenizer, "", continuation)
             yield Request(question.record_id, question.name(number, "alone"), tuple(alone))
@@ -94,7 +105,7 @@ def scores_of(question: Question, found: Found) -> Iterator[Score | Gap]:
         yield Gap(*place, f"{len(question.options)} option, a choice needs two or more")
         return
     numbers = range(len(question.options))
-    parts = [found.tokens(question.record_id, question.name(number)) for number in numbers]
+    parts = [question.tokens(found, number) for number in numbers]
     alone = [found.tokens(question.record_id, question.name(n, "alone")) for n in numbers if question.mutual]
     missing = [part for part in [*parts, *alone] if isinstance(part, str)]
     if missing:

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from ..core.errors import CostarError
 from ..core.parquet import read_table
-from ..core.workspace import Workspace, changed_files, read_marker
+from ..core.workspace import Workspace, changed_files, read_marker, step_of
+from ..manifests.catalogue import score_files
 from ..manifests.lineage import read_configs, stretches
 from ..manifests.tables import LEDGER
 from ..train.config import read_config
@@ -21,13 +22,19 @@ def damaged_files(workspace: Workspace) -> list[str]:
         f"{workspace.eval / name}: its bytes are not those computed"
         for name in changed_files(workspace.eval, "effects")
     ]
-    for what in ("ledger/run=*/step=*", "generated/run=*/step=*", "scores/run=*"):
+    own = ("ledger/run=*/step=*", "generated/run=*/step=*", "scores/run=*")
+    for what in (*own, "external/*", "external/*/ledger", "external/*/generated", "external/*/scores"):
         for folder in sorted(workspace.eval.glob(what)):
             for marker in sorted(folder.glob("stage-*.json")):
                 step = marker.stem.removeprefix("stage-")
                 found = changed_files(folder, step)
                 problems += [f"{folder / name}: its bytes are not those that were written" for name in found]
     return problems
+
+
+def count_measured(workspace: Workspace) -> int:
+    """How many checkpoints of the suite's runs have scores."""
+    return len({(run, step_of(path)) for run in read_configs(workspace) for path in score_files(workspace, run)})
 
 
 def read_ledger(workspace: Workspace, run: str, step: int | None) -> pa.Table:

@@ -71,7 +71,10 @@ CREATE = {
     "runs": "run varchar, arm varchar, model varchar, draw bigint, parent_run varchar, branch_step integer, steps bigint, "
     "tokens bigint, status varchar, determinism varchar, config_sha256 varchar",
     "checkpoints": "run varchar, step integer, tokens bigint, path varchar, state_sha256 varchar, inherited boolean",
+    "external": "run varchar, source varchar, architecture varchar, parameters bigint, vocab_size bigint, "
+    "tokenizer_sha256 varchar, weights_sha256 varchar",
 }
+EXTERNAL_KEYS = tuple(part.split()[0] for part in CREATE["external"].split(", "))
 
 
 def build_manifest(suite: Suite, workspace: Workspace) -> Path:
@@ -199,8 +202,27 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     _load(connection, "scores", SCORES, _inherited(configs, scores, 0))
     gaps = {run: [read_table(path, mend=mend) for path in score_files(workspace, run, "gaps")] for run in configs}
     _load(connection, "gaps", GAPS, _inherited(configs, gaps, 0))
+    _load_external(connection, workspace)
     effects = workspace.eval / "effects.parquet"
     _load(connection, "effects", EFFECTS, [read_table(effects, mend=mend)] if effects.is_file() else [])
+
+
+def _load_external(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
+    """Models from elsewhere: in tables of their own, as `scores` and `gaps` are of the suite's runs."""
+    mend = "run `costar eval` for the model again"
+    folders = [path.parent for path in sorted(workspace.eval.glob("external/*/external.json"))]
+    folders = [folder for folder in folders if is_whole(folder, "external")]
+    facts = [read_facts(folder / "external.json", EXTERNAL_KEYS, mend=mend) for folder in folders]
+    _insert(connection, "external", [tuple(each[key] for key in EXTERNAL_KEYS) for each in facts])
+    scores: list[Path] = []
+    gaps: list[Path] = []
+    for folder in folders:
+        gaps += [folder / "gaps.parquet"] if is_whole(folder, "gaps") else []
+        for path in sorted((folder / "scores").glob("*.*.parquet")):
+            if is_whole(path.parent, f"{step_of(path)}.{path.stem.split('.', 1)[1]}"):
+                (scores if path.name.startswith("step-") else gaps).append(path)
+    for table, schema, paths in (("external_scores", SCORES, scores), ("external_gaps", GAPS, gaps)):
+        _load(connection, table, schema, [read_table(path, mend=mend) for path in paths])
 
 
 def _spared(path: Path) -> list[pa.Table]:

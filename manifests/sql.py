@@ -42,9 +42,14 @@ def open_manifest(workspace: Workspace) -> duckdb.DuckDBPyConnection:
         raise CostarError(
             str(path), found=shorten(error), expected="a DuckDB file", mend="rebuild it: costar manifest"
         ) from None
-    for table in ("ledger", "generated"):
-        if any((workspace.eval / table).glob("*/*/*.parquet")):
-            quoted = str(workspace.eval / table / "*" / "*" / "*.parquet").replace("'", "''")
+    for table, pattern in (
+        ("ledger", "ledger/*/*/*.parquet"),
+        ("generated", "generated/*/*/*.parquet"),
+        ("external_ledger", "external/*/ledger/*.parquet"),
+        ("external_generated", "external/*/generated/*.parquet"),
+    ):
+        if any(workspace.eval.glob(pattern)):
+            quoted = str(workspace.eval / pattern).replace("'", "''")
             connection.execute(
                 f"create temp view {table} as select * from read_parquet('{quoted}', hive_partitioning=false)"
             )

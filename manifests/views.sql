@@ -17,6 +17,16 @@ from record_scores
 where role = 'main'
 group by run, arm, model, draw, step, perturbation, level, probe, variant, metric;
 
+-- The same of models from elsewhere, by the levels of draw 0: they belong to no arm.
+create view external_response as
+select s.run, rec.perturbation, a.level, s.probe, s.variant, s.metric, count(*) as n, avg(s.value) as mean
+from external_scores s
+join records rec using (record_id)
+join renderings ren on ren.record_id = s.record_id and ren.rendering = s.rendering
+join (select record_id, max(level) as level from assignments where draw = 0 group by record_id) a using (record_id)
+where rec.role = 'main' and (ren.text = rec.text or s.variant like 'format=%')
+group by s.run, rec.perturbation, a.level, s.probe, s.variant, s.metric;
+
 create view paired as
 select t.run as treated, c.run as control, t.step, t.record_id, t.level, t.probe, t.variant, t.metric,
        t.value as treated_value, c.value as control_value, t.value - c.value as difference

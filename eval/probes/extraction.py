@@ -35,6 +35,11 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
                 yield Gap(subject.record_id, name, "", tokens)
                 continue
             top1 = tokens.top1
+            if len(top1) > context.length:
+                yield Gap(
+                    subject.record_id, name, "", f"{len(top1):,} tokens, the model reads at most {context.length:,}"
+                )
+                continue
             yield Score(subject.record_id, name, "", "exact_fraction", float(top1.mean()))
             for prefix in context.design.prefixes:
                 if len(top1) < prefix + suffix:

@@ -1,4 +1,7 @@
-"""Likelihood of a record after EOS: nats per token, and log-likelihood per byte (Hubble's length-normalized measure)."""
+"""Likelihood of a record after EOS: nats per token, and log-likelihood per byte (Hubble's length-normalized measure).
+
+A text that is longer than the model reads is scored in windows, as lm-evaluation-harness does (windows.py).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def scored_renderings(context: Context, subject: Subject) -> list[str]:
 def requests(context: Context) -> Iterator[Request]:
     for subject in context.subjects:
         for name in scored_renderings(context, subject):
-            yield Request(subject.record_id, name, subject.renderings[name].ids)
+            yield Request(subject.record_id, name, subject.renderings[name].ids, rolling=True)
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
@@ -35,4 +38,4 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
                 yield Gap(subject.record_id, name, "", tokens)
                 continue
             yield Score(subject.record_id, name, "", "nll_token", -tokens.total / len(tokens.logp))
-            yield Score(subject.record_id, name, "", "ll_byte", tokens.total / int(tokens.n_bytes.sum()))
+            yield Score(subject.record_id, name, "", "ll_byte", tokens.total / subject.renderings[name].n_bytes)
