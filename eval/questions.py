@@ -7,8 +7,9 @@ the encoded context, and of equal options the first one is taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -20,6 +21,7 @@ OPTION_METRICS = {
     "accuracy_norm": "the same by log-probability per character of the option",
     "margin": "summed log-probability of the answer less that of the best other option, nats",
 }
+AT_ONCE = 1024  # questions whose texts are encoded together
 MUTUAL = {"accuracy_mi": "the same by log-probability less that of the option without the question"}
 
 
@@ -69,12 +71,15 @@ def question_of(
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """The ids of a context and of what follows it; spaces at the end of the context go over to the continuation."""
-    spaces = len(context) - len(context.rstrip())
-    if spaces:
-        context, continuation = context[:-spaces], context[-spaces:] + continuation
+    context, continuation = _spaces_moved(context, continuation)
     before = tokenizer.encode(context) if context else []
     whole = tokenizer.encode(context + continuation)
     return whole[: len(before)], whole[len(before) :]
+
+
+def _spaces_moved(context: str, continuation: str) -> tuple[str, str]:
+    kept = context.rstrip()
+    return kept, context[len(kept) :] + continuation
 
 
 def requests_of(question: Question, tokenizer: Tokenizer) -> Iterator[Request]:
@@ -85,6 +90,26 @@ def requests_of(question: Question, tokenizer: Tokenizer) -> Iterator[Request]:
         if question.mutual:
             _, alone = encode_pair(tokenizer, "", continuation)
             yield Request(question.record_id, question.name(number, "alone"), tuple(alone))
+
+
+def requests_of_all(questions: Iterable[Question], tokenizer: Tokenizer) -> Iterator[Request]:
+    """`requests_of` of every question, in their order: many questions at a time, each text encoded once."""
+    rest = iter(questions)
+    while part := list(islice(rest, AT_ONCE)):
+        moved = [[_spaces_moved(*option) for option in question.options] for question in part]
+        texts: dict[str, None] = {}
+        for question, pairs in zip(part, moved, strict=True):
+            texts |= dict.fromkeys(text for before, after in pairs for text in (before, before + after))
+            if question.mutual:
+                texts |= dict.fromkeys(continuation for _, continuation in question.options)
+        encoded = dict(zip(texts, map(tuple, tokenizer.encode_batch(list(texts))), strict=True))
+        for question, pairs in zip(part, moved, strict=True):
+            for number, (before, after) in enumerate(pairs):
+                ids, start = encoded[before + after], len(encoded[before]) if before else 0
+                yield Request(question.record_id, question.name(number), ids, start=min(start, len(ids)))
+                if question.mutual:
+                    alone = encoded[question.options[number][1]]
+                    yield Request(question.record_id, question.name(number, "alone"), alone)
 
 
 def scores_of(question: Question, found: Found) -> Iterator[Score | Gap]:
