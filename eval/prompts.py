@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from ..core.errors import shorten
 from ..corpus.tokenizer import Tokenizer
-from ..insertion.kinds import Pieces, biography, court, text_of
+from ..insertion.kinds import Pieces, biography, text_of
 from .probes import Subject
+from .spans import around
 
 PROMPTS = ("full", "intro", "name")
 FIRST = "nationality"
@@ -36,7 +37,9 @@ def lead_to(subject: Subject, attribute: str, prompt: str, tokenizer: Tokenizer)
     one with the nationality as well, which comes first.
     """
     if prompt == "full":
-        return _in_text(subject, attribute, tokenizer)
+        value = attributes_of(subject)[attribute]
+        found = around(subject.renderings[subject.canonical], attribute, value, tokenizer)
+        return found if isinstance(found, str) else Lead(found[0], value, found[1])
     rendering, fields = subject.canonical, subject.fields
     if rendering not in biography.RENDERINGS:
         return f"the rendering {shorten(rendering, 40)}; a lead-in is known for {', '.join(biography.RENDERINGS)}"
@@ -55,20 +58,6 @@ def lead_to(subject: Subject, attribute: str, prompt: str, tokenizer: Tokenizer)
 
 def _only(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: fields[name] for name in names}
-
-
-def _in_text(subject: Subject, attribute: str, tokenizer: Tokenizer) -> Lead | str:
-    """An attribute in the record's own text; in a template of the suite it is found by its tokens."""
-    kind = court if subject.kind == "court" else biography
-    if subject.canonical in kind.RENDERINGS:
-        return _cut(kind.render(subject.fields, subject.canonical), attribute)
-    written = subject.renderings[subject.canonical]
-    if attribute not in written.spans:
-        return f"the rendering {shorten(subject.canonical, 40)} does not have it"
-    _, offsets = tokenizer.encode_with_offsets(written.text)
-    value = attributes_of(subject)[attribute]
-    begin = written.text.index(value, offsets[written.spans[attribute][0]][0])
-    return Lead(written.text[:begin], value, written.text[begin + len(value) :])
 
 
 def _cut(pieces: Pieces, attribute: str) -> Lead:

@@ -2,26 +2,27 @@
 
 The conventions are those of lm-evaluation-harness 0.4.13 (`multiple_choice`), so that the numbers agree with it: spaces at
 the end of a context belong to the continuation, context and continuation are encoded together and split at the length of
-the encoded context, and of equal options the first one is taken.
+the encoded context, EOS stands before a continuation without context only, and of equal options the first one is taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import cast
 
 import numpy as np
 
 from ..corpus.tokenizer import Tokenizer
-from .probes import Found, Gap, Request, Score, Tokens
+from .probes import EOS, Found, Gap, Request, Score, Tokens
 
 OPTION_METRICS = {
     "accuracy": "1 when the answer has the highest summed log-probability of all options",
     "accuracy_norm": "the same by log-probability per character of the option",
     "margin": "summed log-probability of the answer less that of the best other option, nats",
 }
-AT_ONCE = 1024  # questions whose texts are encoded together
+PROMPT = "prompt"  # the ledger's context of a continuation that follows its question, without EOS before it
 MUTUAL = {"accuracy_mi": "the same by log-probability less that of the option without the question"}
 
 
@@ -44,6 +45,11 @@ class Question:
     def name(self, option: int, part: str = "choice") -> str:
         """The name of an option's sequence in the ledger."""
         return "/".join([self.rendering, *([self.variant] if self.variant else []), f"{part}={option}"])
+
+    def tokens(self, found: Found, option: int) -> Tokens | str:
+        """The ledger of an option after its context, or why there is none."""
+        context = PROMPT if self.options[option][0].strip() else EOS
+        return found.tokens(self.record_id, self.name(option), context)
 
 
 def question_of(
@@ -70,46 +76,27 @@ def question_of(
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """The ids of a context and of what follows it; spaces at the end of the context go over to the continuation."""
-    context, continuation = _spaces_moved(context, continuation)
+    """The ids of a context and of what follows it; spaces at the end of the context go over to the continuation.
+
+    Where a token reaches across the border, the context keeps the ids that it has alone, as in the harness.
+    """
+    spaces = len(context) - len(context.rstrip())
+    if spaces:
+        context, continuation = context[:-spaces], context[-spaces:] + continuation
     before = tokenizer.encode(context) if context else []
     whole = tokenizer.encode(context + continuation)
-    return whole[: len(before)], whole[len(before) :]
-
-
-def _spaces_moved(context: str, continuation: str) -> tuple[str, str]:
-    kept = context.rstrip()
-    return kept, context[len(kept) :] + continuation
+    return before, whole[len(before) :]
 
 
 def requests_of(question: Question, tokenizer: Tokenizer) -> Iterator[Request]:
     """The sequences that a question needs in the ledger."""
     for number, (context, continuation) in enumerate(question.options):
         before, ids = encode_pair(tokenizer, context, continuation)
-        yield Request(question.record_id, question.name(number), tuple(before + ids), start=len(before))
+        place = PROMPT if before else EOS
+        yield Request(question.record_id, question.name(number), tuple(ids), place, tuple(before))
         if question.mutual:
             _, alone = encode_pair(tokenizer, "", continuation)
             yield Request(question.record_id, question.name(number, "alone"), tuple(alone))
-
-
-def requests_of_all(questions: Iterable[Question], tokenizer: Tokenizer) -> Iterator[Request]:
-    """`requests_of` of every question, in their order: many questions at a time, each text encoded once."""
-    rest = iter(questions)
-    while part := list(islice(rest, AT_ONCE)):
-        moved = [[_spaces_moved(*option) for option in question.options] for question in part]
-        texts: dict[str, None] = {}
-        for question, pairs in zip(part, moved, strict=True):
-            texts |= dict.fromkeys(text for before, after in pairs for text in (before, before + after))
-            if question.mutual:
-                texts |= dict.fromkeys(continuation for _, continuation in question.options)
-        encoded = dict(zip(texts, map(tuple, tokenizer.encode_batch(list(texts))), strict=True))
-        for question, pairs in zip(part, moved, strict=True):
-            for number, (before, after) in enumerate(pairs):
-                ids, start = encoded[before + after], len(encoded[before]) if before else 0
-                yield Request(question.record_id, question.name(number), ids, start=min(start, len(ids)))
-                if question.mutual:
-                    alone = encoded[question.options[number][1]]
-                    yield Request(question.record_id, question.name(number, "alone"), alone)
 
 
 def scores_of(question: Question, found: Found) -> Iterator[Score | Gap]:
@@ -119,7 +106,7 @@ def scores_of(question: Question, found: Found) -> Iterator[Score | Gap]:
         yield Gap(*place, f"{len(question.options)} option, a choice needs two or more")
         return
     numbers = range(len(question.options))
-    parts = [found.tokens(question.record_id, question.name(number)) for number in numbers]
+    parts = [question.tokens(found, number) for number in numbers]
     alone = [found.tokens(question.record_id, question.name(n, "alone")) for n in numbers if question.mutual]
     missing = [part for part in [*parts, *alone] if isinstance(part, str)]
     if missing:
@@ -134,3 +121,28 @@ def scores_of(question: Question, found: Found) -> Iterator[Score | Gap]:
         yield Score(*place, "accuracy_mi", float(np.argmax(gained) == question.answer))
     others = np.delete(totals, question.answer)
     yield Score(*place, "margin", float(totals[question.answer] - others.max()))
+
+
+AT_ONCE = 1024  # questions whose texts are encoded together
+
+
+@dataclass
+class _Texts:
+    """In place of a tokenizer: notes the texts that are asked for, and gives their ids once all are encoded together."""
+
+    ids: dict[str, list[int]] = field(default_factory=dict)
+
+    def encode(self, text: str) -> list[int]:
+        return self.ids.setdefault(text, [])
+
+
+def requests_of_all(questions: Iterable[Question], tokenizer: Tokenizer) -> Iterator[Request]:
+    """`requests_of` of every question, in their order: many questions at a time, each text encoded once."""
+    rest = iter(questions)
+    while part := list(islice(rest, AT_ONCE)):
+        texts = _Texts()
+        for question in part:
+            list(requests_of(question, cast(Tokenizer, texts)))
+        texts.ids = dict(zip(texts.ids, tokenizer.encode_batch(list(texts.ids)), strict=True))
+        for question in part:
+            yield from requests_of(question, cast(Tokenizer, texts))

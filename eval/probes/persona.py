@@ -31,7 +31,7 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
             yield each
             continue
         yield from scores_of(each, found)
-        tokens = found.tokens(each.record_id, each.name(each.answer))
+        tokens = each.tokens(found, each.answer)
         if each.variant.startswith(PERSONA) and not isinstance(tokens, str):
             place = (each.record_id, each.rendering, each.variant)
             yield Score(*place, "nll_token", -tokens.total / len(tokens.logp))

@@ -22,6 +22,7 @@ NEEDS = ("loglik",)
 KINDS = ("biography",)
 METRICS = OPTION_METRICS
 SOURCE = "Hubble (arXiv 2510.19811), multiple choice on YAGO biographies"
+SUFFIX = "full-suffix"
 ADDRESS = re.compile(r"(.*?)([0-9]*)@(.*)", re.DOTALL)
 FORMS = (
     "{f}.{l}",
@@ -72,15 +73,17 @@ def _asked(context: Context, pools: Pools, subject: Subject, attribute: str) -> 
         options, right = with_answer(addresses(subject.fields["name"], answer, key), answer)
     else:
         options, right = pools.options(subject, attribute, answer)
-    for prompt in ("full-suffix", *PROMPTS):
-        if prompt == "intro" and attribute == FIRST:
-            continue
+    leads = {
+        prompt: lead_to(subject, attribute, prompt, context.tokenizer)
+        for prompt in PROMPTS
+        if (prompt, attribute) != ("intro", FIRST)
+    }
+    for prompt, lead in {SUFFIX: leads["full"], **leads}.items():
         variant = f"prompt={prompt},attribute={attribute}"
-        lead = lead_to(subject, attribute, prompt.removesuffix("-suffix"), context.tokenizer)
         if isinstance(lead, str):
             yield Gap(subject.record_id, subject.canonical, variant, lead)
             continue
-        texts = [option + lead.after for option in options] if prompt == "full-suffix" else options
+        texts = [option + lead.after for option in options] if prompt == SUFFIX else options
         yield Question(
             record_id=subject.record_id,
             rendering=subject.canonical,
