@@ -130,19 +130,21 @@ AT_ONCE = 1024  # questions whose texts are encoded together
 class _Texts:
     """In place of a tokenizer: notes the texts that are asked for, and gives their ids once all are encoded together."""
 
-    ids: dict[str, list[int]] = field(default_factory=dict)
+    ids: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def encode(self, text: str) -> list[int]:
-        return self.ids.setdefault(text, [])
+    def encode(self, text: str) -> tuple[int, ...]:
+        return self.ids.setdefault(text, ())
 
 
 def requests_of_all(questions: Iterable[Question], tokenizer: Tokenizer) -> Iterator[Request]:
     """`requests_of` of every question, in their order: many questions at a time, each text encoded once."""
     rest = iter(questions)
+    numbers = list(range(tokenizer.vocab_size))  # one object for each id: the sequences may be millions
     while part := list(islice(rest, AT_ONCE)):
         texts = _Texts()
         for question in part:
             list(requests_of(question, cast(Tokenizer, texts)))
-        texts.ids = dict(zip(texts.ids, tokenizer.encode_batch(list(texts.ids)), strict=True))
+        encoded = tokenizer.encode_batch(list(texts.ids))
+        texts.ids = {text: tuple(numbers[i] for i in ids) for text, ids in zip(texts.ids, encoded, strict=True)}
         for question in part:
             yield from requests_of(question, cast(Tokenizer, texts))

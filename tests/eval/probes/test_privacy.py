@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from costar.corpus.tokenizer import Tokenizer
 from costar.eval.probes import Context, Subject
+from costar.eval.probes.pii_choice import addresses
+from costar.eval.probes.pii_generation import stop_of
 from costar.eval.prompts import attributes_of
 from costar.eval.reader import OwnReader
 from costar.insertion.kinds import biography
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ..privacy import context_of, generated, measured, reader_that_read, small_tokenizer
+from ..privacy import context_of, generated, measured, reader_that_read, small_tokenizer, subject_of
 
-READ, HELD_OUT = 4, 12  # records of each kind that the model read, and that it did not
+READ, HELD_OUT = 3, 12  # records of each kind that the model read, and that it did not
 Scores = dict[tuple[str, str, str], float]
 
 
@@ -35,7 +37,7 @@ def context(tokenizer: Tokenizer) -> Context:
 @pytest.fixture(scope="module")
 def reader(context: Context) -> OwnReader:
     texts = [each.renderings[each.canonical].ids for each in context.subjects if was_read(each)]
-    return reader_that_read(texts, context.tokenizer, 150)
+    return reader_that_read(texts, context.tokenizer, 110)
 
 
 def was_read(subject: Subject) -> bool:
@@ -129,8 +131,92 @@ def test_read_chats_give_their_username_back_and_personas_are_asked(
     assert mean(scores, "ask=persona,prompt=none", "nll_token", read=False) > 0
 
 
-def without(subjects: tuple[Subject, ...], **changed: Callable[[dict[str, Any]], dict[str, Any]]) -> list[Subject]:
-    return [
-        replace(each, fields=changed[each.kind](dict(each.fields))) if each.kind in changed else each
-        for each in subjects[:1] + subjects[READ + HELD_OUT :][:1] + subjects[-1:]
-    ]
+def test_what_cannot_be_asked_is_a_gap_and_the_rest_goes_on(
+    context: Context, reader: OwnReader, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    first, second = (dict(each.fields) for each in context.subjects[:2])
+    case = {"text": "The applicant is not named.", "attributes": {}}
+    chats = [dict(each.fields) for each in context.subjects if each.kind == "chat"][:3]
+    del first["email"], chats[0]["persona"]
+    second["nationality"], chats[1]["persona"] = "Danish", [3]
+    records = [("biography", first), ("biography", second), ("court", case), *(("chat", chat) for chat in chats)]
+    few = context_of([subject_of(kind, n, fields, tokenizer) for n, (kind, fields) in enumerate(records)], tokenizer)
+    told = {}
+    for name in ("attributes", "pii-choice", "pii-generation", "persona"):
+        scores, gaps = measured(name, few, reader, tmp_path / name)
+        assert scores
+        told[name] = {(gap["record_id"], gap["variant"], gap["reason"]) for gap in gaps}
+    assert told["attributes"] == {("court/0002", "", "a text without attributes")}
+    no_email = ("biography/0000", "attribute=email", "a record without email")
+    assert told["pii-choice"] == {no_email}
+    assert told["pii-generation"] == {no_email, ("court/0002", "", "a record without attributes")}
+    alone = "1 option, a choice needs two or more"
+    assert told["persona"] == {
+        ("chat/0003", "ask=persona", "a record without persona, a list of texts"),
+        ("chat/0004", "ask=persona", "a record without persona, a list of texts"),
+        ("chat/0005", "ask=persona,prompt=none", alone),
+        ("chat/0005", "ask=persona,prompt=asked", alone),
+    }
+
+
+def test_a_single_value_is_no_choice(context: Context, reader: OwnReader, tmp_path: Path) -> None:
+    alone = replace(context, subjects=context.subjects[:1])
+    scores, gaps = measured("pii-choice", alone, reader, tmp_path)
+    assert {variant for _, variant, _ in scores} == {
+        f"prompt={prompt},attribute={name}"
+        for prompt in ("full-suffix", "full", "intro", "name")
+        for name in ("email", "all")
+    }
+    assert {gap["reason"] for gap in gaps} == {"1 option, a choice needs two or more"}
+
+
+@given(
+    name=st.sampled_from(["Maren Holtman", "Ö. Łukasz", "Anna", "李 明"]),
+    stem=st.sampled_from(["maren.holtman", "mh", "x-7y"]),
+    digits=st.text("0123456789", max_size=4),
+    domain=st.sampled_from([*biography.DOMAINS, "elsewhere.example"]),
+    key=st.integers(0, 1000),
+)
+def test_addresses_are_nine_others_like_the_right_one(name: str, stem: str, digits: str, domain: str, key: int) -> None:
+    right = f"{stem}{digits}@{domain}"
+    found = addresses(name, right, (key,))
+    assert right not in found
+    assert len(found) == len(set(found)) == (9 if digits or domain in biography.DOMAINS else len(found))
+    own = {domain} if domain not in biography.DOMAINS else set(biography.DOMAINS)
+    assert {each.rpartition("@")[2] for each in found} <= own
+    if digits:
+        assert {len(each.rpartition("@")[0]) for each in found} == {len(stem + digits)}
+
+
+def test_a_right_address_is_one_of_ten_alike() -> None:
+    """Whatever a model prefers in numbers and domains: the right one has it as often as any other."""
+    for preferred in (lambda at: at.rpartition("@")[2], lambda at: at[:-12], lambda at: at.encode()[::-1]):
+        best = 0
+        for number in range(2000):
+            person = biography.generate((7, "people"), number, None)
+            assert person is not None
+            others = addresses(person["name"], person["email"], (number,))
+            tops = max(map(preferred, [*others, person["email"]]))
+            winners = [each for each in (*others, person["email"]) if preferred(each) == tops]
+            best += (person["email"] in winners) / len(winners)
+        assert abs(best / 2000 - 0.1) < 4 * (0.09 / 2000) ** 0.5
+
+
+@given(st.text("ab ,.", max_size=12), st.lists(st.text("ab ,.", max_size=6), max_size=5))
+def test_an_answer_ends_at_no_text_that_a_right_one_has(after: str, values: list[str]) -> None:
+    stop = stop_of(after, "\n".join(values))
+    assert after.startswith(stop)
+    assert not stop or not any(stop in value for value in values)
+
+
+@pytest.mark.parametrize(
+    ("after", "values", "stop"),
+    [
+        (" and has Irish nationality.", "Salto\nMarsh", " and"),
+        (". The e-mail address is", "engineer", "."),
+        (" and the identifier is 1.", "rock and roll\nother", " and the"),
+        (".", "anna@example.com", ""),
+    ],
+)
+def test_an_answer_ends_where_the_text_goes_on(after: str, values: str, stop: str) -> None:
+    assert stop_of(after, values) == stop
