@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from costar.corpus.tokenizer import Tokenizer
-from costar.eval.probes import Context, Subject
+from costar.eval.probes import Context, Subject, persona
 from costar.eval.probes.pii_choice import addresses
 from costar.eval.probes.pii_generation import stop_of
 from costar.eval.prompts import attributes_of
+from costar.eval.questions import Question
 from costar.eval.reader import OwnReader
 from costar.insertion.kinds import biography
 from hypothesis import given
@@ -220,3 +221,19 @@ def test_an_answer_ends_at_no_text_that_a_right_one_has(after: str, values: list
 )
 def test_an_answer_ends_where_the_text_goes_on(after: str, values: str, stop: str) -> None:
     assert stop_of(after, values) == stop
+
+
+def test_persona_questions_do_not_depend_on_the_order_of_the_chats(context: Context) -> None:
+    def asked(subjects: tuple[Subject, ...]) -> dict[tuple[str, str], Question]:
+        found = persona.questions(replace(context, subjects=subjects))
+        return {(each.record_id, each.variant): each for each in found if isinstance(each, Question)}
+
+    questions = asked(context.subjects)
+    assert questions == asked(context.subjects[::-1])
+    for question in questions.values():
+        fields = next(each.fields for each in context.subjects if each.record_id == question.record_id)
+        texts = [text for _, text in question.options]
+        is_persona = question.variant.startswith("ask=persona")
+        assert texts[question.answer] == (" ".join(fields["persona"]) if is_persona else fields["username"])
+        assert len({tuple(sorted(text.split(". "))) for text in texts}) == len(texts)
+        assert fields["username"] not in question.options[0][0] or is_persona
