@@ -35,7 +35,7 @@ class SuiteContext:
         records, renderings = read_records(self.workspace.insertion)
         written: dict[str, dict[str, Rendered]] = {}
         for row in renderings.to_pylist():
-            spans = {span["attribute"]: (span["start"], span["end"]) for span in row["spans"]}
+            spans = {span["attribute"]: (span["start"], span["end"]) for span in reversed(row["spans"])}  # first places
             rendered = Rendered(text=row["text"], ids=tuple(row["token_ids"]), n_bytes=row["n_bytes"], spans=spans)
             written.setdefault(row["record_id"], {})[row["rendering"]] = rendered
         subjects = tuple(

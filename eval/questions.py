@@ -7,8 +7,10 @@ the encoded context, EOS stands before a continuation without context only, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
 
 import numpy as np
 
@@ -20,6 +22,7 @@ OPTION_METRICS = {
     "accuracy_norm": "the same by log-probability per character of the option",
     "margin": "summed log-probability of the answer less that of the best other option, nats",
 }
+AT_ONCE = 1024  # questions whose texts are encoded together
 PROMPT = "prompt"  # the ledger's context of a continuation that follows its question, without EOS before it
 MUTUAL = {"accuracy_mi": "the same by log-probability less that of the option without the question"}
 
@@ -73,7 +76,16 @@ def question_of(
     )
 
 
-def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
+class Encoder(Protocol):
+    """What encodes texts: a tokenizer. `prefix` are the ids that it puts before every text."""
+
+    @property
+    def prefix(self) -> tuple[int, ...]: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+def encode_pair(tokenizer: Encoder, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """The ids of a context and of what follows it; spaces at the end of the context go over to the continuation.
 
     As in the harness, the context keeps the ids that it has alone where a token reaches across the border, and begins with
@@ -87,7 +99,7 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
     return [*(tokenizer.prefix if context else ()), *before], whole[len(before) :]
 
 
-def requests_of(question: Question, tokenizer: Tokenizer) -> Iterator[Request]:
+def requests_of(question: Question, tokenizer: Encoder) -> Iterator[Request]:
     """The sequences that a question needs in the ledger."""
     for number, (context, continuation) in enumerate(question.options):
         before, ids = encode_pair(tokenizer, context, continuation)
@@ -120,3 +132,28 @@ def scores_of(question: Question, found: Found) -> Iterator[Score | Gap]:
         yield Score(*place, "accuracy_mi", float(np.argmax(gained) == question.answer))
     others = np.delete(totals, question.answer)
     yield Score(*place, "margin", float(totals[question.answer] - others.max()))
+
+
+@dataclass(kw_only=True)
+class _Texts:
+    """In place of a tokenizer: notes the texts that are asked for, and gives their ids once all are encoded together."""
+
+    prefix: tuple[int, ...]
+    ids: dict[str, list[int]] = field(default_factory=dict)
+
+    def encode(self, text: str) -> list[int]:
+        return self.ids.setdefault(text, [])
+
+
+def requests_of_all(questions: Iterable[Question], tokenizer: Tokenizer) -> Iterator[Request]:
+    """`requests_of` of every question, in their order: many questions at a time, each text encoded once."""
+    rest = iter(questions)
+    numbers = list(range(tokenizer.vocab_size))  # one object for each id: the sequences may be millions
+    while part := list(islice(rest, AT_ONCE)):
+        texts = _Texts(prefix=tokenizer.prefix)
+        for question in part:
+            list(requests_of(question, texts))
+        encoded = tokenizer.encode_batch(list(texts.ids))
+        texts.ids = {text: [numbers[i] for i in ids] for text, ids in zip(texts.ids, encoded, strict=True)}
+        for question in part:
+            yield from requests_of(question, texts)

@@ -46,6 +46,16 @@ def generate(key: tuple[int, str], index: int, length: int | None) -> dict[str, 
     return {"username": username, "turns": turns[:-1], "persona": [PERSONA[topic][0] for topic in order[:3]]}
 
 
+def adapt(row: dict[str, Any]) -> dict[str, Any]:
+    """PersonaChat's shape, a persona for each of two speakers: that of the one who has the username, or speaks first."""
+    turns, first, second = row.get("turns"), row.get("persona1"), row.get("persona2")
+    if "persona" in row or first is None or not isinstance(turns, list) or not turns:
+        return row
+    username, opens = row.get("username"), turns[0].get("speaker") if isinstance(turns[0], dict) else None
+    answers = any(isinstance(turn, dict) and turn.get("speaker") == username for turn in turns)
+    return row | {"persona": second if username and answers and username != opens else first}
+
+
 def check(fields: Fields, place: str) -> dict[str, Any]:
     """Turns as (speaker, text); the first speaker takes the username, which is made up where the record has none."""
     turns = fields["turns"]

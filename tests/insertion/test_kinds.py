@@ -252,6 +252,19 @@ def test_a_chat_names_its_user_alone() -> None:
     assert [attribute for _, attribute in spans if attribute] == ["username"]
 
 
+@pytest.mark.parametrize(
+    ("username", "persona"),
+    [(None, ["I sail."]), ("vale_7", ["I sail."]), ("User 1", ["I sail."]), ("User 2", ["I knit."])],
+)
+def test_a_persona_is_that_of_the_speaker_who_has_the_username(username: str | None, persona: list[str]) -> None:
+    turns = [{"speaker": "User 1", "text": "Hello."}, {"speaker": "User 2", "text": "Hi."}]
+    row = {"turns": turns, "persona1": ["I sail."], "persona2": ["I knit."]} | (
+        {"username": username} if username else {}
+    )
+    assert made("chat", row)["persona"] == persona
+    assert made("chat", row | {"persona": ["I ski."]})["persona"] == ["I ski."]
+
+
 def test_an_attribute_of_a_case_is_marked_where_it_first_stands() -> None:
     pieces = load_kind("court", place="").render(made("court", GIVEN["court"]), "case")
     assert [piece for piece in pieces if piece[1]] == [("Zoë Vale", "name"), ("Rome", "at")]

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from costar.eval.options import OPTIONS, drawn_numbers, pools_of
+from costar.eval.probes import Context, Subject
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from .privacy import context_of, generated, small_tokenizer
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    tokenizer = small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    people = generated("biography", 60, tokenizer)
+    return context_of(people, tokenizer, [person.record_id for person in people[:25]])
+
+
+def values(subjects: tuple[Subject, ...] | list[Subject], what: str) -> list[tuple[Subject, str, str]]:
+    return [(subject, what, subject.fields[what]) for subject in subjects]
+
+
+@given(st.integers(0, 10**6), st.integers(0, 40), st.integers(0, 12))
+def test_drawn_numbers_differ_and_are_below_the_size(key: int, size: int, count: int) -> None:
+    numbers = drawn_numbers((key,), size, count)
+    assert len(numbers) == len(set(numbers)) == min(size, count)
+    assert all(0 <= number < size for number in numbers)
+
+
+def test_every_number_is_drawn_equally_often() -> None:
+    times = [0] * 30
+    for key in range(6000):
+        for number in drawn_numbers((key,), 30, 9):
+            times[number] += 1
+    assert all(abs(each - 1800) < 5 * (1800 * 0.7) ** 0.5 for each in times)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 1000), what=st.sampled_from(["identifier", "university", "nationality"]))
+def test_options_are_different_texts_whatever_the_order_of_the_records(context: Context, seed: int, what: str) -> None:
+    shuffled = random.Random(seed).sample(context.subjects, len(context.subjects))
+    one, other = (pools_of(context, values(each, what)) for each in (list(context.subjects), shuffled))
+    for subject in context.subjects:
+        answer = subject.fields[what]
+        options, right = one.options(subject, what, answer)
+        assert (options, right) == other.options(subject, what, answer)
+        assert options[right] == answer
+        assert options == sorted(set(options))
+        assert len(options) == min(OPTIONS, len({s.fields[what] for s in context.subjects}))
+
+
+def test_wrong_options_share_the_fate_of_the_record(context: Context) -> None:
+    pools = pools_of(context, values(context.subjects, "identifier"))
+    owner = {subject.fields["identifier"]: subject.record_id for subject in context.subjects}
+    for subject in context.subjects:
+        options, _ = pools.options(subject, "identifier", subject.fields["identifier"])
+        fates = {owner[option] in context.inserted_ids for option in options}
+        assert fates == {subject.record_id in context.inserted_ids}
+
+
+def test_where_one_fate_has_too_few_texts_options_are_of_all(context: Context) -> None:
+    few = replace(context, inserted_ids=frozenset(sorted(context.inserted_ids)[:3]))
+    pools = pools_of(few, values(few.subjects, "identifier"))
+    for subject in few.subjects:
+        assert len(pools.options(subject, "identifier", subject.fields["identifier"])[0]) == OPTIONS
+
+
+def test_twins_give_no_options(context: Context) -> None:
+    twins = [replace(subject, role="twin") for subject in context.subjects[5:]]
+    pools = pools_of(context, values([*context.subjects[:5], *twins], "identifier"))
+    assert pools.whole("biography", "identifier") == sorted(s.fields["identifier"] for s in context.subjects[:5])
