@@ -75,9 +75,8 @@ def load_scores(suite: Suite, workspace: Workspace) -> Scores:
     """
     records, renderings = read_records(workspace.insertion)
     mains = records.filter(pc.equal(records.column("role"), "main"))
-    ids = mains.column("record_id").to_pylist()
-    configs = read_configs(workspace)
     kept = _Kept.of(records, renderings)
+    configs = read_configs(workspace)
     raw: dict[str, dict[int, dict[Measure, dict[str, float]]]] = {}
     for run in configs:
         raw[run] = defaultdict(lambda: defaultdict(dict))
@@ -97,44 +96,42 @@ def load_scores(suite: Suite, workspace: Workspace) -> Scores:
         levels[(arm, draw)][record_id] = level
     return Scores(
         values=found,
-        perturbation=dict(zip(ids, mains.column("perturbation").to_pylist(), strict=True)),
-        cluster=dict(zip(ids, mains.column("cluster_id").to_pylist(), strict=True)),
-        stratum=dict(zip(ids, mains.column("stratum").to_pylist(), strict=True)),
+        perturbation=dict(zip(kept.mains, mains.column("perturbation").to_pylist(), strict=True)),
+        cluster=dict(zip(kept.mains, mains.column("cluster_id").to_pylist(), strict=True)),
+        stratum=dict(zip(kept.mains, mains.column("stratum").to_pylist(), strict=True)),
         levels=dict(levels),
     )
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """Which scores are analysed: record ids of mains and twins, and (record, rendering) of their canonical texts."""
+    """Which scores are analysed: those of main records and their twins in their canonical texts, or by format."""
 
-    ids: pa.Array
-    canonical: pa.Array
+    mains: list[str]
+    canonical: pa.Array  # (record, rendering)
 
     @classmethod
     def of(cls, records: pa.Table, renderings: pa.Table) -> _Kept:
-        ids = records.filter(pc.is_in(records.column("role"), pa.array(["main", "twin"]))).column("record_id")
         texts = _pairs(records.column("record_id"), records.column("text"))
         written = pc.is_in(_pairs(renderings.column("record_id"), renderings.column("text")), texts)
         canonical = renderings.filter(written)
-        return cls(
-            ids.combine_chunks(), _pairs(canonical.column("record_id"), canonical.column("rendering")).combine_chunks()
-        )
+        mains = records.filter(pc.equal(records.column("role"), "main")).column("record_id").to_pylist()
+        return cls(mains, _pairs(canonical.column("record_id"), canonical.column("rendering")).combine_chunks())
 
     def scores(self, table: pa.Table) -> Iterator[tuple[int, Measure, dict[str, float]]]:
         """(step, measure, main record → value) of a table of scores."""
         pairs = _pairs(table.column("record_id"), table.column("rendering"))
         shown = pc.or_(pc.is_in(pairs, self.canonical), pc.starts_with(table.column("variant"), "format="))
-        table = table.filter(pc.and_(shown, pc.is_in(table.column("record_id"), self.ids)))
-        twin = pc.ends_with(table.column("record_id"), TWIN)
-        record = pc.replace_substring_regex(table.column("record_id"), f"{TWIN}$", "")
-        keys = ("step", "probe", "variant", "metric")
-        groups = table.select(keys).append_column("twin", twin).append_column("record", record)
-        grouped = groups.append_column("value", table.column("value")).group_by([*keys, "twin"], use_threads=False)
-        for row in grouped.aggregate([("record", "list"), ("value", "list")]).to_pylist():
+        main = pc.replace_substring_regex(table.column("record_id"), f"{TWIN}$", "")
+        keys = ("step", "probe", "variant", "metric", "twin")
+        table = table.append_column("twin", pc.ends_with(table.column("record_id"), TWIN))
+        table = table.append_column("main", pc.index_in(main, pa.array(self.mains)))
+        table = table.filter(pc.and_(shown, pc.is_valid(table.column("main")))).select([*keys, "main", "value"])
+        grouped = table.group_by(keys, use_threads=False).aggregate([("main", "list"), ("value", "list")])
+        for row in grouped.to_pylist():
             variant = ",".join(part for part in (row["variant"], TWINS if row["twin"] else "") if part)
-            measure = (row["probe"], variant, row["metric"])
-            yield row["step"], measure, dict(zip(row["record_list"], row["value_list"], strict=True))
+            names = (self.mains[place] for place in row["main_list"])
+            yield row["step"], (row["probe"], variant, row["metric"]), dict(zip(names, row["value_list"], strict=True))
 
 
 def _pairs(a: pa.ChunkedArray, b: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -8,11 +8,13 @@ What the model answers by itself is in `answer-generation`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from ..questions import OPTION_METRICS, Question, requests_of, scores_of
 from ..spans import around
 from . import Context, Found, Gap, Request, Score, Subject
+from .likelihood import requests as likelihood_requests
 from .likelihood import scored_renderings
 
 NEEDS = ("loglik",)
@@ -58,8 +60,8 @@ def foils(subject: Subject) -> list[str]:
 
 
 def requests(context: Context) -> Iterator[Request]:
+    yield from likelihood_requests(replace(context, subjects=tuple(context.of_kind(*KINDS))))
     for subject, name in renderings(context):
-        yield Request(subject.record_id, name, subject.renderings[name].ids)
         asked = question(context, subject, name)
         if asked:
             yield from requests_of(asked, context.tokenizer)

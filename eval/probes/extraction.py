@@ -54,6 +54,10 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
             if isinstance(tokens, str):
                 yield Gap(subject.record_id, name, "", tokens)
                 continue
+            if len(tokens.logp) > context.length:
+                reason = f"{len(tokens.logp):,} tokens, the model reads at most {context.length:,}"
+                yield Gap(subject.record_id, name, "", reason)
+                continue
             for variant, metric, value in measures(tokens, context.design.prefixes, suffix):
                 yield Score(subject.record_id, name, variant, metric, value)
             short = [prefix for prefix in context.design.prefixes if len(tokens.logp) < prefix + suffix]
