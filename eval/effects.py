@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..core.design import ArmDesign, RunName, Suite
 from ..core.errors import CostarError
 from ..core.parquet import read_table, write_rows
 from ..core.workspace import Workspace, changed_files, finish_step, output_lock, start_step
+from ..insertion.origins import TWIN
 from ..insertion.records import read_records
 from ..manifests.catalogue import score_files
 from ..manifests.lineage import read_configs, stretches
@@ -38,6 +41,7 @@ from .stats import (
 )
 
 Measure = tuple[str, str, str]  # probe, variant, metric
+TWINS = "role=twin"  # ends the variant of what was measured of twins
 FLIP = "percentile interval of 2,000 cluster bootstraps; p by 4,999 sign flips of clusters"
 LABELS = "percentile interval of 2,000 cluster bootstraps; p by 4,999 permutations of levels within strata"
 FEW = f"fewer than {LEAST_CLUSTERS} clusters: no interval"
@@ -46,7 +50,7 @@ CONSTANT = "no variation within a group: no interval"
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of main records: run → step → measure → record → value; and what is known of the records."""
+    """Scores: run → step → measure → main record → value; and what is known of the records."""
 
     values: dict[str, dict[int, dict[Measure, dict[str, float]]]]
     perturbation: dict[str, str]
@@ -64,45 +68,75 @@ class Scores:
 
 
 def load_scores(suite: Suite, workspace: Workspace) -> Scores:
-    """Every score of main records in their canonical rendering, or by format; inherited ones with each heir."""
+    """Every score in the canonical rendering, or by format; inherited ones with each heir.
+
+    The scores of a twin are measures of its main record, so that they are read by the main's level: their variant ends
+    with `role=twin`.
+    """
     records, renderings = read_records(workspace.insertion)
-    rows = [row for row in records.to_pylist() if row["role"] == "main"]
-    text = {row["record_id"]: row["text"] for row in rows}
-    canonical = {
-        (record_id, rendering)
-        for record_id, rendering, written in zip(
-            *(renderings.column(name).to_pylist() for name in ("record_id", "rendering", "text")), strict=True
-        )
-        if text.get(record_id) == written
-    }
+    mains = records.filter(pc.equal(records.column("role"), "main"))
+    kept = _Kept.of(records, renderings)
     configs = read_configs(workspace)
     raw: dict[str, dict[int, dict[Measure, dict[str, float]]]] = {}
     for run in configs:
         raw[run] = defaultdict(lambda: defaultdict(dict))
         for path in score_files(workspace, run):
-            table = read_table(path, mend="run `costar eval` again")
-            columns = (table.column(name).to_pylist() for name in table.column_names[1:])
-            for step, record_id, rendering, probe, variant, metric, value in zip(*columns, strict=True):
-                if record_id in text and ((record_id, rendering) in canonical or variant.startswith("format=")):
-                    raw[run][step][(probe, variant, metric)][record_id] = value
-    values: dict[str, dict[int, dict[Measure, dict[str, float]]]] = {run: {} for run in configs}
+            for step, measure, values in kept.scores(read_table(path, mend="run `costar eval` again")):
+                raw[run][step][measure] |= values
+    found: dict[str, dict[int, dict[Measure, dict[str, float]]]] = {run: {} for run in configs}
     for run in configs:
         for stretch in stretches(configs, run):
             for step, measures in raw[stretch.owner].items():
                 if stretch.after < step <= stretch.upto:
-                    values[run][step] = {measure: dict(found) for measure, found in measures.items()}
+                    found[run][step] = dict(measures)
     assignments = read_table(workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
     levels: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
     columns = (assignments.column(name).to_pylist() for name in ("arm", "draw", "record_id", "level"))
     for arm, draw, record_id, level in zip(*columns, strict=True):
         levels[(arm, draw)][record_id] = level
     return Scores(
-        values=values,
-        perturbation={row["record_id"]: row["perturbation"] for row in rows},
-        cluster={row["record_id"]: row["cluster_id"] for row in rows},
-        stratum={row["record_id"]: row["stratum"] for row in rows},
+        values=found,
+        perturbation=dict(zip(kept.mains, mains.column("perturbation").to_pylist(), strict=True)),
+        cluster=dict(zip(kept.mains, mains.column("cluster_id").to_pylist(), strict=True)),
+        stratum=dict(zip(kept.mains, mains.column("stratum").to_pylist(), strict=True)),
         levels=dict(levels),
     )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Which scores are analysed: those of main records and their twins in their canonical texts, or by format."""
+
+    mains: list[str]
+    canonical: pa.Array  # (record, rendering)
+
+    @classmethod
+    def of(cls, records: pa.Table, renderings: pa.Table) -> _Kept:
+        texts = _pairs(records.column("record_id"), records.column("text"))
+        written = pc.is_in(_pairs(renderings.column("record_id"), renderings.column("text")), texts)
+        canonical = renderings.filter(written)
+        mains = records.filter(pc.equal(records.column("role"), "main")).column("record_id").to_pylist()
+        return cls(mains, _pairs(canonical.column("record_id"), canonical.column("rendering")).combine_chunks())
+
+    def scores(self, table: pa.Table) -> Iterator[tuple[int, Measure, dict[str, float]]]:
+        """(step, measure, main record → value) of a table of scores."""
+        pairs = _pairs(table.column("record_id"), table.column("rendering"))
+        shown = pc.or_(pc.is_in(pairs, self.canonical), pc.starts_with(table.column("variant"), "format="))
+        main = pc.replace_substring_regex(table.column("record_id"), f"{TWIN}$", "")
+        keys = ("step", "probe", "variant", "metric", "twin")
+        table = table.append_column("twin", pc.ends_with(table.column("record_id"), TWIN))
+        table = table.append_column("main", pc.index_in(main, pa.array(self.mains)))
+        table = table.filter(pc.and_(shown, pc.is_valid(table.column("main")))).select([*keys, "main", "value"])
+        grouped = table.group_by(keys, use_threads=False).aggregate([("main", "list"), ("value", "list")])
+        for row in grouped.to_pylist():
+            variant = ",".join(part for part in (row["variant"], TWINS if row["twin"] else "") if part)
+            names = (self.mains[place] for place in row["main_list"])
+            yield row["step"], (row["probe"], variant, row["metric"]), dict(zip(names, row["value_list"], strict=True))
+
+
+def _pairs(a: pa.ChunkedArray, b: pa.ChunkedArray) -> pa.ChunkedArray:
+    """One text of every two; a line break parts them, which no record id has."""
+    return pc.binary_join_element_wise(a, b, "\n")
 
 
 @dataclass(frozen=True)

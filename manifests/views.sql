@@ -1,20 +1,24 @@
 -- Views of manifest.duckdb. They use no syntax that DuckDB 1.x lacks.
 
--- Scores of main records in the rendering by which a record is known, or by format for test sets.
+-- Scores of main records and of their twins, in the rendering by which a record is known, or by format for test sets.
+-- A twin is read by the level of its main record, and its variant ends with `role=twin`.
 create view record_scores as
 select s.run, r.arm, r.model, r.draw, s.step, s.record_id, rec.perturbation, rec.role, rec.cluster_id,
-       a.level, s.rendering, s.probe, s.variant, s.metric, s.value
+       a.level, s.rendering, s.probe,
+       case when rec.role = 'twin' then concat_ws(',', nullif(s.variant, ''), 'role=twin') else s.variant end as variant,
+       s.metric, s.value
 from scores s
 join runs r using (run)
 join records rec using (record_id)
 join renderings ren on ren.record_id = s.record_id and ren.rendering = s.rendering
-join assignments a on a.arm = r.arm and a.draw = r.draw and a.record_id = s.record_id
+join assignments a
+  on a.arm = r.arm and a.draw = r.draw
+ and a.record_id = case when rec.role = 'twin' then regexp_replace(s.record_id, '/twin$', '') else s.record_id end
 where ren.text = rec.text or s.variant like 'format=%';
 
 create view dose_response as
 select run, arm, model, draw, step, perturbation, level, probe, variant, metric, count(*) as n, avg(value) as mean
 from record_scores
-where role = 'main'
 group by run, arm, model, draw, step, perturbation, level, probe, variant, metric;
 
 -- The same of models from elsewhere, by the levels of draw 0: they belong to no arm.
@@ -35,8 +39,7 @@ join arms using (arm)
 join record_scores c
   on c.arm = arms.control and c.model = t.model and c.draw = t.draw and c.step = t.step
  and c.record_id = t.record_id and c.rendering = t.rendering
- and c.probe = t.probe and c.variant = t.variant and c.metric = t.metric
-where t.role = 'main';
+ and c.probe = t.probe and c.variant = t.variant and c.metric = t.metric;
 
 create view timing_effect as
 select * from effects where estimand = 'timing';

@@ -1,7 +1,8 @@
 """Multiple choice: is the answer the most likely of the choices, in each format, and by how many nats?
 
-In format `letters` the letters are scored, in `cloze` the texts of the choices. Twins are asked as well: they are never
-inserted, and their answer is another one.
+In format `letters` the letters are scored, in `cloze` the texts of the choices. A template of the suite that some arm inserts
+is a format as well, if it holds the right choice (its text in a field, or its number as `{answer}`); what follows there is
+scored with the choice. Twins are asked as well: they are never inserted, and their answer is another one.
 """
 
 from __future__ import annotations
@@ -9,31 +10,67 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ...insertion.kinds import testset
-from ..questions import OPTION_METRICS, Question, question_of, requests_of, scores_of
-from . import Context, Found, Gap, Request, Score
+from ..questions import MUTUAL, OPTION_METRICS, Question, question_of, requests_of, scores_of
+from ..spans import around
+from . import Context, Found, Gap, Request, Score, Subject
+from .likelihood import scored_renderings
 
 NEEDS = ("loglik",)
 KINDS = ("testset",)
-METRICS = OPTION_METRICS
+METRICS = OPTION_METRICS | MUTUAL
 SOURCE = "lm-evaluation-harness 0.4.13, multiple_choice"
 
 
-def questions(context: Context) -> Iterator[Question]:
-    for subject in context.of_kind("testset"):
+def questions(context: Context) -> Iterator[Question | Gap]:
+    for subject in context.of_kind(*KINDS):
         choices = subject.fields["choices"]
         for rendering in testset.RENDERINGS:
             before, _ = testset.render(subject.fields, rendering)
-            shown = list(testset.LETTERS[: len(choices)]) if rendering == "letters" else choices
+            cloze = rendering != "letters"
             yield question_of(
-                subject.record_id, rendering, f"format={rendering}", before[0], shown, subject.fields["answer"]
+                subject.record_id,
+                rendering,
+                f"format={rendering}",
+                before[0],
+                choices if cloze else list(testset.LETTERS[: len(choices)]),
+                subject.fields["answer"],
+                mutual=cloze,
             )
+        for name in scored_renderings(context, subject):
+            if name not in testset.RENDERINGS:
+                yield _in_template(context, subject, name)
+
+
+def _in_template(context: Context, subject: Subject, name: str) -> Question | Gap:
+    """The question as a template of the suite writes it."""
+    choices, answer = subject.fields["choices"], subject.fields["answer"]
+    rendered, variant = subject.renderings[name], f"format={name}"
+    as_text = [each for each in rendered.spans if subject.fields.get(each) == choices[answer]]
+    shown = choices if as_text else [str(number) for number in range(len(choices))]
+    found = around(rendered, as_text[0] if as_text else "answer", shown[answer], context.tokenizer)
+    if isinstance(found, str):
+        return Gap(subject.record_id, name, variant, f"no choices to compare: {found}")
+    before, after = found
+    return Question(
+        record_id=subject.record_id,
+        rendering=name,
+        variant=variant,
+        options=tuple((before, choice + after) for choice in shown),
+        answer=answer,
+        sizes=tuple(map(len, shown)),
+        mutual=bool(as_text),
+    )
 
 
 def requests(context: Context) -> Iterator[Request]:
     for question in questions(context):
-        yield from requests_of(question, context.tokenizer)
+        if isinstance(question, Question):
+            yield from requests_of(question, context.tokenizer)
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
     for question in questions(context):
-        yield from scores_of(question, found)
+        if isinstance(question, Gap):
+            yield question
+        else:
+            yield from scores_of(question, found)

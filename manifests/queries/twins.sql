@@ -1,10 +1,9 @@
--- Test items against their twins, which are never inserted, by the level of the main item.
-select t.arm, m.level, t.variant, avg(m.value) as main_margin, avg(t.value) as twin_margin, count(*) as n
-from record_scores t
-join record_scores m
-  on m.run = t.run and m.step = t.step and m.variant = t.variant and m.metric = t.metric
- and m.cluster_id = t.cluster_id and m.role = 'main'
-join runs r on r.run = t.run
-where t.role = 'twin' and t.metric = 'margin' and t.step = r.steps
-group by all
+-- Items and their twins, which are never inserted, by the level of the item: what is known of it, and of its words alone.
+select m.run, m.perturbation, m.level, m.probe, m.variant, m.metric, m.n, m.mean as item, t.mean as twin
+from dose_response m
+join dose_response t
+  on t.run = m.run and t.step = m.step and t.perturbation = m.perturbation and t.level = m.level and t.probe = m.probe
+ and t.metric = m.metric and t.variant = concat_ws(',', nullif(m.variant, ''), 'role=twin')
+join runs r on r.run = m.run
+where m.step = r.steps and m.metric in ('accuracy', 'margin')
 order by all;

@@ -181,3 +181,34 @@ def test_an_arm_with_an_assignment_of_its_own_is_read_by_its_own_levels(built: P
 
     assert total(scores) < total(swapped) - 0.05
     assert scores.levels[("late", 0)] == swapped.levels[("late", 0)]
+
+
+def test_a_twin_is_a_measure_of_its_main_record(built: Path) -> None:
+    """Every score of a twin stands with its main record, under the same measure with `role=twin`, and nowhere else."""
+    scores = load_scores(load_suite(built / "suite.toml"), Workspace(built))
+    run = "perturbed.nano.d0"
+    table = pq.read_table(built / "eval" / "scores" / f"run={run}" / "step-000096.choice.parquet", partitioning=None)
+    found = scores.values[run][96]
+    twins = [row for row in table.to_pylist() if row["record_id"].endswith("/twin")]
+    assert twins
+    for row in twins:
+        measure = ("choice", f"{row['variant']},role=twin", row["metric"])
+        assert found[measure][row["record_id"].removesuffix("/twin")] == row["value"]
+    assert not [record for values in found.values() for record in values if record.endswith("/twin")]
+    assert found[("likelihood", "role=twin", "nll_token")].keys() == found[("choice", "format=cloze", "margin")].keys()
+
+
+def test_effects_on_twins_are_read_by_the_level_of_their_main(built: Path) -> None:
+    twins = [row for row in rows(built) if row["variant"].endswith("role=twin")]
+    mains = {
+        (row["estimand"], row["level"], row["step"], row["metric"], row["treated"]): row
+        for row in rows(built)
+        if (row["probe"], row["variant"]) == ("choice", "format=cloze")
+    }
+    compared = [row for row in twins if (row["probe"], row["variant"]) == ("choice", "format=cloze,role=twin")]
+    assert {row["level"] for row in compared} == {0, 2}
+    assert len(compared) == len(mains)
+    for row in compared:
+        main = mains[tuple(row[name] for name in ("estimand", "level", "step", "metric", "treated"))]
+        assert (row["n"], row["n_clusters"]) == (main["n"], main["n_clusters"])
+    assert {row["perturbation"] for row in twins} == {"quizzes"}
