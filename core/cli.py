@@ -277,14 +277,18 @@ def evaluate(
 
 def _effects(session: Session, started: float) -> None:
     from ..eval.effects import compute_effects
+    from ..eval.suite_attacks import compute_membership
     from ..manifests.catalogue import score_files
     from ..manifests.lineage import read_configs
 
     compute_effects(session.suite, session.workspace)
+    gates = compute_membership(session.suite, session.workspace)
     place = session.workspace
     measured = {(run, step_of(path)) for run in read_configs(place) for path in score_files(place, run)}
     probes = len(session.suite.eval.probes)
     stage_line("eval", f"{len(measured)} checkpoints measured, {probes} probes, effects", time.monotonic() - started)
+    if gates:
+        stage_line("", gates)
 
 
 @app.command()
