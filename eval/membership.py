@@ -283,5 +283,6 @@ def gate_text(rows: Sequence[Row]) -> str:
         worst[place] = min(worst.get(place, 1.0), row["p_adjusted"])
     failed = [f"{gate} on {name} (p {p:.3f})" for (gate, name), p in sorted(worst.items()) if p < ALPHA]
     if failed:
-        return f"membership: GATE FAILED: {', '.join(failed)} – members and non-members differ without being read"
+        chance = "members and non-members differ without being read, or it is chance, as in one gate of twenty"
+        return f"membership: {len(failed)} of {len(worst)} GATES FAILED: {', '.join(failed)}; {chance}"
     return f"membership: {len(worst)} gates at chance"

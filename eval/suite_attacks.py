@@ -251,7 +251,7 @@ class Attacked:
         run, last = self._name(arm, model, draws), arm.train.steps
         for name, by_draw in found.items():
             if by_draw:
-                reference = f"{len(used)} runs without the record"
+                reference = f"up to {len(used)} runs without the record"
                 yield Attack(run=run, step=last, name=name, tier="draws", scores=by_draw, reference=reference)
 
     def _out(self, perturbation: str, model: str, draw: int, records: Sequence[str]) -> dict[str, list[float]]:
