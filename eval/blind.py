@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.hashing import keyed_hash
-from .roc import Bools, Floats, Ints, Trial, auc, permuted_labels
+from .roc import Bools, Floats, Ints, Trial, auc, midranks, permuted_labels
 
 FOLDS = 5
 WORDS = 512
@@ -101,12 +101,10 @@ def blind_p(matrix: Floats, trial: Trial, key: tuple[int | str, ...]) -> float:
 
 def _areas(scores: Floats, labels: Bools, strata: Sequence[Ints]) -> Floats:
     """The area within strata of each row of scores [P, n] under its own labels [P, n]."""
-    from scipy.stats import rankdata
-
     above, pairs = np.zeros(len(scores)), np.zeros(len(scores))
     for rows in strata:
         own = labels[:, rows]
         m = own.sum(1)
-        above += (rankdata(scores[:, rows], axis=1) * own).sum(1) - m * (m + 1) / 2
+        above += (midranks(scores[:, rows]) * own).sum(1) - m * (m + 1) / 2
         pairs += m * (len(rows) - m)
     return above / np.maximum(pairs, 1)

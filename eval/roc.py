@@ -78,11 +78,13 @@ def _codes(one: Ints, other: Ints) -> Ints:
     return np.asarray(found, np.int64)
 
 
-def _midranks(values: Floats) -> Floats:
+def midranks(values: Floats) -> Floats:
     """Ranks from 1 on along the last axis of [K, n]; equal values share their mean rank."""
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(values, axis=1), np.float64)
+    found = np.empty(values.shape)
+    for row, own in enumerate(values):
+        ordered = np.sort(own)
+        found[row] = np.searchsorted(ordered, own, "left") + np.searchsorted(ordered, own, "right") + 1
+    return found / 2
 
 
 def auc(values: Floats, trial: Trial) -> Floats:
@@ -93,7 +95,7 @@ def auc(values: Floats, trial: Trial) -> Floats:
         members = trial.is_member[rows]
         m, n = int(members.sum()), int((~members).sum())
         if m and n:
-            above += _midranks(values[:, rows])[:, members].sum(1) - m * (m + 1) / 2
+            above += midranks(values[:, rows])[:, members].sum(1) - m * (m + 1) / 2
             pairs += m * n
     return above / pairs if pairs else np.full(len(values), np.nan)
 
@@ -108,7 +110,7 @@ def permutation_p(values: Floats, trial: Trial, key: tuple[int | str, ...]) -> F
         blocks, first, places = np.unique(trial.blocks[rows], return_index=True, return_inverse=True)
         inside = np.zeros((len(rows), len(blocks)))
         inside[np.arange(len(rows)), places] = 1.0
-        parts.append((trial.is_member[rows][first], inside.sum(0), _midranks(values[:, rows]) @ inside))
+        parts.append((trial.is_member[rows][first], inside.sum(0), midranks(values[:, rows]) @ inside))
     for labels in permuted_labels([part[0] for part in parts], key):
         above, pairs = np.zeros((len(labels[0]), len(values))), np.zeros(len(labels[0]))
         for chosen, (_, sizes, ranks) in zip(labels, parts, strict=True):
@@ -208,10 +210,10 @@ def rate_at(scores: Floats, trial: Trial, alpha: float) -> Rate | None:
 
 def clopper_pearson(found: int, n: int) -> tuple[float, float]:
     """The exact 95 % interval of a share."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
-    low = float(beta.ppf(0.025, found, n - found + 1)) if found else 0.0
-    high = float(beta.ppf(0.975, found + 1, n - found)) if found < n else 1.0
+    low = float(betaincinv(found, n - found + 1, 0.025)) if found else 0.0
+    high = float(betaincinv(found + 1, n - found, 0.975)) if found < n else 1.0
     return low, high
 
 

@@ -5,19 +5,6 @@ from costar.eval.blind import MOST, blind_p, blind_scores, chosen_rows, predicto
 from costar.eval.roc import Trial, auc, make_trial
 
 WORDS = ["harbour", "lantern", "copper", "meadow", "violin", "granite", "thunder", "saffron", "orchard", "compass"]
-    "harbour",
-    "lantern",
-    "copper",
-    "meadow",
-    "violin",
-    "granite",
-    "thunder",
-    "saffron",
-    "orchard",
-    "compass",
-    "velvet",
-    "glacier",
-]
 
 
 def texts_of(n: int, seed: int) -> list[str]:
