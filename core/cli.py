@@ -288,7 +288,7 @@ def _effects(session: Session, started: float) -> None:
     probes = len(session.suite.eval.probes)
     stage_line("eval", f"{len(measured)} checkpoints measured, {probes} probes, effects", time.monotonic() - started)
     if gates:
-        stage_line("", gates)
+        stage_line("membership", gates)
 
 
 @app.command()

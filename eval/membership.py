@@ -276,7 +276,7 @@ def gate_text(rows: Sequence[Row]) -> str:
         return ""
     tested = [row for row in gates if row["p_adjusted"] is not None]
     if not tested:
-        return "membership: no gate could be tested, so that nothing vouches for the attacks"
+        return "no gate could be tested, so that nothing vouches for the attacks"
     worst: dict[tuple[str, str], float] = {}
     for row in tested:
         place = (row["gate"], row["perturbation"])
@@ -284,5 +284,5 @@ def gate_text(rows: Sequence[Row]) -> str:
     failed = [f"{gate} on {name} (p {p:.3f})" for (gate, name), p in sorted(worst.items()) if p < ALPHA]
     if failed:
         chance = "members and non-members differ without being read, or it is chance, as in one gate of twenty"
-        return f"membership: {len(failed)} of {len(worst)} GATES FAILED: {', '.join(failed)}; {chance}"
-    return f"membership: {len(worst)} gates at chance"
+        return f"{len(failed)} of {len(worst)} GATES FAILED: {', '.join(failed)}; {chance}"
+    return f"{len(worst)} gates at chance"

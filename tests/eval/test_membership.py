@@ -59,7 +59,7 @@ def test_copies_are_found_on_the_run_that_read_them_and_not_on_the_one_that_did_
     assert {row["perturbation"] for row in gates} == {"passages", "quizzes", "passwords"}
     assert {row["attack"] for row in gates} == ATTACKS
     assert all(row["p_adjusted"] is None or row["p_adjusted"] >= 0.05 for row in gates)
-    assert gate_text(rows) == "membership: 6 gates at chance"
+    assert gate_text(rows) == "6 gates at chance"
 
 
 def test_an_arm_is_attacked_on_what_it_inserts_at_its_end_and_where_its_phase_ends(built: Path) -> None:
@@ -175,7 +175,7 @@ def test_the_same_scores_give_the_same_bytes_and_altered_ones_are_refused(built_
     suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
     paths = [built_copy / "eval" / f"{name}.parquet" for name in ("membership", "dataset_inference")]
     before = [path.read_bytes() for path in paths]
-    assert compute_membership(suite, workspace) == "membership: 6 gates at chance"
+    assert compute_membership(suite, workspace) == "6 gates at chance"
     assert [path.read_bytes() for path in paths] == before
     paths[0].write_bytes(before[0][:-1] + b"x")
     assert "membership.parquet" in damaged_files(workspace)[0]
