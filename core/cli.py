@@ -281,14 +281,12 @@ def _effects(session: Session, started: float) -> None:
     from ..manifests.catalogue import score_files
     from ..manifests.lineage import read_configs
 
-    compute_effects(session.suite, session.workspace)
-    gates = compute_membership(session.suite, session.workspace)
-    place = session.workspace
+    suite, place = session.suite, session.workspace
+    compute_effects(suite, place)
     measured = {(run, step_of(path)) for run in read_configs(place) for path in score_files(place, run)}
-    probes = len(session.suite.eval.probes)
-    stage_line("eval", f"{len(measured)} checkpoints measured, {probes} probes, effects", time.monotonic() - started)
-    if gates:
-        stage_line("membership", gates)
+    text = f"{len(measured)} checkpoints measured, {len(suite.eval.probes)} probes, effects"
+    stage_line("eval", text, time.monotonic() - started)
+    compute_membership(suite, place)
 
 
 @app.command()

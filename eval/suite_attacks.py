@@ -5,6 +5,7 @@ A run is attacked at its last step, and where the last phase of a perturbation e
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.console import stage_line
 from ..core.design import ArmDesign, Suite
 from ..core.errors import CostarError
 from ..core.parquet import read_table, write_rows
@@ -29,7 +31,8 @@ MEND = "run `costar eval` again"
 
 
 def compute_membership(suite: Suite, workspace: Workspace) -> str:
-    """Rebuild both tables from every score that is present; what the gates say, empty where nothing was attacked."""
+    """Rebuild both tables from every score that is present, and say what the gates say, where anything was attacked."""
+    started = time.monotonic()
     with output_lock(workspace.eval, "membership", wait=True):
         rows, sets = _computed(suite, workspace)
         start_step(workspace.eval, "membership")
@@ -37,7 +40,10 @@ def compute_membership(suite: Suite, workspace: Workspace) -> str:
         for (name, schema), found in zip(TABLES.items(), (rows, sets), strict=True):
             paths.append(write_rows(workspace.eval / f"{name}.parquet", schema, sorted(found, key=_order)))
         finish_step(workspace.eval, "", paths, "membership")
-    return gate_text(rows)
+    text = gate_text(rows)
+    if text:
+        stage_line("membership", text, time.monotonic() - started)
+    return text
 
 
 def read_membership(workspace: Workspace) -> tuple[list[Row], list[Row]]:
