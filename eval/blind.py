@@ -21,6 +21,7 @@ FOLDS = 5
 WORDS = 512
 MOST = 2000  # rows that it is fitted to
 REFITS = 999
+PLACES = 9
 
 
 def text_features(texts: Sequence[str], n_tokens: Sequence[int]) -> Floats:
@@ -48,12 +49,14 @@ def _standardized(values: Floats) -> Floats:
 
 
 def chosen_rows(trial: Trial, key: tuple[int | str, ...]) -> Ints:
-    """The rows that are used: all, or whole blocks drawn by keyed hash."""
+    """The rows that are used: all, or of each side those whose blocks come first by keyed hash, half of them members."""
     if len(trial.units) <= MOST:
         return np.arange(len(trial.units))
     order = np.array([keyed_hash("blind", *key, int(block)) for block in range(int(trial.blocks.max()) + 1)], np.uint64)
     rows = np.argsort(order[trial.blocks], kind="stable")
-    return np.sort(rows[:MOST])
+    members, others = rows[trial.is_member[rows]], rows[~trial.is_member[rows]]
+    taken = max(min(len(members), MOST // 2), MOST - len(others))
+    return np.sort(np.concatenate([members[:taken], others[: MOST - taken]]))
 
 
 def predictor(features: Floats, units: Ints, key: tuple[int | str, ...]) -> Floats:
@@ -76,7 +79,8 @@ def predictor(features: Floats, units: Ints, key: tuple[int | str, ...]) -> Floa
 
 
 def blind_scores(matrix: Floats, is_member: Bools) -> Floats:
-    return np.asarray(matrix @ is_member.astype(np.float64))
+    """What is predicted of each row, rounded so that equal texts are equal on every machine."""
+    return np.asarray(np.round(matrix @ is_member.astype(np.float64), PLACES))
 
 
 def blind_p(matrix: Floats, trial: Trial, key: tuple[int | str, ...]) -> float:
@@ -93,7 +97,7 @@ def blind_p(matrix: Floats, trial: Trial, key: tuple[int | str, ...]) -> float:
         permuted = np.zeros((len(labels[0]), len(trial.units)))
         for rows, place, chosen in zip(strata, places, labels, strict=True):
             permuted[:, rows] = chosen[:, place]
-        areas = _areas(permuted @ matrix.T, permuted > 0, strata)
+        areas = _areas(np.round(permuted @ matrix.T, PLACES), permuted > 0, strata)
         extreme += int((areas >= observed - 1e-12).sum())
         drawn += len(areas)
     return (1 + extreme) / (1 + drawn)

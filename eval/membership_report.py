@@ -33,11 +33,14 @@ DRAWN = ("loss", "min-k-plus-plus")
 
 def membership_rows(suite: Suite, rows: Sequence[Row], model: str) -> list[list[str]]:
     """Attacks on the last steps of a model's runs, and the blind one, one line each."""
-    last = {f"{arm.name}.{model}": arm.train.steps for arm in suite.arms.values()}
+    last = {
+        name: arm.train.steps
+        for arm in suite.arms.values()
+        for name in (f"{arm.name}.{model}", *(f"{arm.name}.{model}.d{draw}" for draw in range(arm.draws)))
+    }
 
     def is_last(row: Row) -> bool:
-        place = row["run"].rsplit(".d", 1)[0]
-        return place in last and row["step"] == last[place]
+        return row["step"] is not None and row["step"] == last.get(row["run"])
 
     control = {
         (row["perturbation"], row["labels"], row["level"], row["attack"]): row

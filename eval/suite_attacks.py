@@ -179,9 +179,9 @@ class Attacked:
         for step in sorted({last, end}):
             run = self._name(arm, model, draws)
             yield from self._plain(arm, model, draws, step, run)
-            if control:
-                at = step if self.found(control, model, draws[0], step) else control.train.steps
-                known = [draw for draw in draws if draw < control.draws]
+            known = [draw for draw in draws if control and self.last(control, model, draw)]
+            if control and known:
+                at = step if self.found(control, model, known[0], step) else control.train.steps
                 twin = self._name(control, model, known)
                 yield from self._plain(control, model, known, at, twin, gate="standard")
                 references = {draw: self.found(control, model, draw, at).get(LOSS) for draw in known}

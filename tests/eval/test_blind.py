@@ -52,9 +52,10 @@ def test_no_record_is_predicted_from_its_own_cluster() -> None:
     assert not matrix[units[:, None] == units[None, :]].any()
 
 
-def test_of_many_records_whole_clusters_are_left_out() -> None:
-    n = MOST + 500
-    trial = make_trial([i % 2 == 0 for i in range(n)], [""] * n, [str(i) for i in range(n)])
-    rows = chosen_rows(trial, ("x",))
-    assert len(rows) == MOST
-    assert 0.4 < trial.is_member[rows].mean() < 0.6
+def test_of_many_records_the_rarer_side_stays_and_the_other_is_thinned() -> None:
+    n = 3 * MOST
+    for members, kept in ((100, 100), (2 * MOST, MOST // 2), (n - 100, MOST - 100)):
+        trial = make_trial([i < members for i in range(n)], [""] * n, [str(i) for i in range(n)])
+        rows = chosen_rows(trial, ("x",))
+        assert len(set(rows.tolist())) == MOST
+        assert trial.is_member[rows].sum() == kept
