@@ -27,7 +27,7 @@ from .roc import LEAST_NONMEMBERS, Floats, Trial, auc, bootstrap_interval, make_
 from .stats import BOOTSTRAPS, LEAST_CLUSTERS, PERMUTATIONS, holm
 
 METHOD = (
-    f"pairs within strata; percentile interval of {BOOTSTRAPS:,} cluster bootstraps; "
+    f"pairs within strata; expanded percentile interval of {BOOTSTRAPS:,} cluster bootstraps; "
     f"p by {PERMUTATIONS:,} permutations of labels within strata"
 )
 FEW = f"fewer than {LEAST_CLUSTERS} clusters: no interval"

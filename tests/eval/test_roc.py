@@ -7,6 +7,7 @@ from costar.eval.roc import (
     auc,
     bootstrap_interval,
     clopper_pearson,
+    expanded_tail,
     make_trial,
     permutation_p,
     rate_at,
@@ -94,6 +95,12 @@ def test_intervals_cover_the_true_area_about_as_often_as_they_say() -> None:
         low, high = bootstrap_interval(values[None], trial, (number,))
         covered += low[0] <= true <= high[0]
     assert 0.88 <= covered / 200 <= 0.985
+
+
+def test_few_clusters_widen_an_interval_as_students_quantile_does() -> None:
+    assert expanded_tail(10_000) == pytest.approx(0.025, abs=1e-4)
+    assert expanded_tail(12) == pytest.approx(0.0108, abs=2e-4)  # Φ(−2.201 · √(12/11))
+    assert expanded_tail(10) < expanded_tail(12)
 
 
 def test_several_draws_of_the_same_clusters_are_resampled_together() -> None:
