@@ -282,11 +282,13 @@ def evaluate(
 def _effects(session: Session, started: float) -> None:
     from ..eval.effects import compute_effects
     from ..eval.stored import count_measured
+    from ..eval.suite_attacks import compute_membership
 
     suite, place = session.suite, session.workspace
     compute_effects(suite, place)
     text = f"{count_measured(place)} checkpoints measured, {len(suite.eval.probes)} probes, effects"
     stage_line("eval", text, time.monotonic() - started)
+    compute_membership(suite, place)
 
 
 @app.command()

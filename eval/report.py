@@ -22,7 +22,10 @@ from ..manifests.tables import EFFECTS
 from . import figures
 from .effects import Scores, load_scores, read_effects
 from .figures import Point, colours, csv_text, dose_points, draw_doses, draw_path, legend, new_figure, save_figure
+from .membership import gate_text
+from .membership_report import MEMBERSHIP_COLUMNS, draw_roc, membership_rows
 from .stored import ledger_in
+from .suite_attacks import read_membership
 from .summary import (
     Summary,
     density_text,
@@ -61,6 +64,9 @@ def write_report(suite: Suite, workspace: Workspace) -> Path:
         )
     folder = workspace.report / "figures"
     drawn = _figures(suite, scores, summary, folder)
+    attacked, _ = read_membership(workspace)
+    if roc := draw_roc(suite, scores, summary.perturbation, treated, summary.model, folder):
+        drawn["roc"] = roc
     control = suite.arms[treated].control or ""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
@@ -85,6 +91,9 @@ def write_report(suite: Suite, workspace: Workspace) -> Path:
         rows=rows,
         effects=_effect_rows(suite, workspace, summary),
         retention=_retention_rows(suite, summary),
+        gates=gate_text(attacked),
+        membership_columns=MEMBERSHIP_COLUMNS,
+        membership=membership_rows(suite, attacked, summary.model),
         built=_built_rows(suite, workspace, facts, shape),
         verified=verified.read_text(encoding="utf-8").strip() if verified.is_file() else "",
         parameters=_parameters(shape),

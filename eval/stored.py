@@ -20,7 +20,8 @@ def damaged_files(workspace: Workspace) -> list[str]:
     """Ledgers and scores whose bytes are not those that were written."""
     problems = [
         f"{workspace.eval / name}: its bytes are not those computed"
-        for name in changed_files(workspace.eval, "effects")
+        for step in ("effects", "membership")
+        for name in changed_files(workspace.eval, step)
     ]
     own = ("ledger/run=*/step=*", "generated/run=*/step=*", "scores/run=*")
     for what in (*own, "external/*", "external/*/ledger", "external/*/generated", "external/*/scores"):

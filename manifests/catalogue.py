@@ -40,11 +40,13 @@ from .tables import (
     BALANCE,
     CORPUS_STEPS,
     COVERAGE,
+    DATASET_INFERENCE,
     DROPPED,
     EFFECTS,
     EXPOSURES,
     GAPS,
     LOG,
+    MEMBERSHIP,
     OCCURRENCES,
     RECORDS,
     RENDERINGS,
@@ -203,8 +205,10 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     gaps = {run: [read_table(path, mend=mend) for path in score_files(workspace, run, "gaps")] for run in configs}
     _load(connection, "gaps", GAPS, _inherited(configs, gaps, 0))
     _load_external(connection, workspace)
-    effects = workspace.eval / "effects.parquet"
-    _load(connection, "effects", EFFECTS, [read_table(effects, mend=mend)] if effects.is_file() else [])
+    computed = {"effects": EFFECTS, "membership": MEMBERSHIP, "dataset_inference": DATASET_INFERENCE}
+    for table, schema in computed.items():
+        path = workspace.eval / f"{table}.parquet"
+        _load(connection, table, schema, [read_table(path, mend=mend)] if path.is_file() else [])
 
 
 def _load_external(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:

@@ -212,3 +212,49 @@ EFFECTS = pa.schema(
         ("method", STRING),
     ]
 )
+
+MEMBERSHIP = pa.schema(
+    [
+        ("run", STRING),
+        ("step", INT),
+        ("perturbation", STRING),
+        ("labels", STRING),
+        ("level", INT),
+        ("attack", STRING),
+        ("tier", STRING),
+        ("reference", STRING),
+        ("gate", STRING),
+        ("n_members", BIG),
+        ("n_nonmembers", BIG),
+        ("n_runs", BIG),
+        ("auc", DOUBLE),
+        ("ci_low", DOUBLE),
+        ("ci_high", DOUBLE),
+        ("p_value", DOUBLE),
+        ("p_adjusted", DOUBLE),
+        ("tpr_01", DOUBLE),
+        ("tpr_01_low", DOUBLE),
+        ("tpr_01_high", DOUBLE),
+        ("fpr_01", DOUBLE),
+        ("tpr_001", DOUBLE),
+        ("tpr_001_low", DOUBLE),
+        ("tpr_001_high", DOUBLE),
+        ("fpr_001", DOUBLE),
+        ("method", STRING),
+    ]
+)
+
+DATASET_INFERENCE = pa.schema(
+    [
+        ("run", STRING),
+        ("step", INT),
+        ("perturbation", STRING),
+        ("labels", STRING),
+        ("level", INT),
+        ("gate", STRING),
+        ("n", BIG),
+        ("n_features", BIG),
+        ("p_value", DOUBLE),
+        ("method", STRING),
+    ]
+)

@@ -70,7 +70,7 @@ warmup      = 4
 checkpoints = { every = 24 }
 
 [eval]
-probes   = ["likelihood", "extraction", "choice", "secret-rank"]
+probes   = ["likelihood", "extraction", "choice", "secret-rank", "membership"]
 prefixes = [8]
 suffix   = 8
 

@@ -76,7 +76,8 @@ def test_a_second_call_skips_what_is_current_and_changes_no_file(built_copy: Pat
     folder = built_copy.parent.parent
 
     def stamps() -> dict[str, int]:
-        skipped = ("manifest.duckdb", "verified.txt", "effects.parquet", "stage-effects.json")
+        skipped = ["manifest.duckdb", "verified.txt", "stage-effects.json", "stage-membership.json"]
+        skipped += ["effects.parquet", "membership.parquet", "dataset_inference.parquet"]
         files = (
             p
             for p in built_copy.rglob("*")

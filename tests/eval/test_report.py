@@ -34,9 +34,10 @@ def test_the_page_needs_nothing_but_itself(built: Path) -> None:
 def test_every_figure_has_svg_pdf_and_csv_and_every_link_leads_somewhere(built: Path) -> None:
     folder = built / "report"
     names = {path.stem for path in (folder / "figures").glob("*.svg")}
-    assert names == {"frequency", "timing", "kinds", "measures"}
+    assert names == {"frequency", "timing", "kinds", "measures", "roc"}
     for name in names:
-        assert (folder / "figures" / f"{name}.csv").read_text().startswith("arm,level,step,n,mean,low,high\n")
+        columns = "arm,attack,level,false_positives" if name == "roc" else "arm,level,step,n,mean,low,high\n"
+        assert (folder / "figures" / f"{name}.csv").read_text().startswith(columns)
         assert (folder / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     for link in re.findall(r'<a href="([^"#]+)"', page(built)):
         assert (folder / link).exists(), link

@@ -34,6 +34,9 @@ CONTRACT = {
     "scores": "run, step, record_id, rendering, probe, variant, metric, value",
     "effects": "estimand, probe, variant, metric, perturbation, model, treated, control, level, step, n, n_clusters, n_runs, "
     "estimate, ci_low, ci_high, p_value, p_adjusted, method",
+    "membership": "run, step, perturbation, labels, level, attack, tier, reference, gate, n_members, n_nonmembers, n_runs, auc, "
+    "ci_low, ci_high, p_value, p_adjusted, tpr_01, tpr_01_low, tpr_01_high, fpr_01, method",
+    "dataset_inference": "run, step, perturbation, labels, level, gate, n, n_features, p_value, method",
     "dose_response": "run, arm, model, draw, step, perturbation, level, probe, variant, metric, n, mean",
     "paired": "treated, control, step, record_id, level, probe, variant, metric, treated_value, control_value, difference",
     "forgetting": "run, step, record_id, level, tokens_since, probe, variant, metric, value",

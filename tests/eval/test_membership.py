@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from costar.core.suite import load_suite
+from costar.core.workspace import Workspace
+from costar.eval.effects import load_scores
+from costar.eval.membership import Attack, Labels, Texts, evaluate, evaluate_blind, gate_text, infer_sets
+from costar.eval.suite_attacks import Attacked, compute_membership, read_members, read_membership
+
+ATTACKS = {"loss", "zlib", "min-k", "min-k-plus-plus", "recall", "dc-pdd"}
+
+
+def labels_of(levels: dict[str, int], draws: int = 1) -> Labels:
+    return Labels(
+        arm="treated",
+        perturbation="passages",
+        levels=dict.fromkeys(range(draws), levels),
+        cluster={record: record for record in levels},
+        stratum=dict.fromkeys(levels, ""),
+    )
+
+
+def levels_of(held_out: int, **members: int) -> dict[str, int]:
+    """Records by level: `one=12` is twelve with 1 copy."""
+    number = {"one": 1, "four": 4}
+    own = {f"h{i:03d}": 0 for i in range(held_out)}
+    return own | {f"{name}{i:03d}": number[name] for name, n in members.items() for i in range(n)}
+
+
+def attack_of(levels: dict[str, int], shift: float = 1.0, seed: int = 0, **more: Any) -> Attack:
+    generator = np.random.default_rng(seed)
+    scores = {record: generator.normal() + shift * (level > 0) for record, level in levels.items()}
+    facts = {"run": "r.m.d0", "step": 9, "name": "loss", "tier": "plain", "scores": {0: scores}}
+    return Attack(**(facts | more))
+
+
+def attacked(built: Path) -> Attacked:
+    workspace, suite = Workspace(built), load_suite(built / "suite.toml")
+    return Attacked(suite, load_scores(suite, workspace), read_members(workspace))
+
+
+def one(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
+    (row,) = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return row
+
+
+def test_copies_are_found_on_the_run_that_read_them_and_not_on_the_one_that_did_not(built: Path) -> None:
+    rows, _ = read_membership(Workspace(built))
+    late = one(rows, run="late.nano.d0", step=96, level=14, attack="loss", tier="plain", gate="")
+    assert late["auc"] > 0.9
+    assert late["p_adjusted"] < 0.01
+    gates = [row for row in rows if row["gate"] == "standard"]
+    assert {row["run"] for row in gates} == {"standard.nano.d0"}
+    assert {row["perturbation"] for row in gates} == {"passages", "quizzes", "passwords"}
+    assert {row["attack"] for row in gates} == ATTACKS
+    assert all(row["p_adjusted"] is None or row["p_adjusted"] >= 0.05 for row in gates)
+    assert gate_text(rows) == "6 gates at chance"
+
+
+def test_an_arm_is_attacked_on_what_it_inserts_at_its_end_and_where_its_phase_ends(built: Path) -> None:
+    rows, _ = read_membership(Workspace(built))
+    found = {
+        (row["run"], row["perturbation"], row["step"]) for row in rows if row["tier"] == "plain" and not row["gate"]
+    }
+    whole = {("perturbed.nano.d0", name, 96) for name in ("passages", "quizzes", "passwords")}
+    assert found == whole | {
+        (f"{arm}.nano.d0", "passages", step) for arm, step in (("early", 48), ("early", 96), ("late", 96))
+    }
+
+
+def test_the_labels_of_a_gate_are_those_of_the_treated_arm_and_no_row_comes_twice(built: Path) -> None:
+    rows, sets = read_membership(Workspace(built))
+    key = ("run", "step", "perturbation", "labels", "level", "attack", "tier", "reference", "gate")
+    assert len({tuple(row[name] for name in key) for row in rows}) == len(rows)
+    assert len(
+        {tuple(row[name] for name in ("run", "step", "perturbation", "labels", "level", "gate", "n")) for row in sets}
+    ) == len(sets)
+    gate = one(rows, gate="standard", perturbation="passages", step=96, level=14, attack="zlib")
+    late = one(rows, run="late.nano.d0", step=96, level=14, attack="zlib")
+    assert (gate["n_members"], gate["n_nonmembers"]) == (late["n_members"], late["n_nonmembers"]) == (12, 20)
+
+
+def test_scores_are_those_of_the_ledger_and_the_prefix_of_recall_was_never_inserted(built: Path) -> None:
+    found = attacked(built)
+    measures = found.scores.values["late.nano.d0"][96]
+    nll = measures[("likelihood", "", "nll_token")]
+    loss = measures[("membership", "attack=loss", "attack_score")]
+    assert {record: pytest.approx(-value) for record, value in loss.items()} == nll
+    recall = measures[("membership", "attack=recall", "attack_score")]
+    missing = set(loss) - set(recall)
+    assert {found.scores.perturbation[record] for record in missing} == {"passages", "quizzes", "passwords"}
+    assert not missing & set().union(*found.members.values())
+
+
+def test_runs_without_a_record_are_those_whose_labels_do_not_hang_together_with_its_own(built: Path) -> None:
+    """Early and late insert passages with the same labels, so that only the control is without them: too few."""
+    rows, _ = read_membership(Workspace(built))
+    draws = {(row["run"], row["perturbation"], row["reference"]) for row in rows if row["tier"] == "draws"}
+    assert draws == {
+        ("perturbed.nano.d0", name, "up to 3 runs without the record") for name in ("quizzes", "passwords")
+    }
+
+
+def test_a_model_of_another_size_is_a_reference_and_the_twin_is_an_oracle(built: Path) -> None:
+    found = attacked(built)
+    other = {run.replace(".nano.", ".pico."): steps for run, steps in found.scores.values.items()}
+    both = replace(found, scores=replace(found.scores, values=dict(found.scores.values) | other))
+    tiers = {
+        (attack.tier, attack.reference)
+        for labels, attacks in both.trials()
+        for attack in attacks
+        if attack.run == "late.nano.d0" and attack.tier in ("reference", "oracle")
+    }
+    assert tiers == {("reference", "standard.pico.d0"), ("oracle", "standard.nano.d0")}
+
+
+def test_two_draws_are_pooled_and_one_of_them_is_the_others_reference(built: Path) -> None:
+    found = attacked(built)
+    scores, suite = found.scores, found.suite
+    again = {run.replace(".d0", ".d1"): own for run, own in scores.values.items()}
+    levels = {(arm, 1): own for (arm, _), own in scores.levels.items()}
+    twice = replace(scores, values=dict(scores.values) | again, levels=dict(scores.levels) | levels)
+    doubled = replace(suite, arms={name: replace(arm, draws=2) for name, arm in suite.arms.items()})
+    members = dict(found.members) | {(arm, 1): own for (arm, _), own in found.members.items()}
+
+    def rows(each: Attacked) -> list[dict[str, Any]]:
+        return [
+            row
+            for labels, attacks in each.trials()
+            if labels.perturbation == "passages"
+            for row in evaluate(labels, attacks)
+        ]
+
+    single, double = rows(found), rows(Attacked(doubled, twice, members))
+    was = one(single, run="late.nano.d0", level=14, attack="zlib", step=96)
+    row = one(double, run="late.nano", level=14, attack="zlib", step=96)
+    assert row["auc"] == pytest.approx(was["auc"])
+    assert (row["n_runs"], row["n_members"]) == (2, 2 * was["n_members"])
+    assert any(row["tier"] == "reference" and row["reference"] == "standard.nano, another draw" for row in double)
+    draws = [row for row in double if row["tier"] == "draws" and row["run"] == "late.nano"]
+    assert {row["attack"] for row in draws} == {"lira", "rmia"}  # with both controls, for every record
+    assert {row["n_members"] for row in draws if row["level"] == 14} == {24}
+    sets = [
+        row for labels, attacks in Attacked(doubled, twice, members).trials() for row in infer_sets(labels, attacks)
+    ]
+    assert {"late.nano.d0", "late.nano.d1"} <= {row["run"] for row in sets}
+
+
+def test_what_a_parent_arm_has_read_is_not_held_out_and_fillers_have_no_members(built: Path) -> None:
+    found = attacked(built)
+    own = dict(found.scores.levels[("late", 0)])
+    held_out = [
+        record for record, level in own.items() if not level and found.scores.perturbation.get(record) == "passages"
+    ]
+    read = dict(found.members) | {("early", 0): found.members[("early", 0)] | set(held_out[:3])}
+    arms = dict(found.suite.arms)
+    child = replace(
+        found, members=read, suite=replace(found.suite, arms=arms | {"late": replace(arms["late"], parent="early")})
+    )
+    labels = next(own for own, _ in child.trials() if own.arm == "late")
+    assert set(held_out) - set(labels.levels[0]) == set(held_out[:3])
+    filled = replace(found, suite=replace(found.suite, arms=arms | {"late": replace(arms["late"], filler="base")}))
+    assert not any(attack.run == "late.nano.d0" for _, attacks in filled.trials() for attack in attacks)
+
+
+def test_the_same_scores_give_the_same_bytes_and_altered_ones_are_refused(built_copy: Path) -> None:
+    from costar.core.errors import CostarError
+    from costar.eval.stored import damaged_files
+
+    suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
+    paths = [built_copy / "eval" / f"{name}.parquet" for name in ("membership", "dataset_inference")]
+    before = [path.read_bytes() for path in paths]
+    assert compute_membership(suite, workspace) == "6 gates at chance"
+    assert [path.read_bytes() for path in paths] == before
+    paths[0].write_bytes(before[0][:-1] + b"x")
+    assert "membership.parquet" in damaged_files(workspace)[0]
+    with pytest.raises(CostarError, match="other numbers"):
+        read_membership(workspace)
+
+
+def test_a_gate_that_finds_something_is_said_to_have_failed() -> None:
+    levels = levels_of(60, one=20, four=20)
+    rows = evaluate(labels_of(levels), [attack_of(levels, 2.0, gate="standard"), attack_of(levels, 2.0)])
+    assert "1 of 1 GATES FAILED: standard on passages" in gate_text(rows)
+    text = {record: "read me" if level else "leave me" for record, level in levels.items()}
+    blind = evaluate_blind(labels_of(levels), Texts(text=text, n_tokens=dict.fromkeys(levels, 3)))
+    assert "GATES FAILED: blind on passages" in gate_text(blind)
+    assert gate_text([]) == ""
+    assert "no gate could be tested" in gate_text([row | {"gate": ""} for row in rows])
+
+
+def test_below_ten_clusters_there_is_a_point_only_and_two_records_are_enough_for_that() -> None:
+    levels = levels_of(60, one=2, four=12)
+    rows = evaluate(labels_of(levels), [attack_of(levels)])
+    few, enough = one(rows, level=1), one(rows, level=4)
+    assert few["auc"] is not None
+    assert (few["ci_low"], few["p_value"], few["p_adjusted"]) == (None, None, None)
+    assert few["method"].startswith("fewer than 10 clusters")
+    assert enough["ci_low"] < enough["auc"] < enough["ci_high"]
+    shared = replace(labels_of(levels), cluster={record: record[:2] for record in levels})
+    assert all(row["p_value"] is None for row in evaluate(shared, [attack_of(levels)]))
+
+
+def test_a_record_without_a_number_is_left_out_and_counts_as_none() -> None:
+    levels = levels_of(30, one=12)
+    attack = attack_of(levels)
+    scores = dict(attack.scores[0]) | {"one000": float("nan")}
+    del scores["h000"]
+    row = one(evaluate(labels_of(levels), [replace(attack, scores={0: scores})]), level=1)
+    assert (row["n_members"], row["n_nonmembers"]) == (11, 29)
+    nothing = replace(attack, scores={0: dict.fromkeys(scores, float("nan"))})
+    assert evaluate(labels_of(levels), [nothing]) == []
+    assert list(infer_sets(labels_of(levels), [nothing])) == []
+
+
+def test_a_rate_that_cannot_be_known_is_empty_and_the_method_says_why() -> None:
+    few, enough = levels_of(99, one=12), levels_of(100, one=12)
+    row = one(evaluate(labels_of(few), [attack_of(few)]), level=1)
+    assert row["tpr_01"] is None
+    assert "no rate at 1 % false positives: it takes 100 non-members" in row["method"]
+    row = one(evaluate(labels_of(enough), [attack_of(enough, 9.0)]), level=1)
+    assert (row["tpr_01"], row["fpr_01"], row["tpr_01_high"]) == (1.0, 0.01, 1.0)
+    assert row["tpr_001"] is None
+    assert (row["auc"], row["ci_low"]) == (1.0, None)
+    assert row["method"].startswith("no interval: every resample has the same area; p by")
+
+
+def test_levels_are_adjusted_together_and_gates_over_attacks_as_well() -> None:
+    levels = levels_of(40, one=12, four=12)
+    attacks = [
+        attack_of(levels, 0.9, seed, name=name, gate=gate)
+        for seed, name in enumerate("ab")
+        for gate in ("", "standard")
+    ]
+    rows = evaluate(labels_of(levels), attacks)
+    for name in "ab":
+        own = sorted(
+            (r for r in rows if r["attack"] == name and not r["gate"] and r["level"]), key=lambda r: r["p_value"]
+        )
+        assert own[0]["p_adjusted"] == pytest.approx(min(1, 2 * own[0]["p_value"]))
+        assert one(rows, attack=name, gate="", level=None)["p_adjusted"] is None
+    gates = sorted((row for row in rows if row["gate"]), key=lambda row: row["p_value"])
+    assert len(gates) == 6
+    assert gates[0]["p_adjusted"] == pytest.approx(min(1, 6 * gates[0]["p_value"]))
+
+
+def test_what_an_attack_is_worth_does_not_depend_on_the_others_beside_it() -> None:
+    levels = levels_of(40, one=12, four=12)
+    attacks = [attack_of(levels, 0.5, seed, name=f"a{seed}") for seed in range(4)]
+    together, alone = evaluate(labels_of(levels), attacks), evaluate(labels_of(levels), attacks[2:3])
+    assert [row for row in together if row["attack"] == "a2"] == alone
