@@ -20,7 +20,7 @@ from .design import RunName
 from .errors import CostarError, StaleRuns
 from .pool import Stopped, WorkerFailed
 from .session import Session, open_session
-from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, step_of, write_text
+from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, write_text
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Suites of paired language models."
@@ -260,11 +260,11 @@ def evaluate(
 ) -> None:
     """Measure finished checkpoints, then compute effects."""
     from ..eval.chain import measure_runs
-    from ..eval.probes import check_probes
+    from ..eval.probes import load_probes
     from ..insertion.build import require_insertion
 
     session = _reading(suite)
-    check_probes(session.suite)
+    load_probes(session.suite)
     require_insertion(session.suite, session.workspace)
     session.save_suite()
     started = time.monotonic()
@@ -277,14 +277,13 @@ def evaluate(
 
 def _effects(session: Session, started: float) -> None:
     from ..eval.effects import compute_effects
-    from ..manifests.catalogue import score_files
-    from ..manifests.lineage import read_configs
+    from ..eval.stored import told_measures
 
     compute_effects(session.suite, session.workspace)
-    place = session.workspace
-    measured = {(run, step_of(path)) for run in read_configs(place) for path in score_files(place, run)}
-    probes = len(session.suite.eval.probes)
-    stage_line("eval", f"{len(measured)} checkpoints measured, {probes} probes, effects", time.monotonic() - started)
+    measured, gaps = told_measures(session.suite, session.workspace)
+    stage_line("eval", measured, time.monotonic() - started)
+    if gaps:
+        console.say(f"           {gaps}")
 
 
 @app.command()

@@ -22,7 +22,7 @@ from ..manifests.tables import EFFECTS
 from . import figures
 from .effects import Scores, load_scores, read_effects
 from .figures import Point, colours, csv_text, dose_points, draw_doses, draw_path, legend, new_figure, save_figure
-from .stored import ledger_in
+from .stored import ledger_in, told_gaps
 from .summary import (
     Summary,
     density_text,
@@ -79,6 +79,7 @@ def write_report(suite: Suite, workspace: Workspace) -> Path:
         effect_lines=effect_lines(suite, summary),
         draws=draws_text(suite),
         density=density_text(suite, summary),
+        gaps=told_gaps(suite, workspace),
         placebo=placebo_text(summary),
         figures=drawn,
         columns=columns,
