@@ -260,11 +260,9 @@ def evaluate(
 ) -> None:
     """Measure finished checkpoints, then compute effects."""
     from ..eval.chain import measure_runs
-    from ..eval.probes import load_probes
     from ..insertion.build import require_insertion
 
     session = _reading(suite)
-    load_probes(session.suite)
     require_insertion(session.suite, session.workspace)
     session.save_suite()
     started = time.monotonic()

@@ -38,7 +38,7 @@ def train_runs(
         CostarError: they do not fit this machine, an earlier stage is missing, or a run did not finish.
     """
     if measure:
-        load_probes(suite)  # what is wrong with a probe of the user's is told before training
+        load_probes(suite)  # what is wrong with one of the user's own is told before training
     slots, gpus = 0, visible_gpus() if machine.backend == "local" else ()
     if machine.backend == "slurm":
         check_cluster()
@@ -84,8 +84,9 @@ def measure_runs(
     """Measure finished checkpoints that were not yet measured: of all runs or of some, at all steps or at one.
 
     Raises:
-        CostarError: there is no such checkpoint.
+        CostarError: there is no such checkpoint, or a probe of the user's own is none.
     """
+    load_probes(suite)
     gpus = visible_gpus() if machine.backend == "local" else ()
     slots = min(machine.processes, len(gpus)) if gpus else machine.processes
     queue = EvalQueue(Measurer(suite, workspace), runs=None if runs is None else list(runs), step=step)

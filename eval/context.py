@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..core.design import RunName, Suite
@@ -62,16 +63,26 @@ class SuiteContext:
 
     def of_run(self, run: str) -> Context:
         """The context of a run: its sites are those of the arm that it carries and of the arms that it controls."""
-        return replace(self.shared, sites=lambda: self.sites(run))
+        return replace(self.shared, sites=lambda: self.sites(run), levels=lambda: self._levels(run))
 
     @cached_property
     def sites(self) -> Callable[[str], dict[str, dict[str, Site]]]:
         """Arm → record → its first copy, by run; kept for the run that was asked for last, as they may be large."""
         return lru_cache(maxsize=1)(self._sites)
 
+    def _levels(self, run: str) -> dict[str, int]:
+        name = RunName.parse(run)
+        columns = (self._assignments.column(key).to_pylist() for key in ("arm", "draw", "record_id", "level"))
+        rows = zip(*columns, strict=True)
+        return {record_id: level for arm, draw, record_id, level in rows if (arm, draw) == (name.arm, name.draw)}
+
+    @cached_property
+    def _assignments(self) -> pa.Table:
+        return read_table(self.workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
+
     def _inserted_ids(self) -> frozenset[str]:
         """Records that some arm and draw inserts."""
-        table = read_table(self.workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
+        table = self._assignments
         pairs = zip(table.column("record_id").to_pylist(), table.column("split").to_pylist(), strict=True)
         return frozenset(record_id for record_id, split in pairs if split == "member")
 

@@ -187,7 +187,8 @@ class Measurement:
                     continue
                 parts = (perturbation[request.record_id], block_of(request.rendering), request.context)
                 name = ".".join(quote(part, safe="") for part in parts)
-                if blocks.setdefault(name, {}).setdefault(request.key, request) != request:
+                other = blocks.setdefault(name, {}).setdefault(request.key, request)
+                if (other.before, other.ids, other.start) != (request.before, request.ids, request.start):
                     assert loaded.own, f"{loaded.name}: two sequences of the name {request.key}"
                     self._failed[loaded.name] = f"it asks for two sequences of one name, {' '.join(request.key)}"
                 names.add(name)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from numbers import Real
 from typing import Any, TypeVar
 
 from ..core.errors import shorten
 from .probes import Context, Found, Gap, Loaded, Prompt, Request, Score
 
+LONGEST_NAME = 60
 Asked = TypeVar("Asked", Request, Prompt)
 
 
@@ -72,7 +74,7 @@ def _all(asked: Callable[[Context], Iterable[Any]], context: Context, kind: type
     return list(by_key.values())
 
 
-def _checked(each: Any, kind: type[Asked], known: set[str]) -> Asked:
+def _checked(each: Any, kind: type[Request] | type[Prompt], known: set[str]) -> Any:
     """A request or prompt with plain integers in it."""
     if not isinstance(each, kind):
         raise ProbeFailed(f"{shorten(repr(each), 60)} is no {kind.__name__}")
@@ -80,16 +82,18 @@ def _checked(each: Any, kind: type[Asked], known: set[str]) -> Asked:
         raise ProbeFailed(f"no record {shorten(repr(each.record_id), 60)}")
     if not all(isinstance(part, str) for part in each.key):
         raise ProbeFailed(f"a name that is no text in {shorten(repr(each.key), 60)}")
+    if max(map(len, each.key[1:])) > LONGEST_NAME:
+        raise ProbeFailed(
+            f"a name of {max(map(len, each.key[1:]))} letters, {LONGEST_NAME} at most: files are named after it"
+        )
     if isinstance(each, Request):
-        ids, before, start = _ids(each.ids), _ids(each.before), operator.index(each.start)
-        if start < 0:
-            raise ProbeFailed(f"a sequence that starts at {start}")
-        return kind(each.record_id, each.rendering, ids, each.context, before, start)
-    new_tokens = operator.index(each.new_tokens)
-    if new_tokens < 1:
-        raise ProbeFailed(f"a prompt for {new_tokens} tokens")
+        if operator.index(each.start) < 0:
+            raise ProbeFailed(f"a sequence that starts at {each.start}")
+        return replace(each, ids=_ids(each.ids), before=_ids(each.before), start=operator.index(each.start))
+    if operator.index(each.new_tokens) < 1:
+        raise ProbeFailed(f"a prompt for {each.new_tokens} tokens")
     stops = tuple(str(stop) for stop in each.stops if stop)
-    return kind(each.record_id, each.rendering, each.variant, _ids(each.ids), new_tokens, stops)
+    return replace(each, ids=_ids(each.ids), new_tokens=operator.index(each.new_tokens), stops=stops)
 
 
 def _ids(values: Iterable[Any]) -> tuple[int, ...]:

@@ -68,8 +68,9 @@ class Measurer:
     @cached_property
     def reads(self) -> dict[str, str]:
         """What only some probes depend on, by what they read."""
-        folders = {"sites": (self.workspace.insertion, "insert"), "counts": (self.workspace.corpus, "tokens")}
-        return {name: sha256_json(read_marker(folder, step)) for name, (folder, step) in folders.items()}
+        insert = sha256_json(read_marker(self.workspace.insertion, "insert"))
+        base = sha256_json(read_marker(self.workspace.corpus, "tokens"))
+        return {"sites": insert, "levels": insert, "counts": base}
 
     def due(self, config: RunConfig, step: int) -> list[Loaded]:
         """The probes that a checkpoint is measured with."""

@@ -13,7 +13,7 @@ and, as it needs them,
 
 - `requests(context)`: the sequences it wants in the ledger;
 - `prompts(context)`: the prompts it wants continued;
-- `READS`: what it reads of the suite beyond the records, `sites` or `counts`, so that its scores follow them.
+- `READS`: what it reads of the suite beyond the records, `sites`, `levels` or `counts`, so that its scores follow them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Span = tuple[int, int]
 EOS = "eos"
 PACKAGE = "costar.eval.probes"
 NEEDED = ("loglik", "generate", "weights", "gradients")
-READABLE = ("sites", "counts")
+READABLE = ("sites", "levels", "counts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,8 @@ class Context:
 
     `inserted` names the renderings that some arm inserts, per perturbation; `inserted_ids` the records that some arm and
     draw inserts. `length` is L. `sites()` has, for the run's own arm and those that it controls, the first copy of each
-    record, arm → record → site; `counts()` how often each id [V] occurs in the base.
+    record, arm → record → site; `levels()` the level of each main record in the run's arm and draw; `counts()` how often
+    each id [V] occurs in the base.
     """
 
     subjects: tuple[Subject, ...]
@@ -94,6 +95,7 @@ class Context:
     length: int
     seed: int
     sites: Callable[[], Mapping[str, Mapping[str, Site]]] = dict
+    levels: Callable[[], Mapping[str, int]] = dict
     counts: Callable[[], NDArray[np.int64]] = lambda: np.zeros(0, np.int64)
 
     def of_kind(self, *kinds: str) -> list[Subject]:
