@@ -75,16 +75,16 @@ def answer(build: Path, question: str) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def folder(built_copy: Path) -> Path:
-    """The folder of a suite file whose build is measured with `likelihood` alone."""
+    """The folder of a built suite's file, with an empty folder for probes beside it."""
     folder = built_copy.parent.parent
-    named(folder, '["likelihood"]')
-    costar(folder, "eval", "./small.toml")
     (folder / "probes").mkdir()
     return folder
 
 
 def test_a_probe_beside_the_suite_is_scored_edited_and_dropped_without_a_pass(folder: Path) -> None:
     build = folder / "build" / "small"
+    named(folder, '["likelihood"]')
+    costar(folder, "eval", "./small.toml")
     before = blocks(build)
     likelihood = files(build / "eval", "scores/*/step-*.likelihood.parquet")
     (folder / "probes" / "surprise.py").write_text(PROBE)
