@@ -267,7 +267,8 @@ def _browser_data(
     for (perturbation, level), ids in sorted(
         cells.items(), key=lambda cell: (list(suite.perturbations).index(cell[0][0]), -cell[0][1])
     ):
-        for record_id in sorted(ids, key=lambda r: keyed_hash("browser", r))[:PER_CELL]:
+        measured = [record_id for record_id in ids if all(record_id in ledger for ledger in ledgers)]
+        for record_id in sorted(measured, key=lambda r: keyed_hash("browser", r))[:PER_CELL]:
             token_ids, first = ledgers[0][record_id]
             _, second = ledgers[1][record_id]
             shown.append(
@@ -290,7 +291,7 @@ def _last_ledger(workspace: Workspace, run: str, step: int) -> dict[str, tuple[l
         canonical.setdefault(record_id, rendering)
     columns = ("record_id", "rendering", "token_id", "logp", "context")
     table = ledger_in(workspace.ledger(owner, step), columns)
-    table = table.filter(pc.equal(table.column("context"), "eos"))
+    table = table.filter(pc.and_(pc.equal(table.column("context"), "eos"), pc.is_finite(table.column("logp"))))
     table = table.filter(pc.is_in(table.column("rendering"), value_set=_strings(sorted(set(canonical.values())))))
     found: dict[str, tuple[list[int], list[int]]] = {}
     logp = np.round(table.column("logp").to_numpy() * 100).astype(int).tolist()

@@ -210,6 +210,23 @@ def test_texts_beyond_the_context_or_of_another_vocabulary_are_gaps_and_the_rest
     assert {row["record_id"] for row in bench.rows("step", "extraction")} == set(ids) - foreign
 
 
+def test_an_empty_continuation_is_a_gap(bench: Bench) -> None:
+    def empty(context: Context) -> Iterable[Request]:
+        for subject in context.of_kind("passage"):
+            ids = subject.renderings[subject.canonical].ids
+            yield Request(subject.record_id, "text/empty", ids, start=len(ids))
+
+    def scores(context: Context, found: Found) -> Iterable[Gap]:
+        for request in empty(context):
+            yield Gap(request.record_id, request.rendering, "", str(found.tokens(*request.key)))
+
+    probe: Any = SimpleNamespace(NEEDS=("loglik",), KINDS=(), METRICS={}, SOURCE="", requests=empty, scores=scores)
+    bench.probes["empty"] = Loaded(name="empty", probe=probe, code="1", own=False)
+    bench.measure(["empty"])
+    assert [row["reason"] for row in bench.rows("gaps", "empty")] == ["nothing to score: an empty continuation"] * 4
+    assert not bench.opened
+
+
 def test_a_probe_that_the_model_cannot_serve_is_one_gap_until_it_can(bench: Bench) -> None:
     bench.measure(["likelihood", "relearning", "secret-rank"], serves=frozenset({"loglik", "weights"}))
     (gap,) = bench.rows("gaps", "relearning")
