@@ -262,11 +262,9 @@ def evaluate(
     """Measure finished checkpoints, then compute effects; or a model from elsewhere: --model FOLDER or hub:OWNER/NAME."""
     from ..eval.chain import measure_runs
     from ..eval.external import evaluate_external, is_external
-    from ..eval.probes import check_probes
     from ..insertion.build import require_insertion
 
     session = _reading(suite)
-    check_probes(session.suite)
     require_insertion(session.suite, session.workspace)
     session.save_suite()
     if is_external(model, name):
@@ -281,13 +279,15 @@ def evaluate(
 
 def _effects(session: Session, started: float) -> None:
     from ..eval.effects import compute_effects
-    from ..eval.stored import count_measured
+    from ..eval.stored import told_measures
     from ..eval.suite_attacks import compute_membership
 
     suite, place = session.suite, session.workspace
     compute_effects(suite, place)
-    text = f"{count_measured(place)} checkpoints measured, {len(suite.eval.probes)} probes, effects"
-    stage_line("eval", text, time.monotonic() - started)
+    measured, gaps = told_measures(suite, place)
+    stage_line("eval", measured, time.monotonic() - started)
+    if gaps:
+        console.say(f"           {gaps}")
     compute_membership(suite, place)
 
 

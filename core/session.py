@@ -10,7 +10,7 @@ from .errors import CostarError, nearest
 from .machine import Machine, load_machine
 from .models import presets
 from .suite import find_suite, load_suite
-from .workspace import Workspace, corpus_facts, write_text
+from .workspace import Workspace, corpus_facts, replacing
 
 UNKNOWN_VOCABULARY = 50_304  # for estimates before a given tokenizer was read: the size that Hubble pads to
 
@@ -47,15 +47,16 @@ class Session:
     def save_suite(self) -> None:
         """Keep the suite file beside what is built from it, and the user's own probes that it names."""
         own = self.suite.path.resolve().parent / "probes"
-        texts = {"suite.toml": self.suite.toml}
+        files = {"suite.toml": self.suite.toml.encode()}
         for name in self.suite.eval.probes:
             file = f"{name.replace('-', '_')}.py"
             if (own / file).is_file():
-                texts[f"probes/{file}"] = (own / file).read_text(encoding="utf-8")
-        for name, text in texts.items():
+                files[f"probes/{file}"] = (own / file).read_bytes()
+        for name, content in files.items():
             path = self.workspace.root / name
-            if not path.is_file() or path.read_text(encoding="utf-8") != text:
-                write_text(path, text)
+            if not path.is_file() or path.read_bytes() != content:
+                with replacing(path) as temporary:
+                    temporary.write_bytes(content)
 
     def vocabulary(self) -> int:
         """The size of the vocabulary: of the built corpus, or as the suite asks."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..core import console
 from ..core.console import stage_line
 from ..core.design import RunName, Suite
+from ..core.errors import shorten
 from ..core.machine import Machine
 from ..core.pool import Job, run_jobs, visible_gpus
 from ..core.slurm import check_cluster
@@ -16,6 +17,7 @@ from ..insertion.build import require_insertion
 from ..train.cluster import measure_on_cluster, train_on_cluster
 from ..train.launch import TrainQueue, plan_runs
 from ..train.preflight import preflight_runs, probed_runs
+from .probes import load_probes
 from .queue import EvalQueue
 from .score import Measurer
 
@@ -35,6 +37,8 @@ def train_runs(
     Raises:
         CostarError: they do not fit this machine, an earlier stage is missing, or a run did not finish.
     """
+    if measure:
+        load_probes(suite)  # what is wrong with one of the user's own is told before training
     slots, gpus = 0, visible_gpus() if machine.backend == "local" else ()
     if machine.backend == "slurm":
         check_cluster()
@@ -80,8 +84,9 @@ def measure_runs(
     """Measure finished checkpoints that were not yet measured: of all runs or of some, at all steps or at one.
 
     Raises:
-        CostarError: there is no such checkpoint.
+        CostarError: there is no such checkpoint, or a probe of the user's own is none.
     """
+    load_probes(suite)
     gpus = visible_gpus() if machine.backend == "local" else ()
     slots = min(machine.processes, len(gpus)) if gpus else machine.processes
     queue = EvalQueue(Measurer(suite, workspace), runs=None if runs is None else list(runs), step=step)
@@ -99,3 +104,5 @@ def measure_runs(
             lambda: update(1 - len(queue.pending()) / max(total, 1), f"{total} checkpoints"),
             gpus,
         )
+    if left := queue.pending():
+        console.complain(f"{shorten(', '.join(left))}: what is measured changed meanwhile; run the same command again")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..core.design import RunName, Suite
@@ -21,7 +22,7 @@ from .probes import Context, Rendered, Site, Subject
 
 COUNTED = 10**9  # tokens of the base that `counts` reads at most
 CHUNK = 1 << 24
-AT_ONCE = 4096
+AT_ONCE = 1024
 
 
 class SuiteContext:
@@ -62,11 +63,26 @@ class SuiteContext:
 
     def of_run(self, run: str) -> Context:
         """The context of a run: its sites are those of the arm that it carries and of the arms that it controls."""
-        return replace(self.shared, sites=lambda: self._sites(run))
+        return replace(self.shared, sites=lambda: self.sites(run), levels=lambda: self._levels(run))
+
+    @cached_property
+    def sites(self) -> Callable[[str], dict[str, dict[str, Site]]]:
+        """Arm → record → its first copy, by run; kept for the run that was asked for last, as they may be large."""
+        return lru_cache(maxsize=1)(self._sites)
+
+    def _levels(self, run: str) -> dict[str, int]:
+        name = RunName.parse(run)
+        columns = (self._assignments.column(key).to_pylist() for key in ("arm", "draw", "record_id", "level"))
+        rows = zip(*columns, strict=True)
+        return {record_id: level for arm, draw, record_id, level in rows if (arm, draw) == (name.arm, name.draw)}
+
+    @cached_property
+    def _assignments(self) -> pa.Table:
+        return read_table(self.workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
 
     def _inserted_ids(self) -> frozenset[str]:
         """Records that some arm and draw inserts."""
-        table = read_table(self.workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
+        table = self._assignments
         pairs = zip(table.column("record_id").to_pylist(), table.column("split").to_pylist(), strict=True)
         return frozenset(record_id for record_id, split in pairs if split == "member")
 
@@ -81,24 +97,29 @@ class SuiteContext:
         return found
 
     def _sites(self, run: str) -> dict[str, dict[str, Site]]:
-        """Arm → record → its first copy, for the arm of a run or those that it controls."""
         name = RunName.parse(run)
-        arms = [a for a in self.suite.arms.values() if a.inserted and name.arm in (a.name, a.control)]
-        found: dict[str, dict[str, Site]] = {}
-        for arm in arms:
-            overlay = open_suite_overlay(self.workspace, arm.name, name.draw, seed=self.suite.seed)
-            table = read_exposures(self.workspace, arm.name, name.draw).sort_by("slot")
-            first: dict[str, dict[str, Any]] = {}
-            for row in table.select(["record_id", "rendering", "slot", "start"]).to_pylist():
-                first.setdefault(row["record_id"], row)
-            rows = list(first.values())
-            found[arm.name] = {}
-            for begin in range(0, len(rows), AT_ONCE):
-                part = rows[begin : begin + AT_ONCE]
-                sequences = overlay.sequences(np.array([row["slot"] for row in part], np.int64))
-                for row, ids in zip(part, sequences, strict=True):
-                    before = tuple(int(i) for i in ids[: row["start"]])
-                    found[arm.name][row["record_id"]] = Site(row["rendering"], before)
+        numbers = list(range(self.shared.tokenizer.vocab_size))  # one object for each id, whatever the number of copies
+        return {
+            arm.name: self._arm_sites(arm.name, name.draw, numbers)
+            for arm in self.suite.arms.values()
+            if name.arm in (arm.name, arm.control) and arm.inserted and arm.filler == "none" and name.draw < arm.draws
+        }
+
+    def _arm_sites(self, arm: str, draw: int, numbers: list[int]) -> dict[str, Site]:
+        overlay = open_suite_overlay(self.workspace, arm, draw, seed=self.suite.seed)
+        table = read_exposures(self.workspace, arm, draw).sort_by("slot")
+        first: dict[str, tuple[str, int, int]] = {}
+        columns = (table.column(name).to_pylist() for name in ("record_id", "rendering", "slot", "start"))
+        for record_id, rendering, slot, start in zip(*columns, strict=True):
+            first.setdefault(record_id, (rendering, slot, start))
+        found: dict[str, Site] = {}
+        ids = sorted(first)
+        for begin in range(0, len(ids), AT_ONCE):
+            part = ids[begin : begin + AT_ONCE]
+            sequences = overlay.sequences(np.array([first[record_id][1] for record_id in part], np.int64))
+            for record_id, sequence in zip(part, sequences, strict=True):
+                rendering, _, start = first[record_id]
+                found[record_id] = Site(rendering, tuple(numbers[number] for number in sequence[:start]))
         return found
 
 

@@ -240,15 +240,20 @@ class Cells:
 
 
 def _cells(scores: Scores, contrast: Contrast, step: int, *, pooled: bool = False) -> Iterator[Cells]:
-    """Measures that cover the same records share a group. `pooled` puts every record in one cell, under level 0."""
-    groups: dict[tuple[str, ...], list[Measure]] = defaultdict(list)
-    first = scores.values[contrast.treated[0]][step]
-    for measure in sorted(first):
-        ids = tuple(sorted(r for r in first[measure] if scores.perturbation[r] == contrast.perturbation))
-        others = [scores.values[run][step].get(measure, {}) for run in contrast.treated[1:] + contrast.control]
-        if ids and all(record in other for other in others for record in ids):
-            groups[ids].append(measure)
-    for ids, measures in groups.items():
+    """Measures that cover the same records share a group; of each pair of runs, the records that both have a value of.
+    `pooled` puts every record in one cell, under level 0.
+    """
+    groups: dict[tuple[tuple[str, ...], ...], list[Measure]] = defaultdict(list)
+    for measure in sorted(scores.values[contrast.treated[0]][step]):
+        covered = [scores.values[run][step].get(measure, {}) for run in contrast.treated]
+        others = [scores.values[run][step].get(measure, {}) for run in contrast.control] or covered
+        pairs = tuple(
+            tuple(sorted(r for r in own if scores.perturbation[r] == contrast.perturbation and r in other))
+            for own, other in zip(covered, others, strict=True)
+        )
+        if all(pairs) and _is_own_site(measure, contrast):
+            groups[pairs].append(measure)
+    for pairs, measures in groups.items():
         values: dict[int, list[list[float]]] = defaultdict(list)
         clusters: dict[int, list[str]] = defaultdict(list)
         strata: dict[int, list[str]] = defaultdict(list)
@@ -256,7 +261,7 @@ def _cells(scores: Scores, contrast: Contrast, step: int, *, pooled: bool = Fals
             levels = scores.levels_of(treated)
             own = scores.values[treated][step]
             other = scores.values[contrast.control[number]][step] if contrast.control else None
-            for record in ids:
+            for record in pairs[number]:
                 level = 0 if pooled else levels[record]
                 row = [own[m][record] - (other[m][record] if other else 0.0) for m in measures]
                 values[level].append(row)
@@ -266,6 +271,12 @@ def _cells(scores: Scores, contrast: Contrast, step: int, *, pooled: bool = Fals
             level: cluster_values(np.array(values[level]), clusters[level], strata[level]) for level in sorted(values)
         }
         yield Cells(measures, by_level, {level: len(rows) for level, rows in values.items()})
+
+
+def _is_own_site(measure: Measure, contrast: Contrast) -> bool:
+    """Whether a measure was taken at no site, or at those of the treated arm: a control has the sites of others too."""
+    sites = [part.removeprefix("site=") for part in measure[1].split(",") if part.startswith("site=")]
+    return not sites or sites == [RunName.parse(contrast.treated[0]).arm]
 
 
 def _rows(

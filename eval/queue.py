@@ -19,7 +19,7 @@ class EvalQueue:
 
     def __init__(self, measurer: Measurer, *, runs: Sequence[str] | None = None, step: int | None = None):
         self.measurer, self.runs, self.step = measurer, runs, step
-        self._jobs: dict[str, list[str]] = {}
+        self._handed: set[str] = set()
         self._measured: set[str] = set()
 
     def targets(self) -> list[tuple[RunConfig, int]]:
@@ -54,12 +54,12 @@ class EvalQueue:
         return [name for name in unknown if name not in self._measured]
 
     def next_job(self, running: frozenset[str], slots: int) -> Job | None:
-        taken = {target for name, targets in self._jobs.items() if name in running for target in targets}
-        open_targets = [target for target in self.pending() if target not in taken]
+        """The next targets. Each is handed out once: one that is still not measured after that was changed meanwhile."""
+        open_targets = [target for target in self.pending() if target not in self._handed]
         if not open_targets:
             return None
         share = min(self.AT_ONCE, -(-len(open_targets) // max(slots - len(running), 1)))
         targets = open_targets[:share]
-        name = f"eval {targets[0]}"
-        self._jobs[name] = targets
-        return Job(name=name, module="costar.eval.worker", arguments=(str(self.measurer.workspace.root), *targets))
+        self._handed |= set(targets)
+        arguments = (str(self.measurer.workspace.root), *targets)
+        return Job(name=f"eval {targets[0]}", module="costar.eval.worker", arguments=arguments)

@@ -24,7 +24,7 @@ from .effects import Scores, load_scores, read_effects
 from .figures import Point, colours, csv_text, dose_points, draw_doses, draw_path, legend, new_figure, save_figure
 from .membership import gate_text
 from .membership_report import MEMBERSHIP_COLUMNS, draw_roc, membership_rows
-from .stored import ledger_in
+from .stored import ledger_in, told_gaps
 from .suite_attacks import read_membership
 from .summary import (
     Summary,
@@ -85,6 +85,7 @@ def write_report(suite: Suite, workspace: Workspace) -> Path:
         effect_lines=effect_lines(suite, summary),
         draws=draws_text(suite),
         density=density_text(suite, summary),
+        gaps=told_gaps(suite, workspace),
         placebo=placebo_text(summary),
         figures=drawn,
         columns=columns,
@@ -275,7 +276,8 @@ def _browser_data(
     for (perturbation, level), ids in sorted(
         cells.items(), key=lambda cell: (list(suite.perturbations).index(cell[0][0]), -cell[0][1])
     ):
-        for record_id in sorted(ids, key=lambda r: keyed_hash("browser", r))[:PER_CELL]:
+        measured = [record_id for record_id in ids if all(record_id in ledger for ledger in ledgers)]
+        for record_id in sorted(measured, key=lambda r: keyed_hash("browser", r))[:PER_CELL]:
             token_ids, first = ledgers[0][record_id]
             _, second = ledgers[1][record_id]
             shown.append(
@@ -298,7 +300,7 @@ def _last_ledger(workspace: Workspace, run: str, step: int) -> dict[str, tuple[l
         canonical.setdefault(record_id, rendering)
     columns = ("record_id", "rendering", "token_id", "logp", "context")
     table = ledger_in(workspace.ledger(owner, step), columns)
-    table = table.filter(pc.equal(table.column("context"), "eos"))
+    table = table.filter(pc.and_(pc.equal(table.column("context"), "eos"), pc.is_finite(table.column("logp"))))
     table = table.filter(pc.is_in(table.column("rendering"), value_set=_strings(sorted(set(canonical.values())))))
     found: dict[str, tuple[list[int], list[int]]] = {}
     logp = np.round(table.column("logp").to_numpy() * 100).astype(int).tolist()

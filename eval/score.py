@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ..core.design import Suite
 from ..core.hashing import sha256_json
 from ..core.schedule import shared_rates
-from ..core.workspace import Workspace, changed_files, finish_step, is_current, output_lock, read_marker, start_step
+from ..core.workspace import Workspace, changed_files, finish_step, output_lock, read_marker, start_step
 from ..train.checkpoint import check_checkpoint, load_checkpoint, read_saved, require_config
 from ..train.config import RunConfig
 from ..train.identity import pick_device
@@ -21,6 +22,8 @@ from .measure import VERSION, Measurement, Places
 from .probes import NEEDED, Loaded, load_probes
 from .reader import OwnReader, Reader
 
+Stamp = list[tuple[str, int, int]]
+
 
 @dataclass
 class Measurer:
@@ -28,6 +31,7 @@ class Measurer:
 
     suite: Suite
     workspace: Workspace
+    _hashed: dict[tuple[str, int], list[Stamp | None]] = field(default_factory=dict)
 
     @cached_property
     def contexts(self) -> SuiteContext:
@@ -44,21 +48,29 @@ class Measurer:
 
     @cached_property
     def facts(self) -> str:
-        """The hash of what scores depend on beside weights and probes."""
+        """The hash of what all scores depend on beside weights and probes."""
         context = self.contexts.shared
         marker = read_marker(self.workspace.insertion, "records")
         design = {key: value for key, value in vars(self.suite.eval).items() if key != "probes"}
         inserted = {name: sorted(found) for name, found in context.inserted.items()}
-        reads = {name for loaded in self.probes for name in loaded.reads}
-        markers = [
-            (read_marker(folder, step) or {}).get("input", "")
-            for what, folder, step in (
-                ("sites", self.workspace.insertion, "insert"),
-                ("counts", self.workspace.corpus, "tokens"),
-            )
-            if what in reads
-        ]
-        return sha256_json([self.suite.seed, marker, design, inserted, sorted(context.inserted_ids), markers])
+        return sha256_json(
+            [
+                self.suite.seed,
+                marker,
+                design,
+                inserted,
+                sorted(context.inserted_ids),
+                context.length,
+                self.byte_counts.tolist(),
+            ]
+        )
+
+    @cached_property
+    def reads(self) -> dict[str, str]:
+        """What only some probes depend on, by what they read."""
+        insert = sha256_json(read_marker(self.workspace.insertion, "insert"))
+        base = sha256_json(read_marker(self.workspace.corpus, "tokens"))
+        return {"sites": insert, "levels": insert, "counts": base}
 
     def due(self, config: RunConfig, step: int) -> list[Loaded]:
         """The probes that a checkpoint is measured with."""
@@ -77,18 +89,32 @@ class Measurer:
         )
 
     def _inputs(self, config: RunConfig, step: int, identity: str) -> str:
-        return sha256_json([VERSION, identity, self.facts, [(p.name, p.code) for p in self.due(config, step)]])
+        probes = [(p.name, p.code, [self.reads[name] for name in p.reads]) for p in self.due(config, step)]
+        return sha256_json([VERSION, identity, self.facts, probes])
 
     def is_current(self, config: RunConfig, step: int) -> bool:
+        """Whether a checkpoint is measured as the suite asks, and every file has the bytes that were written.
+
+        The bytes are hashed once: after that, as long as sizes and times are the same.
+        """
         saved = read_saved(self.workspace.checkpoint(config.run, step))
         if saved is None:
             return False
-        inputs = self._inputs(config, step, saved.state_sha256)
-        if not is_current(self.workspace.scores(config.run), inputs, str(step)):
+        scores = self.workspace.scores(config.run)
+        marker = read_marker(scores, str(step))
+        if marker is None or marker["input"] != self._inputs(config, step, saved.state_sha256):
             return False
-        folders = (self.workspace.ledger(config.run, step), self.workspace.generated(config.run, step))
-        blocks = [path for folder in folders for path in folder.glob("stage-*.json")]
-        return not any(changed_files(path.parent, path.stem.removeprefix("stage-")) for path in blocks)
+        parts = [(scores, str(step)), (self.workspace.ledger(config.run, step), "")]
+        if any("generate" in loaded.probe.NEEDS for loaded in self.due(config, step)):
+            parts.append((self.workspace.generated(config.run, step), ""))
+        stamps = [_stamp(folder, name) for folder, name in parts]
+        if None in stamps:
+            return False
+        if self._hashed.get((config.run, step)) != stamps:
+            if any(changed_files(folder, name) for folder, name in parts):
+                return False
+            self._hashed[(config.run, step)] = stamps
+        return True
 
     def measure(self, config: RunConfig, step: int) -> None:
         """Measure one checkpoint of a run.
@@ -120,6 +146,7 @@ class Measurer:
                 serves=frozenset(NEEDED),
                 byte_counts=self.byte_counts,
                 open_reader=lambda: self._reader(config, step),
+                reads=self.reads,
             )
             paths = measurement.run()
             finish_step(scores, self._inputs(config, step, saved.state_sha256), paths, str(step), saved.state_sha256)
@@ -129,3 +156,13 @@ class Measurer:
         load_checkpoint(self.workspace.checkpoint(config.run, step), model, None)
         tokenizer = self.contexts.shared.tokenizer
         return OwnReader(model, vocab_size=tokenizer.vocab_size, longest=config.sequence_length, eos=tokenizer.eos_id)
+
+
+def _stamp(folder: Path, step: str) -> Stamp | None:
+    """Names, sizes and times of the files of a finished part, or None where one is missing."""
+    marker = read_marker(folder, step)
+    try:
+        facts = {name: (folder / name).stat() for name in marker["files"]} if marker else None
+    except OSError:
+        return None
+    return None if facts is None else [(name, stat.st_size, stat.st_mtime_ns) for name, stat in facts.items()]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from ..core.errors import CostarError
+from ..core.design import Suite
+from ..core.errors import CostarError, shorten
 from ..core.parquet import read_table
 from ..core.workspace import Workspace, changed_files, read_marker, step_of
 from ..manifests.catalogue import score_files
@@ -33,9 +35,27 @@ def damaged_files(workspace: Workspace) -> list[str]:
     return problems
 
 
-def count_measured(workspace: Workspace) -> int:
-    """How many checkpoints of the suite's runs have scores."""
-    return len({(run, step_of(path)) for run in read_configs(workspace) for path in score_files(workspace, run)})
+def told_measures(suite: Suite, workspace: Workspace) -> tuple[str, str]:
+    """How much was measured, and what could not be, a line each."""
+    measured = {(run, step_of(path)) for run in read_configs(workspace) for path in score_files(workspace, run)}
+    text = f"{len(measured)} checkpoints measured, {len(suite.eval.probes)} probes, effects"
+    return text, told_gaps(suite, workspace)
+
+
+def told_gaps(suite: Suite, workspace: Workspace) -> str:
+    """One line on what could not be measured, with its most frequent reason; nothing where all could."""
+    paths = [path for run in read_configs(workspace) for path in score_files(workspace, run, "gaps")]
+    reasons: Counter[str] = Counter()
+    for path in paths:
+        reasons.update(
+            read_table(path, mend="run `costar eval` again", columns=["reason"]).column("reason").to_pylist()
+        )
+    if not reasons:
+        return ""
+    (reason, count), total = reasons.most_common(1)[0], reasons.total()
+    asked = "" if suite.name == "demo" else f" SUITE={suite.argument}"
+    share = "" if count == total else f"{count:,} of them "
+    return f"{total:,} gap{'s' if total > 1 else ''}: {share}{shorten(reason, 90)}; all: make sql Q=gaps{asked}"
 
 
 def read_ledger(workspace: Workspace, run: str, step: int | None) -> pa.Table:

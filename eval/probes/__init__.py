@@ -13,12 +13,13 @@ and, as it needs them,
 
 - `requests(context)`: the sequences it wants in the ledger;
 - `prompts(context)`: the prompts it wants continued;
-- `READS`: what it reads of the suite beyond the records, `sites` or `counts`, so that its scores follow them.
+- `READS`: what it reads of the suite beyond the records, `sites`, `levels` or `counts`, so that its scores follow them.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import ast
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ Span = tuple[int, int]
 EOS = "eos"
 PACKAGE = "costar.eval.probes"
 NEEDED = ("loglik", "generate", "weights", "gradients")
+READABLE = ("sites", "levels", "counts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +82,9 @@ class Context:
     """What every probe may read of the suite, and of the run that is measured.
 
     `inserted` names the renderings that some arm inserts, per perturbation; `inserted_ids` the records that some arm and
-    draw inserts. `length` is L. `sites()` has, for the run's own arm or those that it controls, the first copy of each
-    record, arm → record → site; `counts()` how often each id [V] occurs in the base.
+    draw inserts. `length` is L. `sites()` has, for the run's own arm and those that it controls, the first copy of each
+    record, arm → record → site; `levels()` the level of each main record in the run's arm and draw; `counts()` how often
+    each id [V] occurs in the base.
     """
 
     subjects: tuple[Subject, ...]
@@ -92,6 +95,7 @@ class Context:
     length: int
     seed: int
     sites: Callable[[], Mapping[str, Mapping[str, Site]]] = dict
+    levels: Callable[[], Mapping[str, int]] = dict
     counts: Callable[[], NDArray[np.int64]] = lambda: np.zeros(0, np.int64)
 
     def of_kind(self, *kinds: str) -> list[Subject]:
@@ -251,15 +255,6 @@ class Loaded:
         """What it reads of the suite beyond the records: `sites`, `counts`."""
         return tuple(getattr(self.probe, "READS", ()))
 
-    def results(self, context: Context, found: Found) -> Iterable[Score | Gap]:
-        """Its scores and gaps; where the user's own code fails, one gap that says how."""
-        if not self.own:
-            return self.probe.scores(context, found)
-        try:
-            return [each if isinstance(each, Gap) else Score(*each) for each in self.probe.scores(context, found)]
-        except Exception as error:  # whatever the user's code raises
-            return [Gap("", "", "", f"the probe failed: {type(error).__name__}: {shorten(error)}")]
-
 
 def _nothing(context: Context) -> tuple[Any, ...]:
     return ()
@@ -270,16 +265,21 @@ def own_probes(suite: Suite) -> dict[str, Path]:
     return {path.stem.replace("_", "-"): path for path in sorted((suite.path.resolve().parent / "probes").glob("*.py"))}
 
 
-def load_probe(name: str, suite: Suite) -> Loaded:
-    """The probe of a name.
+def find_probe(name: str, suite: Suite) -> Path | None:
+    """The user's file of a probe, or None for one of costar's own. Nothing of it is run.
 
     Raises:
-        CostarError: there is none, or the user's file is no probe.
+        CostarError: there is no such probe, or two.
     """
     shipped, own = plugin_names(PACKAGE), own_probes(suite)
-    if name in own and name not in shipped:
-        return Loaded(name=name, probe=_own_probe(own[name]), code=sha256_file(own[name]), own=True)
-    if name not in shipped:
+    if name in own and name in shipped:
+        raise CostarError(
+            str(own[name]),
+            found=f"a probe by the name of costar's own {name!r}",
+            expected="a name of its own, so that scores say what was measured",
+            mend="rename the file, and the probe in [eval] probes",
+        )
+    if name not in own and name not in shipped:
         known = [*shipped, *own]
         raise CostarError(
             "[eval] probes",
@@ -287,32 +287,74 @@ def load_probe(name: str, suite: Suite) -> Loaded:
             expected=f"one of {', '.join(known)}, or a file probes/{name.replace('-', '_')}.py beside the suite file",
             mend=f"correct the name{nearest(name, known)}",
         )
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise CostarError(
+            "[eval] probes",
+            found=name,
+            expected="small letters, digits and single hyphens: files are named after it",
+            mend="rename the probe and its file",
+        )
+    return own.get(name)
+
+
+def load_probe(name: str, suite: Suite) -> Loaded:
+    """The probe of a name. The user's file is run here, and nowhere before.
+
+    Raises:
+        CostarError: there is none, or the user's file is no probe.
+    """
+    path = find_probe(name, suite)
+    if path is not None:
+        return Loaded(name=name, probe=_own_probe(path), code=sha256_file(path), own=True)
     module = load_plugin(PACKAGE, name, place="[eval] probes")
     return Loaded(name=name, probe=cast(Probe, module), code=sha256_file(Path(str(module.__file__))), own=False)
 
 
 def _own_probe(path: Path) -> Probe:
     """A probe from the user's file."""
-    spec = importlib.util.spec_from_file_location(f"costar_own_probe_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    _check_names(path, _names(path))
+    module = ModuleType(f"costar_own_probe_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look there
     try:
-        spec.loader.exec_module(module)
+        exec(
+            compile(path.read_bytes(), str(path), "exec"), vars(module)
+        )  # no cached bytecode: the bytes that are hashed
     except Exception as error:  # whatever the user's code raises
-        raise CostarError(
-            str(path),
-            found=f"{type(error).__name__}: {shorten(error)}",
-            expected="a probe",
-            mend="correct the file (docs/evaluation.md shows one)",
-        ) from error
-    _check_probe(path, module)
+        raise _no_probe(path, error) from error
+    _check_values(path, module)
     return cast(Probe, module)
 
 
-def _check_probe(path: Path, module: ModuleType) -> None:
-    missing = [name for name in ("NEEDS", "KINDS", "METRICS", "SOURCE", "scores") if not hasattr(module, name)]
+def _no_probe(path: Path, error: Exception) -> CostarError:
+    line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+    return CostarError(
+        f"{path}{line}",
+        found=f"{type(error).__name__}: {shorten(getattr(error, 'msg', '') or error)}",
+        expected="a probe",
+        mend="correct the file (docs/evaluation.md shows one)",
+    )
+
+
+def _names(path: Path) -> set[str]:
+    """The names that a file binds at its top level, read without running it."""
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError) as error:
+        raise _no_probe(path, error) from None
+    found: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        else:
+            found |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    return found
+
+
+def _check_names(path: Path, names: set[str]) -> None:
+    missing = [name for name in ("NEEDS", "KINDS", "METRICS", "SOURCE", "scores") if name not in names]
     if missing:
         raise CostarError(
             str(path),
@@ -320,13 +362,26 @@ def _check_probe(path: Path, module: ModuleType) -> None:
             expected="NEEDS, KINDS, METRICS, SOURCE and scores(context, found)",
             mend="add it (docs/evaluation.md shows a probe)",
         )
-    if not isinstance(module.NEEDS, tuple) or not module.NEEDS or set(module.NEEDS) - set(NEEDED):
-        raise CostarError(
-            f"{path}, NEEDS",
-            found=shorten(repr(module.NEEDS)),
-            expected=f"a tuple of {', '.join(NEEDED)}",
-            mend="correct it",
-        )
+
+
+def _check_values(path: Path, module: ModuleType) -> None:
+    needs, metrics = getattr(module, "NEEDS", None), getattr(module, "METRICS", None)
+    reads = getattr(module, "READS", ())
+    checks: list[tuple[str, object, bool, str]] = [
+        ("NEEDS", needs, _are(needs, NEEDED) and bool(needs), f"a tuple of {', '.join(NEEDED)}"),
+        ("READS", reads, _are(reads, READABLE), f"a tuple of {', '.join(READABLE)}"),
+        ("METRICS", metrics, isinstance(metrics, Mapping) and bool(metrics), "a table of metrics, and what each is"),
+        ("scores", getattr(module, "scores", None), callable(getattr(module, "scores", None)), "a function"),
+    ]
+    for name, value, holds, expected in checks:
+        if not holds:
+            raise CostarError(
+                f"{path}, {name}", found=shorten(repr(value)), expected=expected, mend="correct it (docs/evaluation.md)"
+            )
+
+
+def _are(value: object, known: tuple[str, ...]) -> bool:
+    return isinstance(value, tuple) and all(each in known for each in value)
 
 
 def load_probes(suite: Suite) -> list[Loaded]:
@@ -335,9 +390,12 @@ def load_probes(suite: Suite) -> list[Loaded]:
 
 
 def check_probes(suite: Suite) -> None:
-    """Every probe of the suite file exists.
+    """Every probe of the suite file is there and has what a probe has; none is run.
 
     Raises:
-        CostarError: one does not, or is no probe.
+        CostarError: one is not, or is no probe.
     """
-    load_probes(suite)
+    for name in suite.eval.probes:
+        path = find_probe(name, suite)
+        if path is not None:
+            _check_names(path, _names(path))
