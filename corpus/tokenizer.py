@@ -6,6 +6,7 @@ The text of a document never becomes a special token: a literal `<|endoftext|>` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,13 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def prefix(self) -> tuple[int, ...]:
+        """What the file itself puts before a text that a model reads: with some models BOS, with costar's own nothing."""
+        bare, whole = self.encode("a"), self.inner.encode("a").ids
+        starts = (n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)
+        return tuple(whole[: next(starts, 0)])
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids, and for each the characters [start, end) of the text that it covers."""

@@ -78,14 +78,15 @@ def question_of(
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """The ids of a context and of what follows it; spaces at the end of the context go over to the continuation.
 
-    Where a token reaches across the border, the context keeps the ids that it has alone, as in the harness.
+    As in the harness, the context keeps the ids that it has alone where a token reaches across the border, and begins with
+    BOS where the tokenizer says so.
     """
     spaces = len(context) - len(context.rstrip())
     if spaces:
         context, continuation = context[:-spaces], context[-spaces:] + continuation
     before = tokenizer.encode(context) if context else []
     whole = tokenizer.encode(context + continuation)
-    return before, whole[len(before) :]
+    return [*(tokenizer.prefix if context else ()), *before], whole[len(before) :]
 
 
 def requests_of(question: Question, tokenizer: Tokenizer) -> Iterator[Request]:
@@ -130,6 +131,7 @@ AT_ONCE = 1024  # questions whose texts are encoded together
 class _Texts:
     """In place of a tokenizer: notes the texts that are asked for, and gives their ids once all are encoded together."""
 
+    prefix: tuple[int, ...]
     ids: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -141,7 +143,7 @@ def requests_of_all(questions: Iterable[Question], tokenizer: Tokenizer) -> Iter
     rest = iter(questions)
     numbers = list(range(tokenizer.vocab_size))  # one object for each id: the sequences may be millions
     while part := list(islice(rest, AT_ONCE)):
-        texts = _Texts()
+        texts = _Texts(tokenizer.prefix)
         for question in part:
             list(requests_of(question, cast(Tokenizer, texts)))
         encoded = tokenizer.encode_batch(list(texts.ids))
