@@ -97,9 +97,8 @@ def insert(suite: SuiteArgument = "demo", archive: ArchiveOption = False) -> Non
 
 
 def _insert(session: Session) -> None:
-    from ..insertion.build import build_insertion
-    from ..insertion.overlay import read_exposures
-    from ..insertion.records import read_records, records_are_current
+    from ..insertion.build import build_insertion, told_insertion
+    from ..insertion.records import records_are_current
     from ..train.stale import protected_edits
 
     started = time.monotonic()
@@ -114,14 +113,7 @@ def _insert(session: Session) -> None:
             )
         with console.progress("insert") as update:
             done = build_insertion(session.suite, place, protected_edits(place), session.folders, update)
-    counts: dict[int, list[str]] = {}
-    for arm in session.suite.arms.values():
-        copies = len(read_exposures(place, arm.name, 0))
-        if copies:
-            counts.setdefault(copies, []).append(arm.name)
-    named = "; ".join(f"{copies:,} in {', '.join(arms)}" for copies, arms in counts.items())
-    records = len(read_records(place.insertion)[0])
-    text = f"{records:,} records → exposures: {named or 'none'}" + ("" if done else " · current, skipped")
+    text = told_insertion(session.suite, place) + ("" if done else " · current, skipped")
     stage_line("insert", text, time.monotonic() - started)
     epochs = max(arm.train.slots for arm in session.suite.arms.values()) / corpus_facts(place)["sequences"]
     if epochs > 1:

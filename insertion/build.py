@@ -36,7 +36,7 @@ from ..manifests.tables import BALANCE, EXPOSURES, FILLERS
 from .assignment import Assigner, repeated
 from .fillers import FillerShelf
 from .order import make_order, table_ends
-from .overlay import read_edits
+from .overlay import read_edits, read_exposures
 from .placement import Roster, check_load, check_suite, place, position_target
 from .records import check_length, read_records
 from .renderings import Texts, base_name, rendering_index
@@ -326,3 +326,14 @@ class Planner:
             assert count is not None
             rows[mask] = first[table_rows] + copy[mask] % count[table_rows]
         return rows
+
+
+def told_insertion(suite: Suite, workspace: Workspace) -> str:
+    """One line on the records and the copies of each arm, for people."""
+    counts: dict[int, list[str]] = {}
+    for arm in suite.arms.values():
+        copies = len(read_exposures(workspace, arm.name, 0))
+        if copies:
+            counts.setdefault(copies, []).append(arm.name)
+    named = "; ".join(f"{copies:,} in {', '.join(arms)}" for copies, arms in counts.items())
+    return f"{len(read_records(workspace.insertion)[0]):,} records → exposures: {named or 'none'}"

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from ...core.design import EvalDesign, Suite
 from ...core.errors import CostarError, nearest, shorten
 from ...core.hashing import sha256_file
-from ...core.plugins import load_plugin, plugin_names
+from ...core.plugins import code_sha256, load_plugin, plugin_names
 from ...corpus.tokenizer import Tokenizer
 from ..reader import Reader
 
@@ -232,7 +232,7 @@ class Probe(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A probe by name, the hash of its file, and whether that is the user's own."""
+    """A probe by name, the hash of its code, and whether that is the user's own."""
 
     name: str
     probe: Probe
@@ -307,7 +307,7 @@ def load_probe(name: str, suite: Suite) -> Loaded:
     if path is not None:
         return Loaded(name=name, probe=_own_probe(path), code=sha256_file(path), own=True)
     module = load_plugin(PACKAGE, name, place="[eval] probes")
-    return Loaded(name=name, probe=cast(Probe, module), code=sha256_file(Path(str(module.__file__))), own=False)
+    return Loaded(name=name, probe=cast(Probe, module), code=code_sha256(module), own=False)
 
 
 def _own_probe(path: Path) -> Probe:

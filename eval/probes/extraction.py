@@ -14,6 +14,7 @@ log10 N, and 12 stands for a trillion or more, also where a token is not among t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -48,6 +49,8 @@ def requests(context: Context) -> Iterator[Request]:
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
     suffix = context.design.suffix
+    short: Counter[tuple[str, int]] = Counter()
+    texts: Counter[str] = Counter()
     for subject in context.subjects:
         for name in scored_renderings(context, subject):
             tokens = found.tokens(subject.record_id, name)
@@ -60,11 +63,13 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
                 continue
             for variant, metric, value in measures(tokens, context.design.prefixes, suffix):
                 yield Score(subject.record_id, name, variant, metric, value)
-            short = [prefix for prefix in context.design.prefixes if len(tokens.logp) < prefix + suffix]
-            if short:
-                prefixes = ", ".join(map(str, short))
-                reason = f"{len(tokens.logp)} tokens, too few for a prefix of {prefixes} and a suffix of {suffix}"
-                yield Gap(subject.record_id, name, "", reason)
+            texts[subject.perturbation] += 1
+            short.update((subject.perturbation, p) for p in context.design.prefixes if len(tokens.logp) < p + suffix)
+    for (perturbation, prefix), count in short.items():
+        if count < texts[perturbation]:  # where all are too short, the measure is not for them
+            least = prefix + suffix
+            reason = f"{count:,} of {texts[perturbation]:,} texts of {perturbation} have fewer than {least} tokens"
+            yield Gap("", "", f"prefix={prefix}", reason)
 
 
 def measures(tokens: Tokens, prefixes: Iterable[int], suffix: int) -> Iterator[tuple[str, str, float]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,15 +76,25 @@ def test_the_probability_is_that_of_sampling_among_forty(tokenizer: Tokenizer) -
     assert np.isneginf(probe.sampled_logp(tokens)) == (len(likely) < len(ids))
 
 
-def test_a_short_record_is_measured_as_far_as_it_goes_and_a_gap_says_so(tokenizer: Tokenizer) -> None:
+def test_a_short_record_is_measured_as_far_as_it_goes_and_a_gap_says_how_many_are(tokenizer: Tokenizer) -> None:
     subject = subject_of("passage", {"text": "Short and sweet."}, tokenizer)
+    longer = replace(subject, record_id="longer")
     n = len(subject.renderings["text"].ids)
-    context = context_of([subject], tokenizer, prefixes=(1, 50), suffix=50)
-    found = Found(ledger={(subject.record_id, "text", "eos"): certain(range(n), [-0.1] * n)})
-    results = list(probe.scores(context, found))
+    context = context_of([subject, longer], tokenizer, prefixes=(1, 50), suffix=50)
+    ledger = {
+        (each.record_id, "text", "eos"): certain(range(size), [-0.1] * size)
+        for each, size in ((subject, n), (longer, 60))
+    }
+    results = list(probe.scores(context, Found(ledger=ledger)))
     gaps = [each for each in results if isinstance(each, Gap)]
-    assert [gap.reason for gap in gaps] == [f"{n} tokens, too few for a prefix of 1, 50 and a suffix of 50"]
-    scores = {(each.variant, each.metric): each.value for each in results if isinstance(each, Score)}
+    assert [(gap.variant, gap.reason) for gap in gaps] == [
+        ("prefix=1", "1 of 2 texts of set have fewer than 51 tokens"),
+    ]
+    scores = {
+        (each.variant, each.metric): each.value
+        for each in results
+        if isinstance(each, Score) and each.record_id == subject.record_id
+    }
     assert scores == {
         ("", "exact_fraction"): 1.0,
         ("", "extraction_strength"): 1.0,
