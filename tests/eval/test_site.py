@@ -60,7 +60,7 @@ def test_a_run_has_the_sites_of_its_arm_and_of_those_that_it_controls(case: tupl
 
     controlled = {a.name for a in suite.arms.values() if a.control == "standard" and a.inserted and a.filler == "none"}
     assert arms("standard.nano.d0") == controlled
-    assert controlled == {"edited", "swapped", "third"}
+    assert controlled == {"edited", "formats", "swapped", "third"}
     assert arms("edited.nano.d0") == {"edited"}
     assert arms("filled.nano.d0") == {"treated"}  # an arm of fillers inserts no record
     assert arms("kin.nano.d0") == set()
