@@ -42,6 +42,7 @@ from .stats import (
 
 Measure = tuple[str, str, str]  # probe, variant, metric
 TWINS = "role=twin"  # ends the variant of what was measured of twins
+ANY_TEXT = "^(format|site)="  # variants that say themselves which text was measured
 FLIP = "percentile interval of 2,000 cluster bootstraps; p by 4,999 sign flips of clusters"
 LABELS = "percentile interval of 2,000 cluster bootstraps; p by 4,999 permutations of levels within strata"
 FEW = f"fewer than {LEAST_CLUSTERS} clusters: no interval"
@@ -68,7 +69,7 @@ class Scores:
 
 
 def load_scores(suite: Suite, workspace: Workspace) -> Scores:
-    """Every score in the canonical rendering, or by format; inherited ones with each heir.
+    """Every score in the canonical rendering, by format or in place; inherited ones with each heir.
 
     The scores of a twin are measures of its main record, so that they are read by the main's level: their variant ends
     with `role=twin`.
@@ -105,7 +106,7 @@ def load_scores(suite: Suite, workspace: Workspace) -> Scores:
 
 @dataclass(frozen=True)
 class _Kept:
-    """Which scores are analysed: those of main records and their twins in their canonical texts, or by format."""
+    """Which scores are analysed: those of main records and their twins in their canonical texts, by format or in place."""
 
     mains: list[str]
     canonical: pa.Array  # (record, rendering)
@@ -121,7 +122,7 @@ class _Kept:
     def scores(self, table: pa.Table) -> Iterator[tuple[int, Measure, dict[str, float]]]:
         """(step, measure, main record → value) of a table of scores."""
         pairs = _pairs(table.column("record_id"), table.column("rendering"))
-        shown = pc.or_(pc.is_in(pairs, self.canonical), pc.starts_with(table.column("variant"), "format="))
+        shown = pc.or_(pc.is_in(pairs, self.canonical), pc.match_substring_regex(table.column("variant"), ANY_TEXT))
         main = pc.replace_substring_regex(table.column("record_id"), f"{TWIN}$", "")
         keys = ("step", "probe", "variant", "metric", "twin")
         table = table.append_column("twin", pc.ends_with(table.column("record_id"), TWIN))

@@ -1,6 +1,7 @@
 -- Views of manifest.duckdb. They use no syntax that DuckDB 1.x lacks.
 
--- Scores of main records and of their twins, in the rendering by which a record is known, or by format for test sets.
+-- Scores of main records and of their twins, in the rendering by which a record is known, by format for
+-- test sets, or in place (`site`).
 -- A twin is read by the level of its main record, and its variant ends with `role=twin`.
 create view record_scores as
 select s.run, r.arm, r.model, r.draw, s.step, s.record_id, rec.perturbation, rec.role, rec.cluster_id,
@@ -14,7 +15,7 @@ join renderings ren on ren.record_id = s.record_id and ren.rendering = s.renderi
 join assignments a
   on a.arm = r.arm and a.draw = r.draw
  and a.record_id = case when rec.role = 'twin' then regexp_replace(s.record_id, '/twin$', '') else s.record_id end
-where ren.text = rec.text or s.variant like 'format=%';
+where ren.text = rec.text or s.variant like 'format=%' or s.variant like 'site=%';
 
 create view dose_response as
 select run, arm, model, draw, step, perturbation, level, probe, variant, metric, count(*) as n, avg(value) as mean
@@ -28,7 +29,7 @@ from external_scores s
 join records rec using (record_id)
 join renderings ren on ren.record_id = s.record_id and ren.rendering = s.rendering
 join (select record_id, max(level) as level from assignments where draw = 0 group by record_id) a using (record_id)
-where rec.role = 'main' and (ren.text = rec.text or s.variant like 'format=%')
+where rec.role = 'main' and (ren.text = rec.text or s.variant like 'format=%' or s.variant like 'site=%')
 group by s.run, rec.perturbation, a.level, s.probe, s.variant, s.metric;
 
 create view paired as
