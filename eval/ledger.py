@@ -125,7 +125,7 @@ def _of_piece(logits: Tensor, rows: Tensor, tokens: Tensor) -> dict[str, Tensor]
     if len(rows) == count:
         rank = _rank(logits, own[:, None], tokens[:, None])
     else:  # several tokens after one row: no more copies of rows at a time than there are rows
-        split = zip(rows.split(count), own[:, None].split(count), tokens[:, None].split(count), strict=True)
+        split = zip(*(torch.split(each, count) for each in (rows, own[:, None], tokens[:, None])), strict=True)
         rank = torch.cat([_rank(logits[number], each, token) for number, each, token in split])
     top = _largest(logits)
     highest = top.amax(1)
