@@ -124,7 +124,12 @@ def _measures(
 def _of_piece(logits: Tensor, rows: Tensor, tokens: Tensor) -> dict[str, Tensor]:
     """The measures [n] of tokens [n] after the rows [n] of logits [m, V]."""
     own = logits[rows, tokens]
-    rank = _rank(logits if len(rows) == len(logits) else logits[rows], own[:, None], tokens[:, None])
+    count = len(logits)
+    if len(rows) == count:
+        rank = _rank(logits, own[:, None], tokens[:, None])
+    else:  # several tokens after one row: no more copies of rows at a time than there are rows
+        split = zip(*(torch.split(each, count) for each in (rows, own[:, None], tokens[:, None])), strict=True)
+        rank = torch.cat([_rank(logits[number], each, token) for number, each, token in split])
     top = _largest(logits)
     highest = top.amax(1)
     probabilities = torch.softmax(logits, 1)

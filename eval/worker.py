@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def main(arguments: list[str]) -> None:
     from ..train.memory import keep_freed_memory
     from .score import Measurer
 
+    os.nice(19)  # where cores are short, training goes first
     torch.set_num_threads(1)
     keep_freed_memory()
     root, *targets = arguments
