@@ -30,7 +30,7 @@ def windows_of(request: Request, longest: int) -> list[Request]:
         end = min(first + longest, count)
         name = f"{request.rendering}/window={len(found)}"
         before = request.ids[end - longest - 1 : first] if first else ()
-        found.append(replace(request, rendering=name, ids=request.ids[first:end], before=before, rolling=False))
+        found.append(replace(request, rendering=name, ids=request.ids[first:end], before=before))
     return found
 
 

@@ -15,6 +15,7 @@ from costar.core.workspace import Workspace
 from costar.manifests.sql import open_manifest
 
 from tests.small import SUITE
+from tests.small import costar as costar_cli
 
 DOCS = Path(costar.__file__).resolve().parent / "docs"
 PAGE = DOCS / "any-trainer.md"
@@ -112,3 +113,55 @@ def test_a_loop_of_ones_own_reads_what_the_plan_says(built: Path, tmp_path: Path
 
 def test_every_snippet_is_run() -> None:
     assert len(snippets()) == 2
+
+
+def probe_rows() -> dict[str, tuple[str, str]]:
+    """The table of probes: name → metrics as written, what it takes."""
+    text = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| [^|]* \| ([^|]*) \| ([^|]*) \|$", text, flags=re.MULTILINE)
+    return {name: (metrics, takes.strip()) for name, metrics, takes in rows}
+
+
+def test_the_table_of_probes_is_what_there_is() -> None:
+    from costar.core.plugins import load_plugin, plugin_names
+
+    takes = {"loglik": "ledger", "generate": "continuations", "weights": "the model itself", "gradients": "gradients"}
+    rows = probe_rows()
+    assert sorted(rows) == plugin_names("costar.eval.probes")
+    for name, (metrics, taken) in rows.items():
+        probe = load_plugin("costar.eval.probes", name, place="")
+        assert set(probe.METRICS) <= set(re.findall(r"`,?([a-z0-9_]+)`", metrics)), name
+        assert [takes[need] for need in probe.NEEDS] == [taken], name
+
+
+def test_hubbles_measurements_are_all_there() -> None:
+    """47 tasks; every probe that the table names is asked for by suites/hubble.toml and has the metrics."""
+    from costar.core.plugins import load_plugin
+
+    text = (DOCS / "hubble.md").read_text(encoding="utf-8")
+    rows = [row.split("|")[1:5] for row in re.findall(r"^\|.*\|$", text, flags=re.MULTILINE)][2:]
+    count = sum(int(found[1]) if (found := re.search(r"\((\d+)\)\s*$", task)) else 1 for task, *_ in rows)
+    assert count == 47
+    asked = load_suite(DOCS.parent / "suites" / "hubble.toml").eval.probes
+    for _, probes, _, metrics in rows:
+        named = re.findall(r"`([a-z-]+)`", probes)
+        assert set(named) <= set(asked)
+        known = {metric for name in named for metric in load_plugin("costar.eval.probes", name, place="").METRICS}
+        assert set(re.findall(r"`([a-z0-9_]+)`", metrics)) <= known
+
+
+def test_the_probe_of_the_evaluation_page_is_scored_from_the_ledger_alone(built_copy: Path) -> None:
+    (code,) = blocks("evaluation.md", "python")
+    folder = built_copy.parent.parent
+    (folder / "probes").mkdir()
+    (folder / "probes" / "halves.py").write_text(code, encoding="utf-8")
+    path = folder / "small.toml"
+    path.write_text(path.read_text().replace('["likelihood", ', '["likelihood", "halves", '), encoding="utf-8")
+    before = {p: p.stat().st_mtime_ns for p in (built_copy / "eval" / "ledger").rglob("*.parquet")}
+    costar_cli(folder, "eval", "./small.toml")
+    assert {p: p.stat().st_mtime_ns for p in (built_copy / "eval" / "ledger").rglob("*.parquet")} == before
+    connection = open_manifest(Workspace(built_copy))
+    query = "select metric, count(*) from scores where metric in ('gain', 'll_byte') group by metric"
+    counts = dict(connection.execute(query).fetchall())
+    assert counts["gain"] == counts["ll_byte"] > 1000
+    connection.close()

@@ -108,7 +108,7 @@ class Request:
     """One sequence to score. The ledger has the tokens of `ids` from `start` on.
 
     They follow `before`, or EOS where that is empty; `context` names what stands before (`eos`, `site`, …). A whole text
-    after EOS may be `rolling`: where it is longer than the model reads, it is scored in windows (windows.py).
+    after EOS that is longer than the model reads is scored in windows (windows.py).
     """
 
     record_id: str
@@ -117,7 +117,6 @@ class Request:
     context: str = EOS
     before: tuple[int, ...] = ()
     start: int = 0
-    rolling: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -126,7 +125,7 @@ class Request:
     @property
     def rolls(self) -> bool:
         """Whether it can be scored in windows: it is a whole text after EOS."""
-        return self.rolling and not self.before and not self.start
+        return not self.before and not self.start
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,10 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
         if isinstance(tokens, str):
             yield Gap(subject.record_id, name, "", tokens)
             continue
+        if len(tokens.logp) > context.length:
+            reason = f"{len(tokens.logp):,} tokens, the model reads at most {context.length:,}"
+            yield Gap(subject.record_id, name, "", reason)
+            continue
         places = {attribute: list(range(*span)) for attribute, span in spans.items()}
         places["all"] = sorted({place for part in places.values() for place in part})
         for attribute, chosen in places.items():

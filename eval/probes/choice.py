@@ -24,7 +24,10 @@ SOURCE = "lm-evaluation-harness 0.4.13, multiple_choice"
 def questions(context: Context) -> Iterator[Question | Gap]:
     for subject in context.of_kind(*KINDS):
         choices = subject.fields["choices"]
+        written = scored_renderings(context, subject)
         for rendering in testset.RENDERINGS:
+            if rendering == "plain" and rendering not in written:
+                continue  # as HellaSwag's: where it is not inserted, it is one more text of the same
             before, _ = testset.render(subject.fields, rendering)
             cloze = rendering != "letters"
             yield question_of(
@@ -36,7 +39,7 @@ def questions(context: Context) -> Iterator[Question | Gap]:
                 subject.fields["answer"],
                 mutual=cloze,
             )
-        for name in scored_renderings(context, subject):
+        for name in written:
             if name not in testset.RENDERINGS:
                 yield _in_template(context, subject, name)
 

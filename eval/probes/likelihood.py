@@ -27,7 +27,7 @@ def scored_renderings(context: Context, subject: Subject) -> list[str]:
 def requests(context: Context) -> Iterator[Request]:
     for subject in context.subjects:
         for name in scored_renderings(context, subject):
-            yield Request(subject.record_id, name, subject.renderings[name].ids, rolling=True)
+            yield Request(subject.record_id, name, subject.renderings[name].ids)
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:

@@ -63,10 +63,14 @@ def requests(context: Context) -> Iterator[Request]:
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
     counts = context.counts()
-    standing = {subject.record_id for chosen in prefixes(context).values() for subject in chosen}
-    for subject in context.subjects:
-        if subject.role != "main":
-            continue
+    before = prefixes(context)
+    standing = {subject.record_id for chosen in before.values() for subject in chosen}
+    mains = [subject for subject in context.subjects if subject.role == "main"]
+    for name in sorted({subject.perturbation for subject in mains}):
+        if not before.get(name):
+            reason = f"no record of {name} that is never inserted fits into half the context"
+            yield Gap("", "", f"attack={PREFIXED}", reason)
+    for subject in mains:
         place = (subject.record_id, subject.canonical)
         tokens = found.tokens(*place)
         if isinstance(tokens, str):
@@ -79,7 +83,8 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
             yield Score(*place, "attack=dc-pdd", METRIC, dc_pdd(tokens.logp, tokens.token_id, counts))
         else:
             yield Gap(*place, "attack=dc-pdd", "no counts of the base for this model's tokens")
-        yield _recall(subject, tokens, found, subject.record_id in standing)
+        if before.get(subject.perturbation) and subject.record_id not in standing:
+            yield _recall(subject, tokens, found)
 
 
 def _alone(tokens: Tokens, text: str) -> dict[str, float]:
@@ -92,16 +97,11 @@ def _alone(tokens: Tokens, text: str) -> dict[str, float]:
     }
 
 
-def _recall(subject: Subject, tokens: Tokens, found: Found, standing: bool) -> Score | Gap:
+def _recall(subject: Subject, tokens: Tokens, found: Found) -> Score | Gap:
     place = (subject.record_id, subject.canonical, f"attack={PREFIXED}")
-    if standing:
-        return Gap(*place, "the record stands in the prefix of the others")
     after = found.tokens(subject.record_id, subject.canonical, PREFIXED)
     if isinstance(after, str):
-        reason = (
-            "no record of the perturbation that is never inserted fits before it" if after == "not asked for" else after
-        )
-        return Gap(*place, reason)
+        return Gap(*place, after)
     if not np.isfinite(tokens.total) or tokens.total == 0:
         return Gap(*place, f"a log-likelihood of {tokens.total}")
     return Score(*place, METRIC, recall_ratio(after.total, tokens.total))

@@ -1,4 +1,4 @@
-"""Test-set items: multiple choice in two formats, each item with a twin that is never inserted. The risk is testset.
+"""Test-set items: multiple choice in three formats, each item with a twin that is never inserted. The risk is testset.
 
 Generated questions are about invented places, so that an answer can only be known from an exposure. The twin asks the
 same question about a sister place, with another answer: it tells recall of the item from a preference for its words.
@@ -15,7 +15,7 @@ from . import Fields, Pieces
 
 RISK = "testset"
 FIELDS = ("question", "choices", "answer")
-RENDERINGS = ("cloze", "letters")
+RENDERINGS = ("cloze", "letters", "plain")
 PROSE = ("question", "choices")
 LETTERS = "ABCDEFGHIJ"
 
@@ -113,6 +113,8 @@ def render(fields: Fields, rendering: str) -> Pieces:
     if rendering == "letters":
         options = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices))
         return [(f"Question: {fields['question']}{options}\nAnswer:", None), (f" {LETTERS[answer]}", "answer")]
+    if rendering == "plain":
+        return [(fields["question"], None), (f" {choices[answer]}", "answer")]
     return [(f"Question: {fields['question']}\nAnswer:", None), (f" {choices[answer]}", "answer")]
 
 

@@ -154,7 +154,7 @@ def read_items(path: Path, count: int) -> list[dict[str, Any]]:
 
 def assert_rolling_agrees(trained: tuple[OwnReader, Tokenizer, Path], texts: list[str], theirs: list[float]) -> None:
     reader, tokenizer, _ = trained
-    requests = [Request(str(n), "text", tuple(tokenizer.encode(t)), rolling=True) for n, t in enumerate(texts)]
+    requests = [Request(str(n), "text", tuple(tokenizer.encode(t))) for n, t in enumerate(texts)]
     found = found_of(reader, requests, LONGEST)
     for number, (text, expected) in enumerate(zip(texts, theirs, strict=True)):
         tokens = found.tokens(str(number), "text")

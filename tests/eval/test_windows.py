@@ -27,7 +27,7 @@ def reader() -> OwnReader:
 
 def text_of(length: int, seed: int = 0) -> Request:
     ids = np.random.default_rng(seed).integers(1, 90, length)
-    return Request("r", "text", tuple(ids.tolist()), rolling=True)
+    return Request("r", "text", tuple(ids.tolist()))
 
 
 def inputs(request: Request) -> tuple[int, ...]:
@@ -68,10 +68,10 @@ def test_a_text_that_fits_has_the_bits_it_has_without_windows(reader: OwnReader)
 
 def test_long_texts_are_one_sequence_of_the_ledger_each(reader: OwnReader) -> None:
     """Among short ones and one with a context; by hand, a pass a token."""
-    long, other = text_of(41, 3), Request("s", "text", text_of(33, 4).ids, rolling=True)
+    long, other = text_of(41, 3), Request("s", "text", text_of(33, 4).ids)
     site = Request("t", "text", (3, 4), context="site", before=(7, 8))
     requests = [long, text_of(5, 5), other, site]
-    requests[1] = Request("q", "text", requests[1].ids, rolling=True)
+    requests[1] = Request("q", "text", requests[1].ids)
     columns = score_in_windows(reader, requests, np.arange(90, dtype=np.int32), LONGEST)
     assert columns["lengths"].tolist() == [41, 5, 33, 2]
     ledger = by_key(ledger_table("run", 0, requests, columns))
@@ -91,9 +91,8 @@ def test_long_texts_are_one_sequence_of_the_ledger_each(reader: OwnReader) -> No
 
 def test_only_whole_texts_after_eos_roll(reader: OwnReader) -> None:
     ids = text_of(40).ids
-    rolls = Request("a", "text", ids, rolling=True)
-    fixed = Request("b", "text", ids)
-    placed = Request("c", "text", ids, context="site", before=(1, 2), rolling=True)
-    partly = Request("d", "text", ids, start=20, rolling=True)
-    assert set(refusals([rolls, fixed, placed, partly], LONGEST, 90)) == {r.key for r in (fixed, placed, partly)}
-    assert all(windows_of(request, LONGEST) == [request] for request in (fixed, placed, partly))
+    rolls = Request("a", "text", ids)
+    placed = Request("c", "text", ids, context="site", before=(1, 2))
+    partly = Request("d", "text", ids, start=20)
+    assert set(refusals([rolls, placed, partly], LONGEST, 90)) == {r.key for r in (placed, partly)}
+    assert all(windows_of(request, LONGEST) == [request] for request in (placed, partly))
