@@ -172,6 +172,7 @@ def _effect_rows(suite: Suite, workspace: Workspace, summary: Summary) -> list[l
     places = {name: number for number, name in enumerate([summary.perturbation, *suite.perturbations])}
     kinds = ("total", "timing", "direct", "spillover", "displacement", "placebo")
     metrics = ("nll_token", "extracted", "accuracy", "exposure_bits")
+    probes = ("likelihood", "extraction", "choice", "secret-rank")
 
     def place(row: dict[str, Any]) -> tuple[Any, ...]:
         metric = metrics.index(row["metric"]) if row["metric"] in metrics else len(metrics)
@@ -185,7 +186,9 @@ def _effect_rows(suite: Suite, workspace: Workspace, summary: Summary) -> list[l
         )
 
     for row in sorted(effects, key=place):
-        if row["step"] != summary.steps or row["metric"] not in metrics or row["model"] != summary.model:
+        if row["step"] != summary.steps or row["model"] != summary.model:
+            continue
+        if row["metric"] not in metrics or row["probe"] not in probes:
             continue
         if row["metric"] == "extracted" and row["variant"] != f"prefix={summary.prefix}":
             continue

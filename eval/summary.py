@@ -40,7 +40,7 @@ class Summary:
     ) -> dict[str, Any] | None:
         """The effect row of the first matching pair at a step (default: the last)."""
         for row in self.effects:
-            same = (row["estimand"], row["metric"], row["level"], row["variant"]) == (estimand, metric, level, "")
+            same = (row["estimand"], row["metric"], row["level"]) == (estimand, metric, level)
             if same and row["step"] == (step or self.steps) and row["treated"].startswith(treated):
                 return row
         return None
@@ -88,7 +88,11 @@ def summarize(suite: Suite, workspace: Workspace, scores: Scores | None = None) 
                 nll[(arm.name, level)] = float(np.mean(values))
             if hits:
                 extracted[(arm.name, level)] = (int(sum(hits)), len(hits))
-    effects = [row for row in read_effects(workspace) if row["perturbation"] == name and row["model"] == model]
+    effects = [
+        row
+        for row in read_effects(workspace)
+        if (row["perturbation"], row["model"], row["probe"], row["variant"]) == (name, model, "likelihood", "")
+    ]
     if not shown or not nll:
         return None
     levels = sorted(suite.perturbations[name].levels)

@@ -2,5 +2,5 @@
 select arm, perturbation, variant, level, n, cast(round(n * mean) as integer) as extracted, mean as share
 from dose_response
 join runs using (run, arm)
-where metric = 'extracted' and step = runs.steps
+where probe = 'extraction' and metric = 'extracted' and step = runs.steps
 order by perturbation, variant, arm, level;

@@ -3,6 +3,6 @@ select r.arm, f.step, f.level, count(*) as n, cast(avg(f.tokens_since) as bigint
        avg(f.value) as nll_token
 from forgetting f
 join runs r using (run)
-where f.metric = 'nll_token'
+where f.probe = 'likelihood' and f.metric = 'nll_token'
 group by all
 order by all;

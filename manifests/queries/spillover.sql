@@ -1,5 +1,5 @@
 -- What the treated run does to records it never saw (level 0) at the last checkpoint, with intervals, whatever the sign.
-select metric, variant, perturbation, treated, control, n, estimate, ci_low, ci_high, p_value
+select probe, metric, variant, perturbation, treated, control, n, estimate, ci_low, ci_high, p_value
 from effects
 where estimand = 'spillover' and step = (select max(step) from effects)
-order by metric != 'nll_token', metric, variant, perturbation, treated;
+order by probe != 'likelihood', probe, metric, variant, perturbation, treated;

@@ -1,5 +1,6 @@
 -- Later minus earlier at the last checkpoint: what it matters when the same copies were read.
-select metric, variant, perturbation, treated, control, level, n, estimate, ci_low, ci_high, p_adjusted
+select probe, metric, variant, perturbation, treated, control, level, n, estimate, ci_low, ci_high, p_adjusted
 from timing_effect
 where step = (select max(step) from effects) and metric in ('nll_token', 'extracted', 'exact_fraction')
-order by metric != 'nll_token', metric, variant, perturbation, level;
+  and probe in ('likelihood', 'extraction')
+order by probe != 'likelihood', probe, metric, variant, perturbation, level;
