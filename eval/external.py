@@ -39,7 +39,7 @@ OWN_RUN = re.compile(r"[^.]+\.[^.]+\.d[0-9]+")
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model")  # what is fetched of a repository: no pickle, no code
 STEP = 0
 FACTS = "external"
-SHOWN = ("ll_byte", "extracted", "accuracy", "exposure_bits")
+SHOWN = {"likelihood": "ll_byte", "extraction": "extracted", "choice": "accuracy", "secret-rank": "exposure_bits"}
 
 
 def is_external(model: str | None, name: str | None = None) -> TypeGuard[str]:
@@ -94,9 +94,10 @@ def measure_external(suite: Suite, workspace: Workspace, model: str, name: str |
     _check_name(run, given=name is not None)
     place = workspace.external(run)
     with output_lock(place, f"eval {run}"):
+        measurer = Measurer(suite, workspace)
+        probes = measurer.probes  # one that is not there is told before the model is loaded
         foreign = Foreign(folder, source, run, place)
         foreign.refuse_another()
-        measurer = Measurer(suite, workspace)
         context = replace(measurer.contexts.shared, length=foreign.facts["longest"])
         gaps: list[Gap] = []
         if foreign.facts["tokenizer_sha256"] != sha256_file(workspace.corpus / "tokenizer.json"):
@@ -113,10 +114,11 @@ def measure_external(suite: Suite, workspace: Workspace, model: str, name: str |
             ),
             identity=foreign.identity,
             facts=measurer.facts,
+            reads=measurer.reads,
             context=context,
-            probes=measurer.probes,
+            probes=probes,
             longest=foreign.facts["longest"],
-            serves=frozenset({"loglik", "generate"} | ({"weights"} if foreign.facts["packs"] else set())),
+            serves=frozenset({"loglik", "generate", "counts"} | ({"weights"} if foreign.facts["packs"] else set())),
             byte_counts=np.array([context.tokenizer.byte_count(i) for i in range(size)], np.int32),
             open_reader=lambda: foreign.reader,
         ).run()
@@ -290,15 +292,16 @@ def print_response(workspace: Workspace, run: str) -> None:
     """Means by perturbation and level of draw 0, a column for each of the main measures that there is."""
     connection = open_manifest(workspace)
     try:
-        query = "select perturbation, level, metric, variant, n, mean from external_response where run = ?"
+        query = "select perturbation, level, probe, metric, variant, n, mean from external_response where run = ?"
         rows = connection.execute(f"{query} order by all", [run]).fetchall()
         gaps = connection.execute("select count(*) from external_gaps where run = ?", [run]).fetchall()[0][0]
     finally:
         connection.close()
-    rows = sorted((row for row in rows if row[2] in SHOWN), key=lambda row: (SHOWN.index(row[2]), row[3]))
-    columns = list(dict.fromkeys((metric, variant) for _, _, metric, variant, _, _ in rows))
+    order = list(SHOWN)
+    rows = sorted((row for row in rows if SHOWN.get(row[2]) == row[3]), key=lambda row: (order.index(row[2]), row[4]))
+    columns = list(dict.fromkeys((metric, variant) for _, _, _, metric, variant, _, _ in rows))
     cells: dict[tuple[str, int], dict[Any, Any]] = {}
-    for perturbation, level, metric, variant, count, mean in rows:
+    for perturbation, level, _, metric, variant, count, mean in rows:
         values = cells.setdefault((perturbation, level), {"records": count})
         values[(metric, variant)] = round(-mean if metric == "ll_byte" else mean, 3)
     titles = ["nats/byte" if m == "ll_byte" else f"{m} {v.split('=')[-1]}".strip() for m, v in columns]

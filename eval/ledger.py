@@ -59,7 +59,7 @@ def score_requests(reader: Reader, requests: Sequence[Request], byte_counts: NDA
     for request, text in zip(requests, texts, strict=True):
         wanted.setdefault(text, set()).add(request.ids[-1])
     found: dict[tuple[Ids, Ids, int], dict[str, NDArray[Any]]] = {}
-    for batch in batches(pack(texts)):
+    for batch in batches(pack(texts, share=reader.packs)):
         found |= _score_batch(reader, batch, wanted)
     results = [found[*text, request.ids[-1]] for request, text in zip(requests, texts, strict=True)]
     columns: dict[str, Any] = {name: np.concatenate([result[name] for result in results]) for name in MEASURES}

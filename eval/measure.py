@@ -51,7 +51,8 @@ class Measurement:
     """What is to be measured of one model. `identity` is the hash of its weights; `facts` what else the scores depend on,
     `reads` the hashes of what only some probes read (their `READS`).
 
-    `serves` says what the model gives (the `NEEDS` of probes); `open_reader` loads it, if anything is missing.
+    `serves` says what the model gives (the `NEEDS` of probes) and what is known of its training (their `READS`);
+    `open_reader` loads it, if anything is missing.
     """
 
     places: Places
@@ -84,7 +85,7 @@ class Measurement:
 
     def run(self) -> list[Path]:
         """Compute what is missing, take away what is no longer asked for; the files of scores and gaps."""
-        served = [loaded for loaded in self.probes if not set(loaded.probe.NEEDS) - self.serves]
+        served = [loaded for loaded in self.probes if not self._lacking(loaded)]
         ledger = self._ledger(served)
         generated = self._all_generated(served)
         kept: list[Path] = []
@@ -120,8 +121,10 @@ class Measurement:
         return {"run": self.places.run, "step": self.places.step, "probe": loaded.name}
 
     def _unserved(self, loaded: Loaded) -> Gap:
-        lacking = ", ".join(sorted(set(loaded.probe.NEEDS) - self.serves))
-        return Gap("", "", "", f"the probe needs {lacking}, which this model does not give")
+        return Gap("", "", "", f"the probe needs {', '.join(self._lacking(loaded))}, which this model does not give")
+
+    def _lacking(self, loaded: Loaded) -> list[str]:
+        return sorted({*loaded.probe.NEEDS, *loaded.reads} - self.serves)
 
     def _scored(
         self, loaded: Loaded, ledger: dict[Key, Any], generated: dict[Key, Generated]
@@ -273,8 +276,11 @@ class Measurement:
         forget(folder, "*.parquet", [path.name for path in paths])
         markers = {path: read_marker(folder, path.stem) for path in paths}
         known = {path: str(marker["files"][path.name]["sha256"]) for path, marker in markers.items() if marker}
-        folder.mkdir(parents=True, exist_ok=True)
-        finish_step(folder, self.identity, paths, known=known)
+        whole = read_marker(folder)
+        listed = {name: str(facts["sha256"]) for name, facts in whole["files"].items()} if whole else None
+        if whole is None or whole["input"] != self.identity or listed != {p.name: sha for p, sha in known.items()}:
+            folder.mkdir(parents=True, exist_ok=True)
+            finish_step(folder, self.identity, paths, known=known)
 
 
 def _results(loaded: Loaded, context: Context, found: Found) -> Iterable[Score | Gap]:

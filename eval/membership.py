@@ -243,12 +243,13 @@ def infer_sets(labels: Labels, attacks: Sequence[Attack]) -> Iterator[Row]:
         if attack.tier == "plain":
             by_run[(attack.run, attack.step, attack.gate)].append(attack)
     for (run, step, gate), own in by_run.items():
-        for draw in sorted(labels.levels):
+        draws = sorted({draw for attack in own for draw in attack.scores if draw in labels.levels})
+        for draw in draws:
             scores = [attack.scores[draw] for attack in own if draw in attack.scores]
             ids = [
                 r for r in sorted(labels.levels[draw]) if scores and all(np.isfinite(s.get(r, np.nan)) for s in scores)
             ]
-            name = run if len(labels.levels) == 1 else f"{run}.d{draw}"
+            name = run if len(draws) == 1 else f"{run}.d{draw}"  # a run of one draw has its full name
             for level in labels.tested:
                 chosen = [r for r in ids if (own_level := labels.levels[draw][r]) > 0 and level in (None, own_level)]
                 others = [r for r in ids if labels.levels[draw][r] == 0]

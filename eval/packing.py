@@ -44,20 +44,23 @@ class Row:
         return found
 
 
-def pack(texts: Sequence[tuple[Ids, Ids]]) -> list[Row]:
-    """Rows that hold every (beginning, continuation) once; they do not depend on the order of the texts."""
+def pack(texts: Sequence[tuple[Ids, Ids]], *, share: bool = True) -> list[Row]:
+    """Rows that hold every (beginning, continuation) once; they do not depend on the order of the texts.
+
+    Without `share` every text has a row of its own, for models that obey no mask.
+    """
     groups: dict[Ids, set[Ids]] = {}
     for beginning, continuation in texts:
         groups.setdefault(beginning, set()).add(continuation)
-    rows = [row for beginning, found in groups.items() for row in _rows(beginning, sorted(found))]
+    rows = [row for beginning, found in groups.items() for row in _rows(beginning, sorted(found), share)]
     return sorted(rows, key=lambda row: (not row.is_plain, row.length, row))
 
 
-def _rows(beginning: Ids, continuations: list[Ids]) -> Iterator[Row]:
+def _rows(beginning: Ids, continuations: list[Ids], share: bool) -> Iterator[Row]:
     """One row a continuation where sharing does not pay, else as few as hold them all."""
     own = sum(map(len, continuations))
     alone = len(beginning) * len(continuations) + own
-    if (len(continuations) - 1) * len(beginning) * WORTH < alone:
+    if not share or (len(continuations) - 1) * len(beginning) * WORTH < alone:
         yield from (Row(beginning, (continuation,)) for continuation in continuations)
         return
     held: list[Ids] = []

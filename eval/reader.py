@@ -16,12 +16,14 @@ class Reader(Protocol):
     """Shapes in comments: B sequences, T positions, D size of the states, V ids.
 
     `longest` is how many ids the model can read at once; `begin` the id that stands before a text, `end` the one behind it.
+    `packs` says whether the model obeys masks and positions, so that texts with one beginning can share a row.
     """
 
     vocab_size: int
     longest: int
     begin: int
     end: int
+    packs: bool
     module: nn.Module
 
     @property
@@ -47,6 +49,7 @@ class OwnReader:
         self.model, self.vocab_size, self.longest = model.eval(), vocab_size, longest
         self.module: nn.Module = self.model
         self.begin = self.end = eos
+        self.packs = True
         self.head = model.lm_head.weight[:vocab_size].detach()
 
     @property

@@ -19,7 +19,7 @@ from ..train.identity import pick_device
 from ..train.model import Llama
 from .context import SuiteContext
 from .measure import VERSION, Measurement, Places
-from .probes import NEEDED, Loaded, load_probes
+from .probes import NEEDED, READABLE, Loaded, load_probes
 from .reader import OwnReader, Reader
 
 Stamp = list[tuple[str, int, int]]
@@ -143,7 +143,7 @@ class Measurer:
                 context=self.contexts.of_run(config.run),
                 probes=self.due(config, step),
                 longest=config.sequence_length,
-                serves=frozenset(NEEDED),
+                serves=frozenset({*NEEDED, *READABLE}),
                 byte_counts=self.byte_counts,
                 open_reader=lambda: self._reader(config, step),
                 reads=self.reads,
