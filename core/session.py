@@ -37,7 +37,10 @@ class Session:
         for option, given in (("--model", model), ("--arm", arm)):
             if given and given not in known[option]:
                 choices = known[option]
-                mend = f"correct it{nearest(given, choices)}"
+                folder = (
+                    f"; for the model in that folder: ./{given}" if option == "--model" and Path(given).is_dir() else ""
+                )
+                mend = f"correct it{nearest(given, choices)}{folder}"
                 raise CostarError(option, found=given, expected=f"one of {', '.join(choices)}", mend=mend)
         names = self.suite.runs(model, arm, draw)
         if not names:

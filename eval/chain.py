@@ -74,8 +74,14 @@ def _train_here(queue: TrainQueue, measuring: EvalQueue | None, slots: int, gpus
         job = queue.next_job()
         return job if job or measuring is None else measuring.next_job(running, slots)
 
+    def progress() -> tuple[float, str]:
+        share, remark = queue.progress()
+        if share < 1 or measuring is None:
+            return share, remark
+        return share, f"{len(measuring.pending())} of {len(measuring.targets())} checkpoints to be measured"
+
     with console.progress("train", estimate=False) as update:
-        run_jobs(next_job, slots, lambda: update(*queue.progress()), gpus)
+        run_jobs(next_job, slots, lambda: update(*progress()), gpus)
 
 
 def measure_runs(

@@ -102,6 +102,13 @@ def measure_external(suite: Suite, workspace: Workspace, model: str, name: str |
         gaps: list[Gap] = []
         if foreign.facts["tokenizer_sha256"] != sha256_file(workspace.corpus / "tokenizer.json"):
             context, gaps = recoded(suite, workspace.corpus, context, foreign.tokenizer)
+            if not context.subjects:
+                raise CostarError(
+                    str(folder),
+                    found=f"a tokenizer that can write none of the records: {gaps[0].reason if gaps else 'no records'}",
+                    expected="the model's own tokenizer",
+                    mend="put its files beside the weights",
+                )
         rows = [{"run": run, "step": STEP, "probe": ""} | gap._asdict() for gap in gaps]
         inputs = sha256_json([foreign.identity, measurer.facts])
         if not is_current(place, inputs, "gaps"):
@@ -140,6 +147,7 @@ class Foreign:
 
     @cached_property
     def _theirs(self) -> Any:
+        assert self._config is not None  # first: transformers blames the tokenizer for a broken configuration
         return self._asked("tokenizer", lambda auto: auto.AutoTokenizer)
 
     def _asked(self, what: str, auto: Any) -> Any:

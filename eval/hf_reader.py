@@ -30,6 +30,13 @@ class HfReader:
         self._outputs = self.vocab_size = int(self._run(torch.tensor([[begin]])).shape[-1])
         self.vocab_size = min(vocab_size, self._outputs)
         self._has_states = self._gives_states()
+        if not self._is_causal():
+            raise CostarError(
+                type(model).__name__,
+                found="a model whose predictions change with the tokens that follow",
+                expected="a causal language model: it predicts each token from those before it",
+                mend="name another model",
+            )
         self.packs = self._obeys_masks()
 
     @property
@@ -99,6 +106,13 @@ class HfReader:
         except Exception:  # whatever a model raises that has no such head
             return False
         return _agree(own, self._run(ids)[..., : self.vocab_size].float())
+
+    def _is_causal(self) -> bool:
+        """Whether what it predicts does not depend on what comes after."""
+        ids = self._sample(min(6, self.longest), 5)
+        other = [*ids[:-1], (ids[-1] + 1) % self.vocab_size]
+        one, two = (self.logits(self.states(torch.tensor([each], device=self.device)))[0, :-1] for each in (ids, other))
+        return len(ids) < 2 or _agree(one, two)
 
     def _obeys_masks(self) -> bool:
         """Whether two texts in one sequence, kept apart by mask and positions, get the logits they get alone."""

@@ -35,6 +35,14 @@ class EvalQueue:
         """Stop when nothing that is asked for is there to be measured."""
         if not self.targets():
             begun = ", ".join(begun_runs(self.measurer.workspace)) or "none yet"
+            steps = sorted({step for _, step in EvalQueue(self.measurer, runs=self.runs).targets()})
+            if self.step is not None and steps:
+                raise CostarError(
+                    "--step",
+                    found=f"no finished checkpoint at step {self.step}",
+                    expected=f"one of {', '.join(map(str, steps))}; an inherited one belongs to the run that wrote it",
+                    mend="correct it",
+                )
             raise CostarError(
                 "eval",
                 found="no finished checkpoint of that kind",

@@ -11,11 +11,13 @@ import pyarrow as pa
 from ..core.design import Suite
 from ..core.errors import CostarError, shorten
 from ..core.parquet import read_table
-from ..core.workspace import Workspace, changed_files, read_marker, step_of
+from ..core.workspace import Workspace, changed_files, read_marker
 from ..manifests.catalogue import score_files
 from ..manifests.lineage import read_configs, stretches
 from ..manifests.tables import LEDGER
 from ..train.config import read_config
+from .queue import EvalQueue
+from .score import Measurer
 
 
 def damaged_files(workspace: Workspace) -> list[str]:
@@ -37,8 +39,11 @@ def damaged_files(workspace: Workspace) -> list[str]:
 
 def told_measures(suite: Suite, workspace: Workspace) -> tuple[str, str]:
     """How much was measured, and what could not be, a line each."""
-    measured = {(run, step_of(path)) for run in read_configs(workspace) for path in score_files(workspace, run)}
-    text = f"{len(measured)} checkpoints measured, {len(suite.eval.probes)} probes, effects"
+    queue = EvalQueue(Measurer(suite, workspace))
+    count, left = len(queue.targets()), len(queue.pending())
+    text = f"{count - left} checkpoints measured, {len(suite.eval.probes)} probes, effects"
+    if left:
+        text += f"; {left} more are not measured as the suite asks now: costar eval"
     return text, told_gaps(suite, workspace)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 
+from ..core.console import complain
 from ..core.errors import CostarError, shorten
 from ..core.workspace import Workspace
 
@@ -50,9 +51,11 @@ def open_manifest(workspace: Workspace) -> duckdb.DuckDBPyConnection:
     ):
         if any(workspace.eval.glob(pattern)):
             quoted = str(workspace.eval / pattern).replace("'", "''")
-            connection.execute(
-                f"create temp view {table} as select * from read_parquet('{quoted}', hive_partitioning=false)"
-            )
+            view = f"create temp view {table} as select * from read_parquet('{quoted}', hive_partitioning=false)"
+            try:
+                connection.execute(view)
+            except duckdb.Error as error:
+                complain(f"{table}: {shorten(error)}; run `costar eval` again, it writes damaged files anew")
     return connection
 
 

@@ -1,5 +1,6 @@
 -- What the treated run does to records it never saw (level 0) at the last checkpoint, with intervals, whatever the sign.
 select probe, metric, variant, perturbation, treated, control, n, estimate, ci_low, ci_high, p_value
 from effects
-where estimand = 'spillover' and step = (select max(step) from effects)
+where estimand = 'spillover'
+qualify step = max(step) over (partition by treated, control)
 order by probe != 'likelihood', probe, metric, variant, perturbation, treated;
