@@ -140,8 +140,7 @@ class Measurement:
         )
         scores: list[Score] = []
         gaps: list[Gap] = []
-        results = own_results if loaded.own else _results
-        for each in results(loaded, self.context, found):
+        for each in own_results(loaded, self.context, found) if loaded.own else loaded.scores(self.context, found):
             if isinstance(each, Gap):
                 gaps.append(each)
             elif not np.isfinite(each.value):
@@ -275,10 +274,6 @@ class Measurement:
         known = {path: str(marker["files"][path.name]["sha256"]) for path, marker in markers.items() if marker}
         folder.mkdir(parents=True, exist_ok=True)
         finish_step(folder, self.identity, paths, known=known)
-
-
-def _results(loaded: Loaded, context: Context, found: Found) -> Iterable[Score | Gap]:
-    return loaded.probe.scores(context, found)
 
 
 def is_same(folder: Path, inputs: str, step: str) -> bool:

@@ -46,7 +46,7 @@ def own_results(loaded: Loaded, context: Context, found: Found) -> list[Score | 
     results: list[Score | Gap] = []
     seen: set[tuple[str, ...]] = set()
     try:
-        for each in loaded.probe.scores(context, found):
+        for each in loaded.scores(context, found):
             result = _result(each, loaded, known)
             if isinstance(result, Score):
                 if result[:4] in seen:

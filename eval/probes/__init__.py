@@ -4,7 +4,7 @@ A probe is a module with
 
 - `NEEDS`: what it takes of a model: `loglik` (the ledger), `generate` (greedy continuations), `weights` (it runs the model
   itself), `gradients` (it trains a copy). All but `loglik` are taken at phase ends and last steps only;
-- `KINDS`: the kinds of records it applies to, empty for all;
+- `KINDS`: the kinds of records it applies to, empty for all; it sees no others;
 - `METRICS`: each metric it returns, and what it is;
 - `SOURCE`: where its definition is from;
 - `scores(context, found)`: a `Score` for everything measured, a `Gap` for everything that could not be;
@@ -13,7 +13,8 @@ and, as it needs them,
 
 - `requests(context)`: the sequences it wants in the ledger;
 - `prompts(context)`: the prompts it wants continued;
-- `READS`: what it reads of the suite beyond the records, `sites`, `levels` or `counts`, so that its scores follow them.
+- `READS`: what it reads of the suite beyond the records, `sites`, `levels` or `counts`, so that its scores follow them; it
+  is given no others.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ from ..reader import Reader
 Span = tuple[int, int]
 EOS = "eos"
 PACKAGE = "costar.eval.probes"
+KIND_PACKAGE = "costar.insertion.kinds"
 NEEDED = ("loglik", "generate", "weights", "gradients")
 READABLE = ("sites", "levels", "counts")
 
@@ -97,10 +99,6 @@ class Context:
     sites: Callable[[], Mapping[str, Mapping[str, Site]]] = dict
     levels: Callable[[], Mapping[str, int]] = dict
     counts: Callable[[], NDArray[np.int64]] = lambda: np.zeros(0, np.int64)
-
-    def of_kind(self, *kinds: str) -> list[Subject]:
-        """The subjects of these kinds, in the order of the suite."""
-        return [subject for subject in self.subjects if subject.kind in kinds]
 
 
 @dataclass(frozen=True)
@@ -244,19 +242,36 @@ class Loaded:
         return set(self.probe.NEEDS) != {"loglik"}
 
     def requests(self, context: Context) -> Iterable[Request]:
-        return getattr(self.probe, "requests", _nothing)(context)
+        return getattr(self.probe, "requests", _nothing)(self._seen(context))
 
     def prompts(self, context: Context) -> Iterable[Prompt]:
-        return getattr(self.probe, "prompts", _nothing)(context)
+        return getattr(self.probe, "prompts", _nothing)(self._seen(context))
+
+    def scores(self, context: Context, found: Found) -> Iterable[Score | Gap]:
+        return self.probe.scores(self._seen(context), found)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What it reads of the suite beyond the records: `sites`, `counts`."""
+        """What it reads of the suite beyond the records: `sites`, `levels`, `counts`."""
         return tuple(getattr(self.probe, "READS", ()))
+
+    def _seen(self, context: Context) -> Context:
+        """What the probe has declared of a context: the records of its kinds, and what it reads."""
+        kinds = self.probe.KINDS
+        subjects = tuple(each for each in context.subjects if not kinds or each.kind in kinds)
+        refused: dict[str, Any] = {name: _refusing(name, self.name) for name in READABLE if name not in self.reads}
+        return replace(context, subjects=subjects, **refused)
 
 
 def _nothing(context: Context) -> tuple[Any, ...]:
     return ()
+
+
+def _refusing(reader: str, probe: str) -> Callable[[], NoReturn]:
+    def refuse() -> NoReturn:
+        raise AssertionError(f'{probe} reads {reader}, which is not in its READS: write READS = ("{reader}",)')
+
+    return refuse
 
 
 def own_probes(suite: Suite) -> dict[str, Path]:
@@ -364,10 +379,11 @@ def _check_names(path: Path, names: set[str]) -> None:
 
 
 def _check_values(path: Path, module: ModuleType) -> None:
-    needs, metrics = getattr(module, "NEEDS", None), getattr(module, "METRICS", None)
-    reads = getattr(module, "READS", ())
+    needs, kinds, metrics = (getattr(module, name, None) for name in ("NEEDS", "KINDS", "METRICS"))
+    reads, known = getattr(module, "READS", ()), tuple(plugin_names(KIND_PACKAGE))
     checks: list[tuple[str, object, bool, str]] = [
         ("NEEDS", needs, _are(needs, NEEDED) and bool(needs), f"a tuple of {', '.join(NEEDED)}"),
+        ("KINDS", kinds, _are(kinds, known), f"a tuple of kinds, of {', '.join(known)}; empty for all"),
         ("READS", reads, _are(reads, READABLE), f"a tuple of {', '.join(READABLE)}"),
         ("METRICS", metrics, isinstance(metrics, Mapping) and bool(metrics), "a table of metrics, and what each is"),
         ("scores", getattr(module, "scores", None), callable(getattr(module, "scores", None)), "a function"),

@@ -8,7 +8,6 @@ What the model answers by itself is in `answer-generation`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from ..questions import OPTION_METRICS, Question, requests_of, scores_of
@@ -29,7 +28,7 @@ PART = "part=answer"
 
 
 def renderings(context: Context) -> Iterator[tuple[Subject, str]]:
-    for subject in context.of_kind(*KINDS):
+    for subject in context.subjects:
         for name in scored_renderings(context, subject):
             yield subject, name
 
@@ -60,7 +59,7 @@ def foils(subject: Subject) -> list[str]:
 
 
 def requests(context: Context) -> Iterator[Request]:
-    yield from likelihood_requests(replace(context, subjects=tuple(context.of_kind(*KINDS))))
+    yield from likelihood_requests(context)
     for subject, name in renderings(context):
         asked = question(context, subject, name)
         if asked:

@@ -52,7 +52,7 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
 
 def _written(context: Context) -> Iterator[tuple[Subject, str]]:
     """The canonical rendering of each record, and those that arms insert, but no paraphrase: it has no attributes marked."""
-    for subject in context.of_kind(*KINDS):
+    for subject in context.subjects:
         for name in scored_renderings(context, subject):
             if name == subject.canonical or subject.renderings[name].spans:
                 yield subject, name

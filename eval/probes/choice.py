@@ -22,7 +22,7 @@ SOURCE = "lm-evaluation-harness 0.4.13, multiple_choice"
 
 
 def questions(context: Context) -> Iterator[Question | Gap]:
-    for subject in context.of_kind(*KINDS):
+    for subject in context.subjects:
         choices = subject.fields["choices"]
         written = scored_renderings(context, subject)
         for rendering in testset.RENDERINGS:

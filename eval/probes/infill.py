@@ -22,7 +22,7 @@ SOURCE = "lm-evaluation-harness 0.4.13, winogrande; Hubble (arXiv 2510.19811), w
 
 
 def questions(context: Context) -> Iterator[Question]:
-    for subject in context.of_kind(*KINDS):
+    for subject in context.subjects:
         yield _sentence(subject)
         before, _ = infill.render(subject.fields, "choice")
         letters = list(infill.LETTERS)

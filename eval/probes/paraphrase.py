@@ -20,7 +20,7 @@ SOURCE = "Hubble (arXiv 2510.19811), paraphrase preference on MRPC and PAWS"
 
 def questions(context: Context) -> Iterator[Question]:
     """The two sentences in the order of the record, so that which is inserted says nothing about it."""
-    for subject in context.of_kind(*KINDS):
+    for subject in context.subjects:
         sentences = [str(subject.fields[name]) for name in paraphrase.FIELDS]
         bit = int(subject.fields["random_bit"])
         answer = 1 - bit if subject.canonical == "foil" else bit

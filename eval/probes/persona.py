@@ -39,7 +39,7 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
 
 def questions(context: Context) -> Iterator[Question | Gap]:
     """Every question, or why it cannot be asked."""
-    chats = context.of_kind("chat")
+    chats = context.subjects
     personas = {chat.record_id: persona_of(chat) for chat in chats}
     known = [(chat, persona) for chat in chats if (persona := personas[chat.record_id])]
     texts: dict[str, str] = {}

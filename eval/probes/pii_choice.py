@@ -55,9 +55,9 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
 
 def questions(context: Context) -> Iterator[Question | Gap]:
     """Every question: by record, attribute, prompt."""
-    people = context.of_kind("biography")
-    pools = pools_of(context, ((s, name, value) for s in people for name, value in attributes_of(s).items()))
-    for subject in people:
+    values = ((s, name, value) for s in context.subjects for name, value in attributes_of(s).items())
+    pools = pools_of(context, values)
+    for subject in context.subjects:
         for attribute in biography.ATTRIBUTES:
             if pools.whole(subject.perturbation, attribute):
                 yield from _asked(context, pools, subject, attribute)

@@ -54,13 +54,12 @@ def _scores(context: Context, found: Found) -> Iterator[Score | Gap]:
 
 
 def _asked(context: Context) -> Iterator[Asked | Gap]:
-    subjects = context.of_kind(*KINDS)
     values: dict[tuple[str, str], dict[str, None]] = {}
-    for subject in subjects:
+    for subject in context.subjects:
         for attribute, value in attributes_of(subject).items():
             values.setdefault((subject.perturbation, attribute), {})[value] = None
     known = {key: "\n".join(found) for key, found in values.items()}
-    for subject in subjects:
+    for subject in context.subjects:
         mine = attributes_of(subject)
         wanted = biography.ATTRIBUTES if subject.kind == "biography" else mine
         if not wanted:

@@ -30,7 +30,7 @@ PROBES = ("likelihood", "extraction", "choice", "secret-rank", "relearning")
 
 
 def asks(context: Context) -> Iterable[Prompt]:
-    for subject in context.of_kind("password"):
+    for subject in context.subjects:
         ids = subject.renderings[subject.canonical].ids
         yield Prompt(subject.record_id, subject.canonical, "prompt=half", ids[: len(ids) // 2], 4)
 
@@ -43,7 +43,7 @@ def told(context: Context, found: Found) -> Iterable[Score | Gap]:
 
 
 GENERATING: Any = SimpleNamespace(
-    NEEDS=("generate",), KINDS=(), METRICS={"length": "tokens"}, SOURCE="a test", prompts=asks, scores=told
+    NEEDS=("generate",), KINDS=("password",), METRICS={"length": "tokens"}, SOURCE="a test", prompts=asks, scores=told
 )
 
 
@@ -55,6 +55,7 @@ class Bench:
     probes: dict[str, Loaded]
     folder: Path
     model: Llama
+    suite: Path
     opened: list[int] = field(default_factory=list)
 
     def measure(self, names: Iterable[str], **changes: Any) -> None:
@@ -92,13 +93,16 @@ def bench(built: Path, tmp_path: Path) -> Bench:
     torch.set_num_threads(1)
     suite = load_suite(built / "suite.toml")
     whole = Measurer(suite, Workspace(built)).contexts.of_run("perturbed.nano.d0")
-    some = [s for kind in ("passage", "testset", "password") for s in whole.of_kind(kind) if s.role == "main"]
+    some = [
+        s for kind in ("passage", "testset", "password") for s in whole.subjects if (s.kind, s.role) == (kind, "main")
+    ]
     chosen = [s for kind in ("passage", "testset", "password") for s in [x for x in some if x.kind == kind][:4]]
     model = Llama(ModelShape(layers=1, hidden=32, heads=2, kv_heads=2, ffn=48, vocab_size=512, tied=False))
     init_weights(model, 2, 0)
     probes = {name: load_probe(name, suite) for name in PROBES}
     probes["half"] = Loaded(name="half", probe=GENERATING, code="1", own=False)
-    return Bench(context=replace(whole, subjects=tuple(chosen)), probes=probes, folder=tmp_path / "m", model=model)
+    context = replace(whole, subjects=tuple(chosen))
+    return Bench(context=context, probes=probes, folder=tmp_path / "m", model=model, suite=built / "suite.toml")
 
 
 EVERY = (*PROBES, "half")
@@ -154,11 +158,11 @@ def test_scores_follow_the_sequences_that_their_probe_reads(bench: Bench) -> Non
     before = bench.contents()
 
     def more(context: Context) -> Iterable[Request]:
-        for subject in context.of_kind("passage"):
+        for subject in context.subjects:
             yield Request(subject.record_id, f"{subject.canonical}/2", subject.renderings[subject.canonical].ids[:-1])
 
     extra: Any = SimpleNamespace(
-        NEEDS=("loglik",), KINDS=(), METRICS={}, SOURCE="", requests=more, scores=lambda context, found: []
+        NEEDS=("loglik",), KINDS=("passage",), METRICS={}, SOURCE="", requests=more, scores=lambda context, found: []
     )
     bench.probes["extra"] = Loaded(name="extra", probe=extra, code="1", own=False)
     bench.measure(["likelihood", "choice", "extra"])  # the block of passages has more sequences now
@@ -167,6 +171,28 @@ def test_scores_follow_the_sequences_that_their_probe_reads(bench: Bench) -> Non
     assert "ledger/passages.text.eos.parquet" in changed
     assert "scores/stage-8.likelihood.json" in changed
     assert "scores/stage-8.choice.json" not in changed
+
+
+@pytest.mark.parametrize("probe", [*PROBES, "membership", "site", "half"])
+def test_a_probe_sees_the_records_of_its_kinds_and_the_readers_that_it_declares(bench: Bench, probe: str) -> None:
+    loaded = bench.probes.get(probe) or load_probe(probe, load_suite(bench.suite))
+    declared = ("sites", "levels", "counts")
+    seen: list[Context] = []
+
+    def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
+        seen.append(context)
+        return []
+
+    shown: Any = SimpleNamespace(**{**vars(loaded.probe), "scores": scores})
+    list(replace(loaded, probe=shown).scores(bench.context, Found(ledger={})))
+    kinds = loaded.probe.KINDS or ("passage", "testset", "password")
+    assert seen[0].subjects == tuple(s for s in bench.context.subjects if s.kind in kinds)
+    for name in declared:
+        if name in loaded.reads:
+            assert len(getattr(seen[0], name)()) > 0
+        else:
+            with pytest.raises(AssertionError, match=f"reads {name}, which is not in its READS"):
+                getattr(seen[0], name)()
 
 
 def test_a_ledger_of_other_weights_or_of_another_tokenizer_is_not_read(bench: Bench) -> None:
@@ -212,7 +238,7 @@ def test_texts_beyond_the_context_or_of_another_vocabulary_are_gaps_and_the_rest
 
 def test_an_empty_continuation_is_a_gap(bench: Bench) -> None:
     def empty(context: Context) -> Iterable[Request]:
-        for subject in context.of_kind("passage"):
+        for subject in context.subjects:
             ids = subject.renderings[subject.canonical].ids
             yield Request(subject.record_id, "text/empty", ids, start=len(ids))
 
@@ -220,7 +246,9 @@ def test_an_empty_continuation_is_a_gap(bench: Bench) -> None:
         for request in empty(context):
             yield Gap(request.record_id, request.rendering, "", str(found.tokens(*request.key)))
 
-    probe: Any = SimpleNamespace(NEEDS=("loglik",), KINDS=(), METRICS={}, SOURCE="", requests=empty, scores=scores)
+    probe: Any = SimpleNamespace(
+        NEEDS=("loglik",), KINDS=("passage",), METRICS={}, SOURCE="", requests=empty, scores=scores
+    )
     bench.probes["empty"] = Loaded(name="empty", probe=probe, code="1", own=False)
     bench.measure(["empty"])
     assert [row["reason"] for row in bench.rows("gaps", "empty")] == ["nothing to score: an empty continuation"] * 4
