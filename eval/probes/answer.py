@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..questions import OPTION_METRICS, Question, requests_of, scores_of
+from ..questions import OPTION_METRICS, Question, question_of, requests_of_all, scores_of_all
 from ..spans import around
 from . import Context, Found, Gap, Request, Score, Subject
 from .likelihood import requests as likelihood_requests
@@ -21,7 +21,9 @@ KINDS = ("qa",)
 METRICS = {
     "nll_token": "nats per token of the answer",
     "extracted": "1 when greedy decoding after the question gives the answer word for word",
-} | OPTION_METRICS
+    **OPTION_METRICS,
+    "accuracy_norm": "the same by log-probability per character of the answer, what follows it in the text not counted",
+}
 SOURCE = "Hubble (arXiv 2510.19811), ELLie and MUNCH; lm-evaluation-harness 0.4.13, loglikelihood and multiple_choice"
 FOILS = ("inapt", "foil", "distractors", "choices")
 PART = "part=answer"
@@ -41,14 +43,14 @@ def question(context: Context, subject: Subject, name: str) -> Question | None:
     if isinstance(found, str) or len(options) < 2:
         return None
     before, after = found
-    return Question(
-        record_id=subject.record_id,
-        rendering=name,
-        variant="",
-        options=tuple((before, option + after) for option in options),
-        answer=options.index(answer),
-        sizes=tuple(map(len, options)),
-    )
+    place = (subject.record_id, name, "")
+    return question_of(*place, before, options, options.index(answer), delimiter="", after=after)
+
+
+def questions(context: Context) -> Iterator[Question]:
+    """Every question that has wrong answers."""
+    asked = (question(context, subject, name) for subject, name in renderings(context))
+    return (each for each in asked if each)
 
 
 def foils(subject: Subject) -> list[str]:
@@ -60,10 +62,7 @@ def foils(subject: Subject) -> list[str]:
 
 def requests(context: Context) -> Iterator[Request]:
     yield from likelihood_requests(context)
-    for subject, name in renderings(context):
-        asked = question(context, subject, name)
-        if asked:
-            yield from requests_of(asked, context.tokenizer)
+    yield from requests_of_all(questions(context), context.tokenizer)
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
@@ -78,6 +77,4 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
             part = tokens.part(*span)
             yield Score(*place, "nll_token", -part.total / len(part.logp))
             yield Score(*place, "extracted", float(part.top1.all()))
-        asked = question(context, subject, name)
-        if asked:
-            yield from scores_of(asked, found)
+    yield from scores_of_all(questions(context), found)
