@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core.parquet import write_table
 from ..manifests.tables import LEDGER
 from .packing import Ids, Row, batches, model_inputs, pack
-from .probes import Request, Tokens
+from .probes import Request, Tokens, too_long
 from .reader import Reader
 
 TOP = 40
@@ -42,7 +42,7 @@ def refusals(requests: Iterable[Request], longest: int, vocab_size: int) -> dict
         if not request.ids[request.start :]:
             found[request.key] = "nothing to score: an empty continuation"
         elif length > longest and not request.rolls:
-            found[request.key] = f"{length:,} tokens to read, the model reads at most {longest:,}"
+            found[request.key] = too_long(length, longest, "tokens to read")
         elif max(request.before + request.ids) >= vocab_size:
             found[request.key] = f"token {max(request.before + request.ids):,} of another tokenizer"
     return found

@@ -25,7 +25,7 @@ from ..core.workspace import changed_files, finish_step, read_marker, start_step
 from ..manifests.tables import GAPS, GENERATED, SCORES
 from .ledger import by_key, refusals, write_ledger
 from .own import ProbeFailed, own_prompts, own_requests, own_results
-from .probes import Context, Found, Gap, Generated, Loaded, Prompt, Request, Score
+from .probes import Context, Found, Gap, Generated, Loaded, Prompt, Request, Score, too_long
 from .reader import Reader
 from .windows import score_in_windows
 
@@ -243,7 +243,7 @@ class Measurement:
             if not prompt.ids:
                 found[prompt.key] = "an empty prompt"
             elif length > self.longest:
-                found[prompt.key] = f"{length:,} tokens of prompt and answer, the model reads at most {self.longest:,}"
+                found[prompt.key] = too_long(length, self.longest, "tokens of prompt and answer")
             elif max(prompt.ids) >= len(self.byte_counts):
                 found[prompt.key] = f"token {max(prompt.ids):,} of another tokenizer"
         return found

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..core.errors import shorten
 from ..corpus.tokenizer import Tokenizer
 from ..insertion.kinds import Pieces, biography, text_of
-from .probes import Subject
+from .probes import Context, Prompt, Subject
 from .spans import around
 
 PROMPTS = ("full", "intro", "name")
@@ -54,6 +54,15 @@ def lead_to(subject: Subject, attribute: str, prompt: str, tokenizer: Tokenizer)
     introduction = text_of(biography.render(_only(fields, "name", FIRST), rendering))
     lead = _cut(biography.render(_only(fields, "name", attribute), rendering), attribute)
     return lead._replace(before=f"{introduction} {lead.before}")
+
+
+def prompt_after(
+    text: str, place: tuple[str, str, str], context: Context, *, new_tokens: int, stops: tuple[str, ...]
+) -> Prompt:
+    """A prompt for what follows a text: at most so many tokens, and no more than the context has room for."""
+    ids = tuple(context.tokenizer.encode(text))
+    room = context.length - 1 - len(ids)
+    return Prompt(*place, ids, max(1, min(new_tokens, room)), stops)
 
 
 def _only(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:

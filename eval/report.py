@@ -215,7 +215,7 @@ def _retention_rows(suite: Suite, summary: Summary) -> list[list[str]]:
         design = suite.arms[arm]
         if name not in design.inserted:
             continue
-        end = -(-design.span(name)[1] // design.train.batch)
+        end = design.phase_end(name)
         for level in summary.levels[1:]:
             acquired = summary.effect("total", "nll_token", level, treated=f"{arm}.", step=end)
             kept = summary.effect("total", "nll_token", level, treated=f"{arm}.")

@@ -153,8 +153,18 @@ class Tokens:
         return float(self.logp.sum(dtype="float64"))
 
     @property
+    def nll(self) -> float:
+        """The mean negative log-probability of a token in nats."""
+        return -self.total / len(self.logp)
+
+    @property
     def is_finite(self) -> bool:
         return bool(np.isfinite(self.logp).all())
+
+
+def too_long(n: int, most: int, what: str = "tokens") -> str:
+    """Why something of so many tokens was not measured."""
+    return f"{n:,} {what}, the model reads at most {most:,}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..questions import OPTION_METRICS, Question, question_of, requests_of_all, 
 from ..spans import around
 from . import Context, Found, Gap, Request, Score, Subject
 from .likelihood import requests as likelihood_requests
-from .likelihood import scored_renderings
+from .likelihood import scored_texts
 
 NEEDS = ("loglik",)
 KINDS = ("qa",)
@@ -27,12 +27,6 @@ METRICS = {
 SOURCE = "Hubble (arXiv 2510.19811), ELLie and MUNCH; lm-evaluation-harness 0.4.13, loglikelihood and multiple_choice"
 FOILS = ("inapt", "foil", "distractors", "choices")
 PART = "part=answer"
-
-
-def renderings(context: Context) -> Iterator[tuple[Subject, str]]:
-    for subject in context.subjects:
-        for name in scored_renderings(context, subject):
-            yield subject, name
 
 
 def question(context: Context, subject: Subject, name: str) -> Question | None:
@@ -49,7 +43,7 @@ def question(context: Context, subject: Subject, name: str) -> Question | None:
 
 def questions(context: Context) -> Iterator[Question]:
     """Every question that has wrong answers."""
-    asked = (question(context, subject, name) for subject, name in renderings(context))
+    asked = (question(context, subject, name) for subject, name in scored_texts(context))
     return (each for each in asked if each)
 
 
@@ -66,7 +60,7 @@ def requests(context: Context) -> Iterator[Request]:
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
-    for subject, name in renderings(context):
+    for subject, name in scored_texts(context):
         place = (subject.record_id, name, PART)
         tokens, span = found.tokens(subject.record_id, name), subject.renderings[name].spans.get("answer")
         if isinstance(tokens, str):
@@ -75,6 +69,6 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
             yield Gap(*place, "a rendering without answer")
         else:
             part = tokens.part(*span)
-            yield Score(*place, "nll_token", -part.total / len(part.logp))
+            yield Score(*place, "nll_token", part.nll)
             yield Score(*place, "extracted", float(part.top1.all()))
     yield from scores_of_all(questions(context), found)

@@ -32,7 +32,7 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
             tokens = each.tokens(found, each.answer)
             if not isinstance(tokens, str):
                 place = (each.record_id, each.rendering, each.variant)
-                yield Score(*place, "nll_token", -tokens.total / len(tokens.logp))
+                yield Score(*place, "nll_token", tokens.nll)
 
 
 def questions(context: Context) -> Iterator[Question | Gap]:

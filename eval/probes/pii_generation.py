@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ...insertion.kinds import biography
 from ..answers import ANSWER_METRICS, answer_metrics
-from ..prompts import FIRST, PROMPTS, Lead, attributes_of, lead_to
+from ..prompts import FIRST, PROMPTS, Lead, attributes_of, lead_to, prompt_after
 from ..spread import means_over_attributes
 from . import Context, Found, Gap, Prompt, Score, Subject
 
@@ -85,11 +85,10 @@ def _of_attribute(context: Context, subject: Subject, attribute: str, known: str
             continue
         ends = {stop_of(each.after, known) for each in (lead, whole) if isinstance(each, Lead)} - {""}
         # The space before an answer is a part of its first token, as it was in training.
-        ids = tuple(context.tokenizer.encode(lead.before.rstrip(" ")))
         needed = len(context.tokenizer.encode(" " + lead.value))
-        room = context.length - 1 - len(ids)
-        new_tokens = max(1, min(max(NEW_TOKENS, needed), room))
-        yield Asked(Prompt(*place, ids, new_tokens, ("\n", *sorted(ends))), lead.value)
+        before, stops = lead.before.rstrip(" "), ("\n", *sorted(ends))
+        prompted = prompt_after(before, place, context, new_tokens=max(NEW_TOKENS, needed), stops=stops)
+        yield Asked(prompted, lead.value)
 
 
 def stop_of(after: str, known: str) -> str:

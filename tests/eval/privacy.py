@@ -19,6 +19,7 @@ from costar.corpus.tokenizer import Tokenizer, train_bpe
 from costar.eval.measure import Measurement, Places
 from costar.eval.probes import PACKAGE, Context, Loaded, Probe, Rendered, Subject
 from costar.eval.reader import OwnReader
+from costar.eval.spans import first_spans
 from costar.insertion.kinds import Pieces, load_kind, text_of
 from costar.insertion.records import token_spans
 from costar.train.init import init_weights
@@ -40,7 +41,7 @@ def subject_of(
     name = rendering or module.RENDERINGS[0]
     written = pieces or module.render(fields, name)
     text = text_of(written)
-    spans = {span["attribute"]: (span["start"], span["end"]) for span in reversed(token_spans(written, tokenizer, ""))}
+    spans = first_spans(token_spans(written, tokenizer, ""))
     ids = tuple(tokenizer.encode(text))
     return Subject(
         record_id=f"{kind}/{number:04d}",

@@ -15,6 +15,7 @@ from costar.corpus.tokenizer import Tokenizer, train_bpe
 from costar.eval.ledger import refusals, score_requests
 from costar.eval.probes import Context, Found, Generated, Rendered, Subject, Tokens
 from costar.eval.reader import OwnReader
+from costar.eval.spans import first_spans
 from costar.insertion.kinds import adapted, load_kind, text_of
 from costar.insertion.records import token_spans
 from costar.insertion.rewordings import from_template
@@ -58,7 +59,7 @@ def subject_of(
         template = (templates or {}).get(name)
         pieces = from_template(template, checked, record_id) if template else module.render(checked, name)
         text = text_of(pieces)
-        spans = {s["attribute"]: (s["start"], s["end"]) for s in token_spans(pieces, tokenizer, record_id)}
+        spans = first_spans(token_spans(pieces, tokenizer, record_id))
         ids = tuple(tokenizer.encode(text))
         renderings[name] = Rendered(text=text, ids=ids, n_bytes=len(text.encode()), spans=spans)
     return Subject(record_id=record_id, perturbation="set", kind=kind, role=role, fields=checked, renderings=renderings)
