@@ -283,22 +283,24 @@ def test_a_second_process_is_told_of_the_first_and_a_target_is_handed_out_once(b
     assert queue.next_job(frozenset(), 1) is None  # still pending, whatever became of it: no endless loop
 
 
-def test_polling_hashes_a_measured_checkpoint_once_and_sees_what_changes(built_copy: Path) -> None:
+def test_polling_looks_at_a_measured_checkpoint_once_and_a_new_command_sees_what_changed(built_copy: Path) -> None:
     torch.set_num_threads(1)
     workspace, suite = Workspace(built_copy), load_suite(built_copy / "suite.toml")
     config = read_config(workspace, "early.nano.d0")
-    measurer = Measurer(suite, workspace)
-    assert measurer.is_current(config, 48)
-    stamps = dict(measurer._hashed)
-    assert measurer.is_current(config, 48)
-    assert measurer._hashed == stamps
+
+    def pending() -> list[str]:
+        return EvalQueue(Measurer(suite, workspace), runs=[config.run]).pending()
+
+    queue = EvalQueue(Measurer(suite, workspace), runs=[config.run])
+    assert queue.pending() == []
     block = next(workspace.ledger(config.run, 48).glob("*.parquet"))
     data = block.read_bytes()
     block.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert not measurer.is_current(config, 48)
-    measurer.measure(config, 48)
-    assert measurer.is_current(config, 48)
+    assert queue.pending() == []  # found measured: not hashed again
+    assert pending() == [f"{config.run}:48"]
+    Measurer(suite, workspace).measure(config, 48)
+    assert pending() == []
     assert block.read_bytes() == data
     for path in workspace.ledger(config.run, 48).iterdir():
         path.unlink()
-    assert not measurer.is_current(config, 48)  # a ledger that is gone is missed
+    assert pending() == [f"{config.run}:48"]  # a ledger that is gone is missed
