@@ -17,8 +17,9 @@ from ..train.config import RunConfig
 from ..train.identity import pick_device
 from ..train.model import Llama
 from .context import SuiteContext
+from .loading import load_probes
 from .measure import VERSION, Measurement, Places
-from .probes import NEEDED, Loaded, load_probes
+from .probes import NEEDED, Loaded
 from .reader import OwnReader, Reader
 
 

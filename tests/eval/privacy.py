@@ -16,8 +16,9 @@ from costar.core.design import EvalDesign
 from costar.core.models import ModelShape
 from costar.core.plugins import load_plugin
 from costar.corpus.tokenizer import Tokenizer, train_bpe
+from costar.eval.loading import PACKAGE
 from costar.eval.measure import Measurement, Places
-from costar.eval.probes import PACKAGE, Context, Loaded, Probe, Rendered, Subject
+from costar.eval.probes import Context, Loaded, Probe, Rendered, Subject
 from costar.eval.reader import OwnReader
 from costar.eval.spans import first_spans
 from costar.insertion.kinds import Pieces, load_kind, text_of
@@ -82,7 +83,7 @@ def measured(
 ) -> tuple[dict[tuple[str, str, str], float], list[dict[str, Any]]]:
     """(record, variant, metric) → value, and the gaps, of one probe by the real way of measuring."""
     probe = cast(Probe, load_plugin(PACKAGE, name, place=""))
-    loaded = Loaded(name=name, probe=probe, code=name, own=False)
+    loaded = Loaded(name=name, probe=probe, code=name, from_user=False)
     tokenizer = context.tokenizer
     counts = np.array([tokenizer.byte_count(token) for token in range(tokenizer.vocab_size)], np.int32)
     folders = {what: folder / what for what in ("ledger", "generated", "scores")}

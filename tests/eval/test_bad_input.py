@@ -134,7 +134,7 @@ def test_a_perturbation_of_one_record_is_measured(built: Path, tmp_path: Path, c
 def test_nothing_found_is_a_gap_with_its_reason_for_every_record(context: Context) -> None:
     found = Found(ledger={}, refused={})
     for probe in (likelihood, extraction, choice):
-        results = list(Loaded(name="", probe=probe, code="", own=False).scores(context, found))
+        results = list(Loaded(name="", probe=probe, code="", from_user=False).scores(context, found))
         assert results
         assert all(isinstance(each, Gap) and each.reason == "not asked for" for each in results)
         assert not any(isinstance(each, Score) for each in results)

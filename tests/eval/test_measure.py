@@ -17,8 +17,9 @@ from costar.core.errors import CostarError
 from costar.core.models import ModelShape
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, output_lock
+from costar.eval.loading import load_probe
 from costar.eval.measure import Measurement, Places
-from costar.eval.probes import NEEDED, Context, Found, Gap, Loaded, Prompt, Request, Score, load_probe
+from costar.eval.probes import NEEDED, Context, Found, Gap, Loaded, Prompt, Request, Score
 from costar.eval.queue import EvalQueue
 from costar.eval.reader import OwnReader
 from costar.eval.score import Measurer
@@ -100,7 +101,7 @@ def bench(built: Path, tmp_path: Path) -> Bench:
     model = Llama(ModelShape(layers=1, hidden=32, heads=2, kv_heads=2, ffn=48, vocab_size=512, tied=False))
     init_weights(model, 2, 0)
     probes = {name: load_probe(name, suite) for name in PROBES}
-    probes["half"] = Loaded(name="half", probe=GENERATING, code="1", own=False)
+    probes["half"] = Loaded(name="half", probe=GENERATING, code="1", from_user=False)
     context = replace(whole, subjects=tuple(chosen))
     return Bench(context=context, probes=probes, folder=tmp_path / "m", model=model, suite=built / "suite.toml")
 
@@ -164,7 +165,7 @@ def test_scores_follow_the_sequences_that_their_probe_reads(bench: Bench) -> Non
     extra: Any = SimpleNamespace(
         NEEDS=("loglik",), KINDS=("passage",), METRICS={}, SOURCE="", requests=more, scores=lambda context, found: []
     )
-    bench.probes["extra"] = Loaded(name="extra", probe=extra, code="1", own=False)
+    bench.probes["extra"] = Loaded(name="extra", probe=extra, code="1", from_user=False)
     bench.measure(["likelihood", "choice", "extra"])  # the block of passages has more sequences now
     after = bench.contents()
     changed = {name for name in before if before[name] != after[name]}
@@ -249,7 +250,7 @@ def test_an_empty_continuation_is_a_gap(bench: Bench) -> None:
     probe: Any = SimpleNamespace(
         NEEDS=("loglik",), KINDS=("passage",), METRICS={}, SOURCE="", requests=empty, scores=scores
     )
-    bench.probes["empty"] = Loaded(name="empty", probe=probe, code="1", own=False)
+    bench.probes["empty"] = Loaded(name="empty", probe=probe, code="1", from_user=False)
     bench.measure(["empty"])
     assert [row["reason"] for row in bench.rows("gaps", "empty")] == ["nothing to score: an empty continuation"] * 4
     assert not bench.opened

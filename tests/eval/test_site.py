@@ -13,8 +13,9 @@ from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.eval.context import SuiteContext
 from costar.eval.effects import compute_effects, read_effects
+from costar.eval.loading import load_probe
 from costar.eval.measure import Measurement, Places
-from costar.eval.probes import Context, load_probe
+from costar.eval.probes import Context
 from costar.eval.reader import OwnReader
 from costar.eval.score import Measurer
 from costar.insertion.overlay import open_suite_overlay

@@ -13,7 +13,8 @@ import torch
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
-from costar.eval.probes import Loaded, check_probes, load_probe
+from costar.eval.loading import check_probes, load_probe
+from costar.eval.probes import Loaded
 from costar.eval.score import Measurer
 from costar.manifests.sql import ask, open_manifest
 from costar.train.config import read_config
