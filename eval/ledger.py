@@ -1,6 +1,8 @@
 """The ledger: one teacher-forced pass, per token what later measurements need, so that nothing is computed twice.
 
-For token t of a record after EOS, with p the model's distribution (logits in float32): `logp` = log p(t), `rank` = 1 +
+For token t, with p the model's distribution (logits in float32) after what stands before t in the context that the ledger
+names (`eos`: EOS and the text so far; `prompt`: the question before an option; `recall`: other records; `site/ARM`: the training
+sequence up to the copy): `logp` = log p(t), `rank` = 1 +
 larger logits + equal logits of lower ids, `mean_logp` = Σ p·log p, `var_logp` = Σ p·(log p)² − mean², and `lse_top40` =
 log of the probability mass of the 40 likeliest tokens, so that log q(t) under top-40 sampling is logp − lse_top40.
 """

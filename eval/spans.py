@@ -14,7 +14,7 @@ def first_spans(spans: Sequence[Mapping[str, Any]]) -> dict[str, Span]:
     return {span["attribute"]: (span["start"], span["end"]) for span in reversed(spans)}
 
 
-def around(rendered: Rendered, attribute: str, value: str, tokenizer: Tokenizer) -> tuple[str, str] | str:
+def split_at_attribute(rendered: Rendered, attribute: str, value: str, tokenizer: Tokenizer) -> tuple[str, str] | str:
     """The text before an attribute and the text after it, or why there is none; `value` is the attribute as it is written."""
     if attribute not in rendered.spans:
         return f"a rendering without {attribute}"

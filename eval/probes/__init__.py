@@ -182,6 +182,8 @@ class Generated:
 
 
 class Score(NamedTuple):
+    """A value of a metric for a rendering of a record. `variant` says how it was measured: `key=value`, joined by commas."""
+
     record_id: str
     rendering: str
     variant: str
@@ -219,6 +221,8 @@ class Found:
 
 
 class Probe(Protocol):
+    """What every probe has; the names are explained above. It may have `requests`, `prompts` and `READS` as well."""
+
     NEEDS: tuple[str, ...]
     KINDS: tuple[str, ...]
     METRICS: Mapping[str, str]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..questions import OPTION_METRICS, Question, question_of, requests_of_all, scores_of_all
-from ..spans import around
+from ..spans import split_at_attribute
 from . import Context, Found, Gap, Request, Score, Subject
 from .likelihood import requests as likelihood_requests
 from .likelihood import scored_texts
@@ -32,7 +32,7 @@ PART = "part=answer"
 def question(context: Context, subject: Subject, name: str) -> Question | None:
     """The answer among wrong ones; None where the record has none, or the rendering has no answer."""
     answer = str(subject.fields["answer"])
-    found = around(subject.renderings[name], "answer", answer, context.tokenizer)
+    found = split_at_attribute(subject.renderings[name], "answer", answer, context.tokenizer)
     options = sorted({answer, *foils(subject)})
     if isinstance(found, str) or len(options) < 2:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ..answers import ANSWER_METRICS, answer_metrics
 from ..prompts import prompt_after
-from ..spans import around
+from ..spans import split_at_attribute
 from . import Context, Found, Gap, Prompt, Score
 from .likelihood import scored_texts
 
@@ -20,7 +20,7 @@ STOPS = ("\n",)
 
 def prompts(context: Context) -> Iterator[Prompt]:
     for subject, name in scored_texts(context):
-        found = around(subject.renderings[name], "answer", str(subject.fields["answer"]), context.tokenizer)
+        found = split_at_attribute(subject.renderings[name], "answer", str(subject.fields["answer"]), context.tokenizer)
         if not isinstance(found, str):
             place = (subject.record_id, name, "")
             yield prompt_after(found[0].rstrip(), place, context, new_tokens=NEW_TOKENS, stops=STOPS)
@@ -29,7 +29,7 @@ def prompts(context: Context) -> Iterator[Prompt]:
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
     for subject, name in scored_texts(context):
         right = str(subject.fields["answer"])
-        written = around(subject.renderings[name], "answer", right, context.tokenizer)
+        written = split_at_attribute(subject.renderings[name], "answer", right, context.tokenizer)
         made = found.continuation(subject.record_id, name, "")
         reason = next((each for each in (written, made) if isinstance(each, str)), None)
         if reason is not None or isinstance(made, str):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from ...insertion.kinds import testset
 from ..questions import MUTUAL, OPTION_METRICS, Question, question_of, requests_of_all, scores_of_all
-from ..spans import around
+from ..spans import split_at_attribute
 from . import Context, Found, Gap, Request, Score, Subject
 from .likelihood import scored_renderings
 
@@ -26,6 +26,7 @@ SOURCE = "lm-evaluation-harness 0.4.13, multiple_choice"
 
 
 def questions(context: Context) -> Iterator[Question | Gap]:
+    """Every record in every format, those of the suite's templates included, or why there are no choices to compare."""
     for subject in context.subjects:
         choices = subject.fields["choices"]
         written = scored_renderings(context, subject)
@@ -54,7 +55,7 @@ def _in_template(context: Context, subject: Subject, name: str) -> Question | Ga
     rendered, variant = subject.renderings[name], f"format={name}"
     as_text = [each for each in rendered.spans if subject.fields.get(each) == choices[answer]]
     shown = choices if as_text else [str(number) for number in range(len(choices))]
-    found = around(rendered, as_text[0] if as_text else "answer", shown[answer], context.tokenizer)
+    found = split_at_attribute(rendered, as_text[0] if as_text else "answer", shown[answer], context.tokenizer)
     if isinstance(found, str):
         return Gap(subject.record_id, name, variant, f"no choices to compare: {found}")
     before, after = found

@@ -26,6 +26,7 @@ SOURCE = "lm-evaluation-harness 0.4.13, winogrande; Hubble (arXiv 2510.19811), w
 
 
 def questions(context: Context) -> Iterator[Question]:
+    """Every record in both formats."""
     for subject in context.subjects:
         yield _sentence(subject)
         before, _ = infill.render(subject.fields, "choice")

@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator
 
 from ...insertion.kinds import biography
 from ..options import OPTIONS, Pools, drawn_numbers, pools_of, with_answer
-from ..prompts import FIRST, PROMPTS, attributes_of, lead_to
+from ..prompts import FIRST, PROMPTS, attributes_of, lead_to, means_over_attributes
 from ..questions import OPTION_METRICS, Question, question_of, requests_of_all, scores_of_all
-from ..spread import means_over_attributes
 from . import Context, Found, Gap, Request, Score, Subject
 
 NEEDS = ("loglik",)

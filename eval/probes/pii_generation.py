@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from ...insertion.kinds import biography
 from ..answers import ANSWER_METRICS, answer_metrics
-from ..prompts import FIRST, PROMPTS, Lead, attributes_of, lead_to, prompt_after
-from ..spread import means_over_attributes
+from ..prompts import FIRST, PROMPTS, Lead, attributes_of, lead_to, means_over_attributes, prompt_after
 from . import Context, Found, Gap, Prompt, Score, Subject
 
 NEEDS = ("generate",)
