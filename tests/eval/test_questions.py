@@ -2,22 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pytest
 from costar.corpus.tokenizer import Tokenizer
 from costar.eval.probes import Found, Gap, Request
 from costar.eval.questions import Question, question_of, requests_of, requests_of_all, scores_of_all
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .privacy import small_tokenizer
-
 TEXTS = st.text("ab Ω1.\n", max_size=8)
 OPTIONS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def by_hand(question: Question, tokenizer: Tokenizer) -> Iterator[Request]:

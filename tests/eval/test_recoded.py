@@ -2,21 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from costar.core.suite import load_suite
 from costar.corpus.tokenizer import Tokenizer, train_bpe
 from costar.eval.recoded import recoded
 from costar.eval.spans import first_spans
 
-from tests.eval.privacy import context_of, generated, small_tokenizer
+from tests.eval.subjects import context_of, generated
 from tests.small import write_small_suite
 
 CHATS = '[perturbation.chat]\nkind = "chat"\nrecords = { from = "generator" }\nlevels = { 0 = 4, 1 = 4 }\n'
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def test_of_an_attribute_that_is_said_again_the_first_place_counts() -> None:
