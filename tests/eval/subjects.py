@@ -20,7 +20,7 @@ from costar.core.plugins import load_plugin
 from costar.corpus.tokenizer import Tokenizer, train_bpe
 from costar.eval.loading import PACKAGE
 from costar.eval.measure import Measurement, Places
-from costar.eval.probes import Context, Found, Loaded, Probe, Rendered, Subject, Tokens
+from costar.eval.probes import READABLE, Context, Found, Loaded, Probe, Rendered, Subject, Tokens
 from costar.eval.reader import OwnReader
 from costar.eval.spans import first_spans
 from costar.insertion.kinds import Pieces, adapted, load_kind, text_of
@@ -124,7 +124,7 @@ def measurement(probe: Loaded, context: Context, reader: OwnReader, folder: Path
         context=context,
         probes=[probe],
         longest=reader.longest,
-        serves=frozenset({"loglik", "generate"}),
+        serves=frozenset({"loglik", "generate", *READABLE}),
         byte_counts=np.array([tokenizer.byte_count(token) for token in range(tokenizer.vocab_size)], np.int32),
         open_reader=lambda: reader,
     )

@@ -13,7 +13,7 @@ import torch
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, finish_step, read_marker
 from costar.eval.measure import Measurement, Places
-from costar.eval.probes import NEEDED, Context, Found, Gap, Loaded, Score, choice, extraction, likelihood
+from costar.eval.probes import NEEDED, READABLE, Context, Found, Gap, Loaded, Score, choice, extraction, likelihood
 from costar.eval.score import Measurer
 from costar.manifests.sql import ask, open_manifest, recipes
 from costar.train.checkpoint import stored_sha256
@@ -101,7 +101,7 @@ def measured(
         context=context,
         probes=measurer.probes,
         longest=config.sequence_length,
-        serves=frozenset(NEEDED),
+        serves=frozenset({*NEEDED, *READABLE}),
         byte_counts=measurer.byte_counts,
         open_reader=lambda: measurer._reader(config, STEP),
     ).run()

@@ -19,7 +19,7 @@ from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, output_lock
 from costar.eval.loading import load_probe
 from costar.eval.measure import Measurement, Places
-from costar.eval.probes import NEEDED, Context, Found, Gap, Loaded, Prompt, Request, Score
+from costar.eval.probes import NEEDED, READABLE, Context, Found, Gap, Loaded, Prompt, Request, Score
 from costar.eval.queue import EvalQueue
 from costar.eval.reader import OwnReader
 from costar.eval.score import Measurer
@@ -73,7 +73,7 @@ class Bench:
             "context": self.context,
             "probes": [self.probes[name] for name in names],
             "longest": 128,
-            "serves": frozenset(NEEDED),
+            "serves": frozenset({*NEEDED, *READABLE}),
             "byte_counts": np.ones(self.context.tokenizer.vocab_size, np.int32),
             "open_reader": open_reader,
         }
@@ -257,7 +257,7 @@ def test_an_empty_continuation_is_a_gap(bench: Bench) -> None:
 
 
 def test_a_probe_that_the_model_cannot_serve_is_one_gap_until_it_can(bench: Bench) -> None:
-    bench.measure(["likelihood", "relearning", "secret-rank"], serves=frozenset({"loglik", "weights"}))
+    bench.measure(["likelihood", "relearning", "secret-rank"], serves=frozenset({"loglik", "weights", *READABLE}))
     (gap,) = bench.rows("gaps", "relearning")
     assert gap["reason"] == "the probe needs gradients, which this model does not give"
     assert bench.rows("gaps", "secret-rank") == []
