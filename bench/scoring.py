@@ -108,7 +108,7 @@ def measure_ours(out: Path, reader: Any, tokenizer: Any, byte_counts: Any, suite
             length=LONGEST,
             seed=1,
         ),
-        probes=[Loaded(name=name, probe=probe, code=name, own=False) for name, probe in probes.items()],
+        probes=[Loaded(name=name, probe=probe, code=name, from_user=False) for name, probe in probes.items()],
         longest=LONGEST,
         serves=frozenset({"loglik"}),
         byte_counts=byte_counts,

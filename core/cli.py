@@ -456,7 +456,7 @@ def _archiving(session: Session, archive: bool, work: Callable[[Session], None])
 def _check(session: Session) -> list[str]:
     """Everything about a suite that can be checked without data; the warnings."""
     from ..corpus.build import check_source
-    from ..eval.probes import check_probes
+    from ..eval.loading import check_probes
     from ..insertion.placement import check_suite
     from ..insertion.records import check_origins
     from ..train.config import check_inits

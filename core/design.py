@@ -174,6 +174,10 @@ class ArmDesign:
         bounds = [phase_slots(phase, self.train.slots) for phase in self.phases(name)]
         return min(lo for lo, _ in bounds), max(hi for _, hi in bounds)
 
+    def phase_end(self, name: str) -> int:
+        """The step at which the state has read every copy of a perturbation that may fall."""
+        return -(-self.span(name)[1] // self.train.batch)
+
     def phase_ends(self) -> list[int]:
         """Steps at which the state has read everything of a phase that begins or ends inside the run."""
         phases = {phase for name in self.inserted for phase in self.phases(name)}

@@ -17,7 +17,7 @@ from ..insertion.build import require_insertion
 from ..train.cluster import measure_on_cluster, train_on_cluster
 from ..train.launch import TrainQueue, plan_runs
 from ..train.preflight import preflight_runs, probed_runs
-from .probes import load_probes
+from .loading import load_probes
 from .queue import EvalQueue
 from .score import Measurer
 

@@ -19,6 +19,7 @@ from ..corpus.windows import open_windows
 from ..insertion.overlay import open_suite_overlay, read_exposures
 from ..insertion.records import read_records
 from .probes import Context, Rendered, Site, Subject
+from .spans import first_spans
 
 COUNTED = 10**9  # tokens of the base that `counts` reads at most
 CHUNK = 1 << 24
@@ -36,8 +37,12 @@ class SuiteContext:
         records, renderings = read_records(self.workspace.insertion)
         written: dict[str, dict[str, Rendered]] = {}
         for row in renderings.to_pylist():
-            spans = {span["attribute"]: (span["start"], span["end"]) for span in reversed(row["spans"])}  # first places
-            rendered = Rendered(text=row["text"], ids=tuple(row["token_ids"]), n_bytes=row["n_bytes"], spans=spans)
+            rendered = Rendered(
+                text=row["text"],
+                ids=tuple(row["token_ids"]),
+                n_bytes=row["n_bytes"],
+                spans=first_spans(row["spans"]),
+            )
             written.setdefault(row["record_id"], {})[row["rendering"]] = rendered
         subjects = tuple(
             Subject(

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.design import Suite
 from ..core.workspace import replacing, write_text
-from .effects import Measure, Scores
+from .scores import Measure, Scores
 from .stats import LEAST_CLUSTERS, bootstrap_means, cluster_values, percentile_interval
 
 if TYPE_CHECKING:

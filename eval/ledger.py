@@ -1,6 +1,8 @@
 """The ledger: one teacher-forced pass, per token what later measurements need, so that nothing is computed twice.
 
-For token t of a record after EOS, with p the model's distribution (logits in float32): `logp` = log p(t), `rank` = 1 +
+For token t, with p the model's distribution (logits in float32) after what stands before t in the context that the ledger
+names (`eos`: EOS and the text so far; `prompt`: the question before an option; `recall`: other records; `site/ARM`: the training
+sequence up to the copy): `logp` = log p(t), `rank` = 1 +
 larger logits + equal logits of lower ids, `mean_logp` = Σ p·log p, `var_logp` = Σ p·(log p)² − mean², and `lse_top40` =
 log of the probability mass of the 40 likeliest tokens, so that log q(t) under top-40 sampling is logp − lse_top40.
 """
@@ -20,7 +22,7 @@ from torch import Tensor
 from ..core.parquet import write_table
 from ..manifests.tables import LEDGER
 from .packing import Ids, Row, batches, model_inputs, pack
-from .probes import Request, Tokens
+from .probes import Request, Tokens, too_long
 from .reader import Reader
 
 TOP = 40
@@ -42,7 +44,7 @@ def refusals(requests: Iterable[Request], longest: int, vocab_size: int) -> dict
         if not request.ids[request.start :]:
             found[request.key] = "nothing to score: an empty continuation"
         elif length > longest and not request.rolls:
-            found[request.key] = f"{length:,} tokens to read, the model reads at most {longest:,}"
+            found[request.key] = too_long(length, longest, "tokens to read")
         elif max(request.before + request.ids) >= vocab_size:
             found[request.key] = f"token {max(request.before + request.ids):,} of another tokenizer"
     return found

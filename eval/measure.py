@@ -24,9 +24,9 @@ from ..core.parquet import read_table, write_rows
 from ..core.workspace import changed_files, finish_step, read_marker, start_step
 from ..manifests.tables import GAPS, GENERATED, SCORES
 from .ledger import by_key, refusals, write_ledger
-from .own import ProbeFailed, own_prompts, own_requests, own_results
-from .probes import Context, Found, Gap, Generated, Loaded, Prompt, Request, Score
+from .probes import Context, Found, Gap, Generated, Loaded, Prompt, Request, Score, too_long
 from .reader import Reader
+from .user_probes import Asked, ProbeFailed, prompts_of, requests_of, results_of
 from .windows import score_in_windows
 
 VERSION = 3
@@ -65,9 +65,9 @@ class Measurement:
     byte_counts: NDArray[np.int32]
     open_reader: Callable[[], Reader]
     reads: Mapping[str, str] = field(default_factory=dict)
-    _refused: dict[Key, str] = field(default_factory=dict)
-    _failed: dict[str, str] = field(default_factory=dict)
-    _sources: dict[str, list[str]] = field(default_factory=dict)
+    _refused: dict[Key, str] = field(init=False, default_factory=dict)
+    _failed: dict[str, str] = field(init=False, default_factory=dict)
+    _sources: dict[str, list[str]] = field(init=False, default_factory=dict)
 
     @cached_property
     def reader(self) -> Reader:
@@ -143,8 +143,7 @@ class Measurement:
         )
         scores: list[Score] = []
         gaps: list[Gap] = []
-        results = own_results if loaded.own else _results
-        for each in results(loaded, self.context, found):
+        for each in results_of(loaded, self.context, found):
             if isinstance(each, Gap):
                 gaps.append(each)
             elif not np.isfinite(each.value):
@@ -182,8 +181,8 @@ class Measurement:
         perturbation = {subject.record_id: subject.perturbation for subject in self.context.subjects}
         blocks: dict[str, dict[Key, Request]] = {}
         used: dict[str, set[str]] = {}
-        for loaded in sorted(probes, key=lambda each: each.own):  # where names clash, the user's own probe gives way
-            requests = self._asked(loaded, own_requests, loaded.requests)
+        for loaded in sorted(probes, key=lambda each: each.from_user):  # where names clash, a user's probe gives way
+            requests = self._asked(loaded, requests_of)
             refused = refusals(requests, self.longest, len(self.byte_counts))
             names = used.setdefault(loaded.name, set())
             for request in requests:
@@ -193,18 +192,16 @@ class Measurement:
                 name = ".".join(quote(part, safe="") for part in parts)
                 other = blocks.setdefault(name, {}).setdefault(request.key, request)
                 if (other.before, other.ids, other.start) != (request.before, request.ids, request.start):
-                    assert loaded.own, f"{loaded.name}: two sequences of the name {request.key}"
+                    assert loaded.from_user, f"{loaded.name}: two sequences of the name {request.key}"
                     self._failed[loaded.name] = f"it asks for two sequences of one name, {' '.join(request.key)}"
                 names.add(name)
             self._refused |= refused
         return blocks, used
 
-    def _asked(self, loaded: Loaded, own: Callable[..., list[Any]], shipped: Callable[..., Iterable[Any]]) -> list[Any]:
-        """What a probe asks for; what is wrong with a user's own becomes the gap that stands for it."""
-        if not loaded.own:
-            return list(shipped(self.context))
+    def _asked(self, loaded: Loaded, asked: Callable[[Loaded, Context], list[Asked]]) -> list[Asked]:
+        """What a probe asks for; where it fails, the gap that stands for it is noted."""
         try:
-            return own(loaded, self.context)
+            return asked(loaded, self.context)
         except ProbeFailed as error:
             self._failed[loaded.name] = str(error)
             return []
@@ -219,7 +216,7 @@ class Measurement:
 
     def _generated(self, loaded: Loaded) -> dict[Key, Generated]:
         """The continuations that a probe wants."""
-        prompts = self._asked(loaded, own_prompts, loaded.prompts)
+        prompts = self._asked(loaded, prompts_of)
         refused = self._refused_prompts(prompts)
         prompts = [prompt for prompt in prompts if prompt.key not in refused]
         path = self.places.generated / f"{loaded.name}.parquet"
@@ -247,7 +244,7 @@ class Measurement:
             if not prompt.ids:
                 found[prompt.key] = "an empty prompt"
             elif length > self.longest:
-                found[prompt.key] = f"{length:,} tokens of prompt and answer, the model reads at most {self.longest:,}"
+                found[prompt.key] = too_long(length, self.longest, "tokens of prompt and answer")
             elif max(prompt.ids) >= len(self.byte_counts):
                 found[prompt.key] = f"token {max(prompt.ids):,} of another tokenizer"
         return found
@@ -281,10 +278,6 @@ class Measurement:
         if whole is None or whole["input"] != self.identity or listed != {p.name: sha for p, sha in known.items()}:
             folder.mkdir(parents=True, exist_ok=True)
             finish_step(folder, self.identity, paths, known=known)
-
-
-def _results(loaded: Loaded, context: Context, found: Found) -> Iterable[Score | Gap]:
-    return loaded.probe.scores(context, found)
 
 
 def is_same(folder: Path, inputs: str, step: str) -> bool:

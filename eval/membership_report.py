@@ -10,10 +10,10 @@ import numpy as np
 
 from ..core.design import Suite
 from ..core.workspace import write_text
-from .effects import Scores
 from .figures import COLOURS, INK, csv_text, legend, new_figure, save_figure
 from .membership import Row
 from .roc import roc_points
+from .scores import Scores
 
 MEMBERSHIP_COLUMNS = (
     "perturbation",

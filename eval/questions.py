@@ -7,10 +7,9 @@ the encoded context, EOS stands before a continuation without context only, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 
@@ -31,8 +30,8 @@ MUTUAL = {"accuracy_mi": "the same by log-probability less that of the option wi
 class Question:
     """`options` are (context, continuation) pairs, of which the continuations are scored; `answer` is the right one's index.
 
-    `sizes` are the characters of each option, for `accuracy_norm`. With `mutual` the continuations are scored without
-    their contexts as well.
+    `sizes` are what `accuracy_norm` divides by, mostly the characters of each option. With `mutual` the continuations are
+    scored without their contexts as well.
     """
 
     record_id: str
@@ -47,10 +46,13 @@ class Question:
         """The name of an option's sequence in the ledger."""
         return "/".join([self.rendering, *([self.variant] if self.variant else []), f"{part}={option}"])
 
+    def place(self, option: int) -> str:
+        """What stands before an option in the ledger: its context, or EOS where that is empty."""
+        return PROMPT if self.options[option][0].strip() else EOS
+
     def tokens(self, found: Found, option: int) -> Tokens | str:
         """The ledger of an option after its context, or why there is none."""
-        context = PROMPT if self.options[option][0].strip() else EOS
-        return found.tokens(self.record_id, self.name(option), context)
+        return found.tokens(self.record_id, self.name(option), self.place(option))
 
 
 def question_of(
@@ -62,52 +64,69 @@ def question_of(
     answer: int,
     *,
     delimiter: str = " ",
+    after: str = "",
     mutual: bool = False,
 ) -> Question:
-    """A question whose choices follow one context, after a delimiter."""
+    """A question whose choices follow one context, after a delimiter; `after` is what follows each, scored with it."""
     return Question(
         record_id=record_id,
         rendering=rendering,
         variant=variant,
-        options=tuple((context, delimiter + choice) for choice in choices),
+        options=tuple((context, delimiter + choice + after) for choice in choices),
         answer=answer,
         sizes=tuple(map(len, choices)),
         mutual=mutual,
     )
 
 
-class Encoder(Protocol):
-    """What encodes texts: a tokenizer. `prefix` are the ids that it puts before every text."""
-
-    @property
-    def prefix(self) -> tuple[int, ...]: ...
-
-    def encode(self, text: str) -> list[int]: ...
+def requests_of(question: Question, tokenizer: Tokenizer) -> Iterator[Request]:
+    """The sequences that a question needs in the ledger."""
+    return requests_of_all([question], tokenizer)
 
 
-def encode_pair(tokenizer: Encoder, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """The ids of a context and of what follows it; spaces at the end of the context go over to the continuation.
+def requests_of_all(questions: Iterable[Question | Gap], tokenizer: Tokenizer) -> Iterator[Request]:
+    """The sequences that questions need in the ledger, in their order; gaps and single options need none.
 
-    As in the harness, the context keeps the ids that it has alone where a token reaches across the border, and begins with
+    The texts of many questions are encoded together, each once.
+    """
+    asked = (each for each in questions if isinstance(each, Question) and len(each.options) > 1)
+    numbers = list(range(tokenizer.vocab_size))  # one object for each id: the sequences may be millions
+    while part := list(islice(asked, AT_ONCE)):
+        texts = list(dict.fromkeys(text for question in part for text in _texts(question) if text))
+        encoded = zip(texts, tokenizer.encode_batch(texts), strict=True)
+        ids: dict[str, list[int]] = {"": []} | {text: [numbers[i] for i in found] for text, found in encoded}
+        for question in part:
+            yield from _requests(question, ids, tokenizer.prefix)
+
+
+def _texts(question: Question) -> Iterator[str]:
+    """Every text of a question that is encoded."""
+    for context, continuation in question.options:
+        before, after = _pair(context, continuation)
+        yield from (before, before + after)
+        if question.mutual:
+            yield continuation
+
+
+def _requests(question: Question, ids: Mapping[str, list[int]], prefix: tuple[int, ...]) -> Iterator[Request]:
+    """The sequences of a question, from the ids of its texts; `prefix` are the ids that stand before every text.
+
+    As in the harness, a context keeps the ids that it has alone where a token reaches across the border, and begins with
     BOS where the tokenizer says so.
     """
-    spaces = len(context) - len(context.rstrip())
-    if spaces:
-        context, continuation = context[:-spaces], context[-spaces:] + continuation
-    before = tokenizer.encode(context) if context else []
-    whole = tokenizer.encode(context + continuation)
-    return [*(tokenizer.prefix if context else ()), *before], whole[len(before) :]
-
-
-def requests_of(question: Question, tokenizer: Encoder) -> Iterator[Request]:
-    """The sequences that a question needs in the ledger."""
     for number, (context, continuation) in enumerate(question.options):
-        before, ids = encode_pair(tokenizer, context, continuation)
-        place = PROMPT if before else EOS
-        yield Request(question.record_id, question.name(number), tuple(ids), place, tuple(before))
+        before, after = _pair(context, continuation)
+        known = (*prefix, *ids[before]) if before else ()
+        scored = tuple(ids[before + after][len(ids[before]) :])
+        yield Request(question.record_id, question.name(number), scored, question.place(number), known)
         if question.mutual:
-            _, alone = encode_pair(tokenizer, "", continuation)
-            yield Request(question.record_id, question.name(number, "alone"), tuple(alone))
+            yield Request(question.record_id, question.name(number, "alone"), tuple(ids[continuation]))
+
+
+def _pair(context: str, continuation: str) -> tuple[str, str]:
+    """A context and what follows it; spaces at the end of the context go over to the continuation."""
+    before = context.rstrip()
+    return before, context[len(before) :] + continuation
 
 
 def scores_of(question: Question, found: Found) -> Iterator[Score | Gap]:
@@ -134,26 +153,7 @@ def scores_of(question: Question, found: Found) -> Iterator[Score | Gap]:
     yield Score(*place, "margin", float(totals[question.answer] - others.max()))
 
 
-@dataclass(kw_only=True)
-class _Texts:
-    """In place of a tokenizer: notes the texts that are asked for, and gives their ids once all are encoded together."""
-
-    prefix: tuple[int, ...]
-    ids: dict[str, list[int]] = field(default_factory=dict)
-
-    def encode(self, text: str) -> list[int]:
-        return self.ids.setdefault(text, [])
-
-
-def requests_of_all(questions: Iterable[Question], tokenizer: Tokenizer) -> Iterator[Request]:
-    """`requests_of` of every question, in their order: many questions at a time, each text encoded once."""
-    rest = iter(questions)
-    numbers = list(range(tokenizer.vocab_size))  # one object for each id: the sequences may be millions
-    while part := list(islice(rest, AT_ONCE)):
-        texts = _Texts(prefix=tokenizer.prefix)
-        for question in part:
-            list(requests_of(question, texts))
-        encoded = tokenizer.encode_batch(list(texts.ids))
-        texts.ids = {text: [numbers[i] for i in ids] for text, ids in zip(texts.ids, encoded, strict=True)}
-        for question in part:
-            yield from requests_of(question, texts)
+def scores_of_all(questions: Iterable[Question | Gap], found: Found) -> Iterator[Score | Gap]:
+    """`scores_of` of every question, in their order; gaps are passed on."""
+    for each in questions:
+        yield from [each] if isinstance(each, Gap) else scores_of(each, found)

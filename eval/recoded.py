@@ -16,6 +16,7 @@ from ..insertion.kinds import Pieces, load_kind, text_of
 from ..insertion.records import token_spans
 from ..insertion.rewordings import pieces_of
 from .probes import Context, Gap, Rendered, Subject
+from .spans import first_spans
 
 COUNTED = 20_000_000  # tokens of the base that `counts` encodes at most
 AT_ONCE = 256  # documents
@@ -60,7 +61,7 @@ def _written(pieces: Pieces, rendered: Rendered, tokenizer: Tokenizer, place: st
     """A text in another tokenizer, or why it has none of it: it comes back changed, or a secret's symbols share tokens."""
     try:
         ids = tokenizer.encode_record(rendered.text, place)
-        spans = {s["attribute"]: (s["start"], s["end"]) for s in token_spans(pieces, tokenizer, place)}
+        spans = first_spans(token_spans(pieces, tokenizer, place))
     except CostarError as error:
         return error.found
     return replace(rendered, ids=tuple(ids), spans=spans)

@@ -20,10 +20,11 @@ from ..corpus.reading import open_tokenizer
 from ..manifests.lineage import read_configs, stretches
 from ..manifests.tables import EFFECTS
 from . import figures
-from .effects import Scores, load_scores, read_effects
+from .effects import read_effects
 from .figures import Point, colours, csv_text, dose_points, draw_doses, draw_path, legend, new_figure, save_figure
 from .membership import gate_text
 from .membership_report import MEMBERSHIP_COLUMNS, draw_roc, membership_rows
+from .scores import Scores, load_scores
 from .stored import ledger_in, told_gaps
 from .suite_attacks import read_membership
 from .summary import (
@@ -215,7 +216,7 @@ def _retention_rows(suite: Suite, summary: Summary) -> list[list[str]]:
         design = suite.arms[arm]
         if name not in design.inserted:
             continue
-        end = -(-design.span(name)[1] // design.train.batch)
+        end = design.phase_end(name)
         for level in summary.levels[1:]:
             acquired = summary.effect("total", "nll_token", level, treated=f"{arm}.", step=end)
             kept = summary.effect("total", "nll_token", level, treated=f"{arm}.")

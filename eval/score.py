@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,10 @@ from ..train.config import RunConfig
 from ..train.identity import pick_device
 from ..train.model import Llama
 from .context import SuiteContext
+from .loading import load_probes
 from .measure import VERSION, Measurement, Places
-from .probes import NEEDED, READABLE, Loaded, load_probes
+from .probes import NEEDED, READABLE, Loaded
 from .reader import OwnReader, Reader
-
-Stamp = list[tuple[str, int, int]]
 
 
 @dataclass
@@ -31,7 +29,6 @@ class Measurer:
 
     suite: Suite
     workspace: Workspace
-    _hashed: dict[tuple[str, int], list[Stamp | None]] = field(default_factory=dict)
 
     @cached_property
     def contexts(self) -> SuiteContext:
@@ -93,10 +90,7 @@ class Measurer:
         return sha256_json([VERSION, identity, self.facts, probes])
 
     def is_current(self, config: RunConfig, step: int) -> bool:
-        """Whether a checkpoint is measured as the suite asks, and every file has the bytes that were written.
-
-        The bytes are hashed once: after that, as long as sizes and times are the same.
-        """
+        """Whether a checkpoint is measured as the suite asks, and every file has the bytes that were written."""
         saved = read_saved(self.workspace.checkpoint(config.run, step))
         if saved is None:
             return False
@@ -107,14 +101,7 @@ class Measurer:
         parts = [(scores, str(step)), (self.workspace.ledger(config.run, step), "")]
         if any("generate" in loaded.probe.NEEDS for loaded in self.due(config, step)):
             parts.append((self.workspace.generated(config.run, step), ""))
-        stamps = [_stamp(folder, name) for folder, name in parts]
-        if None in stamps:
-            return False
-        if self._hashed.get((config.run, step)) != stamps:
-            if any(changed_files(folder, name) for folder, name in parts):
-                return False
-            self._hashed[(config.run, step)] = stamps
-        return True
+        return all(read_marker(folder, name) and not changed_files(folder, name) for folder, name in parts)
 
     def measure(self, config: RunConfig, step: int) -> None:
         """Measure one checkpoint of a run.
@@ -156,13 +143,3 @@ class Measurer:
         load_checkpoint(self.workspace.checkpoint(config.run, step), model, None)
         tokenizer = self.contexts.shared.tokenizer
         return OwnReader(model, vocab_size=tokenizer.vocab_size, longest=config.sequence_length, eos=tokenizer.eos_id)
-
-
-def _stamp(folder: Path, step: str) -> Stamp | None:
-    """Names, sizes and times of the files of a finished part, or None where one is missing."""
-    marker = read_marker(folder, step)
-    try:
-        facts = {name: (folder / name).stat() for name in marker["files"]} if marker else None
-    except OSError:
-        return None
-    return None if facts is None else [(name, stat.st_size, stat.st_mtime_ns) for name, stat in facts.items()]

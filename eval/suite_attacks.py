@@ -21,8 +21,8 @@ from ..core.workspace import Workspace, changed_files, finish_step, output_lock,
 from ..insertion.records import read_records
 from ..manifests.tables import DATASET_INFERENCE, MEMBERSHIP
 from .attacks import lira, rmia
-from .effects import Scores, load_scores
 from .membership import Attack, Labels, Row, Texts, evaluate, evaluate_blind, gate_text, infer_sets
+from .scores import Scores, load_scores
 
 PROBE, METRIC = "membership", "attack_score"
 LOSS, DIFFERENCE = "loss", "loss-difference"

@@ -11,7 +11,8 @@ import numpy as np
 from ..core import console
 from ..core.design import Suite
 from ..core.workspace import Workspace
-from .effects import Scores, load_scores, read_effects
+from .effects import read_effects
+from .scores import Scores, load_scores
 
 HUBBLE_COPY = 258 / 100.66e9  # a Gutenberg passage of 258 tokens in 100.66 B tokens (Hubble, core runs)
 

@@ -4,7 +4,7 @@ A probe is a module with
 
 - `NEEDS`: what it takes of a model: `loglik` (the ledger), `generate` (greedy continuations), `weights` (it runs the model
   itself), `gradients` (it trains a copy). All but `loglik` are taken at phase ends and last steps only;
-- `KINDS`: the kinds of records it applies to, empty for all;
+- `KINDS`: the kinds of records it applies to, empty for all; it sees no others;
 - `METRICS`: each metric it returns, and what it is;
 - `SOURCE`: where its definition is from;
 - `scores(context, found)`: a `Score` for everything measured, a `Gap` for everything that could not be;
@@ -13,33 +13,25 @@ and, as it needs them,
 
 - `requests(context)`: the sequences it wants in the ledger;
 - `prompts(context)`: the prompts it wants continued;
-- `READS`: what it reads of the suite beyond the records, `sites`, `levels` or `counts`, so that its scores follow them.
+- `READS`: what it reads of the suite beyond the records, `sites`, `levels` or `counts`, so that its scores follow them; it
+  is given no others.
 """
 
 from __future__ import annotations
 
-import ast
-import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple, Protocol, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.design import EvalDesign, Suite
-from ...core.errors import CostarError, nearest, shorten
-from ...core.hashing import sha256_file
-from ...core.plugins import code_sha256, load_plugin, plugin_names
+from ...core.design import EvalDesign
 from ...corpus.tokenizer import Tokenizer
 from ..reader import Reader
 
 Span = tuple[int, int]
 EOS = "eos"
-PACKAGE = "costar.eval.probes"
 NEEDED = ("loglik", "generate", "weights", "gradients")
 READABLE = ("sites", "levels", "counts")
 
@@ -98,10 +90,6 @@ class Context:
     levels: Callable[[], Mapping[str, int]] = dict
     counts: Callable[[], NDArray[np.int64]] = lambda: np.zeros(0, np.int64)
 
-    def of_kind(self, *kinds: str) -> list[Subject]:
-        """The subjects of these kinds, in the order of the suite."""
-        return [subject for subject in self.subjects if subject.kind in kinds]
-
 
 @dataclass(frozen=True)
 class Request:
@@ -155,8 +143,18 @@ class Tokens:
         return float(self.logp.sum(dtype="float64"))
 
     @property
+    def nll(self) -> float:
+        """The mean negative log-probability of a token in nats."""
+        return -self.total / len(self.logp)
+
+    @property
     def is_finite(self) -> bool:
         return bool(np.isfinite(self.logp).all())
+
+
+def too_long(n: int, most: int, what: str = "tokens") -> str:
+    """Why something of so many tokens was not measured."""
+    return f"{n:,} {what}, the model reads at most {most:,}"
 
 
 @dataclass(frozen=True)
@@ -184,6 +182,8 @@ class Generated:
 
 
 class Score(NamedTuple):
+    """A value of a metric for a rendering of a record. `variant` says how it was measured: `key=value`, joined by commas."""
+
     record_id: str
     rendering: str
     variant: str
@@ -221,6 +221,8 @@ class Found:
 
 
 class Probe(Protocol):
+    """What every probe has; the names are explained above. It may have `requests`, `prompts` and `READS` as well."""
+
     NEEDS: tuple[str, ...]
     KINDS: tuple[str, ...]
     METRICS: Mapping[str, str]
@@ -231,12 +233,12 @@ class Probe(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A probe by name, the hash of its code, and whether that is the user's own."""
+    """A probe by name, the hash of its code, and whether it is from a user's file."""
 
     name: str
     probe: Probe
     code: str
-    own: bool
+    from_user: bool
 
     @property
     def only_at_ends(self) -> bool:
@@ -244,157 +246,33 @@ class Loaded:
         return set(self.probe.NEEDS) != {"loglik"}
 
     def requests(self, context: Context) -> Iterable[Request]:
-        return getattr(self.probe, "requests", _nothing)(context)
+        return getattr(self.probe, "requests", _nothing)(self._seen(context))
 
     def prompts(self, context: Context) -> Iterable[Prompt]:
-        return getattr(self.probe, "prompts", _nothing)(context)
+        return getattr(self.probe, "prompts", _nothing)(self._seen(context))
+
+    def scores(self, context: Context, found: Found) -> Iterable[Score | Gap]:
+        return self.probe.scores(self._seen(context), found)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What it reads of the suite beyond the records: `sites`, `counts`."""
+        """What it reads of the suite beyond the records: `sites`, `levels`, `counts`."""
         return tuple(getattr(self.probe, "READS", ()))
+
+    def _seen(self, context: Context) -> Context:
+        """What the probe has declared of a context: the records of its kinds, and what it reads."""
+        kinds = self.probe.KINDS
+        subjects = tuple(each for each in context.subjects if not kinds or each.kind in kinds)
+        refused: dict[str, Any] = {name: _refusing(name, self.name) for name in READABLE if name not in self.reads}
+        return replace(context, subjects=subjects, **refused)
 
 
 def _nothing(context: Context) -> tuple[Any, ...]:
     return ()
 
 
-def own_probes(suite: Suite) -> dict[str, Path]:
-    """The user's probes, `probes/*.py` beside the suite file."""
-    return {path.stem.replace("_", "-"): path for path in sorted((suite.path.resolve().parent / "probes").glob("*.py"))}
+def _refusing(reader: str, probe: str) -> Callable[[], NoReturn]:
+    def refuse() -> NoReturn:
+        raise AssertionError(f'{probe} reads {reader}, which is not in its READS: write READS = ("{reader}",)')
 
-
-def find_probe(name: str, suite: Suite) -> Path | None:
-    """The user's file of a probe, or None for one of costar's own. Nothing of it is run.
-
-    Raises:
-        CostarError: there is no such probe, or two.
-    """
-    shipped, own = plugin_names(PACKAGE), own_probes(suite)
-    if name in own and name in shipped:
-        raise CostarError(
-            str(own[name]),
-            found=f"a probe by the name of costar's own {name!r}",
-            expected="a name of its own, so that scores say what was measured",
-            mend="rename the file, and the probe in [eval] probes",
-        )
-    if name not in own and name not in shipped:
-        known = [*shipped, *own]
-        raise CostarError(
-            "[eval] probes",
-            found=name,
-            expected=f"one of {', '.join(known)}, or a file probes/{name.replace('-', '_')}.py beside the suite file",
-            mend=f"correct the name{nearest(name, known)}",
-        )
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
-        raise CostarError(
-            "[eval] probes",
-            found=name,
-            expected="small letters, digits and single hyphens: files are named after it",
-            mend="rename the probe and its file",
-        )
-    return own.get(name)
-
-
-def load_probe(name: str, suite: Suite) -> Loaded:
-    """The probe of a name. The user's file is run here, and nowhere before.
-
-    Raises:
-        CostarError: there is none, or the user's file is no probe.
-    """
-    path = find_probe(name, suite)
-    if path is not None:
-        return Loaded(name=name, probe=_own_probe(path), code=sha256_file(path), own=True)
-    module = load_plugin(PACKAGE, name, place="[eval] probes")
-    return Loaded(name=name, probe=cast(Probe, module), code=code_sha256(module), own=False)
-
-
-def _own_probe(path: Path) -> Probe:
-    """A probe from the user's file."""
-    _check_names(path, _names(path))
-    module = ModuleType(f"costar_own_probe_{path.stem}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses look there
-    try:
-        exec(
-            compile(path.read_bytes(), str(path), "exec"), vars(module)
-        )  # no cached bytecode: the bytes that are hashed
-    except Exception as error:  # whatever the user's code raises
-        raise _no_probe(path, error) from error
-    _check_values(path, module)
-    return cast(Probe, module)
-
-
-def _no_probe(path: Path, error: Exception) -> CostarError:
-    line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-    return CostarError(
-        f"{path}{line}",
-        found=f"{type(error).__name__}: {shorten(getattr(error, 'msg', '') or error)}",
-        expected="a probe",
-        mend="correct the file (docs/evaluation.md shows one)",
-    )
-
-
-def _names(path: Path) -> set[str]:
-    """The names that a file binds at its top level, read without running it."""
-    try:
-        tree = ast.parse(path.read_bytes(), str(path))
-    except (SyntaxError, ValueError) as error:
-        raise _no_probe(path, error) from None
-    found: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {alias.asname or alias.name for alias in node.names}
-        else:
-            found |= {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-    return found
-
-
-def _check_names(path: Path, names: set[str]) -> None:
-    missing = [name for name in ("NEEDS", "KINDS", "METRICS", "SOURCE", "scores") if name not in names]
-    if missing:
-        raise CostarError(
-            str(path),
-            found=f"nothing of {', '.join(missing)}",
-            expected="NEEDS, KINDS, METRICS, SOURCE and scores(context, found)",
-            mend="add it (docs/evaluation.md shows a probe)",
-        )
-
-
-def _check_values(path: Path, module: ModuleType) -> None:
-    needs, metrics = getattr(module, "NEEDS", None), getattr(module, "METRICS", None)
-    reads = getattr(module, "READS", ())
-    checks: list[tuple[str, object, bool, str]] = [
-        ("NEEDS", needs, _are(needs, NEEDED) and bool(needs), f"a tuple of {', '.join(NEEDED)}"),
-        ("READS", reads, _are(reads, READABLE), f"a tuple of {', '.join(READABLE)}"),
-        ("METRICS", metrics, isinstance(metrics, Mapping) and bool(metrics), "a table of metrics, and what each is"),
-        ("scores", getattr(module, "scores", None), callable(getattr(module, "scores", None)), "a function"),
-    ]
-    for name, value, holds, expected in checks:
-        if not holds:
-            raise CostarError(
-                f"{path}, {name}", found=shorten(repr(value)), expected=expected, mend="correct it (docs/evaluation.md)"
-            )
-
-
-def _are(value: object, known: tuple[str, ...]) -> bool:
-    return isinstance(value, tuple) and all(each in known for each in value)
-
-
-def load_probes(suite: Suite) -> list[Loaded]:
-    """Every probe of the suite file."""
-    return [load_probe(name, suite) for name in suite.eval.probes]
-
-
-def check_probes(suite: Suite) -> None:
-    """Every probe of the suite file is there and has what a probe has; none is run.
-
-    Raises:
-        CostarError: one is not, or is no probe.
-    """
-    for name in suite.eval.probes:
-        path = find_probe(name, suite)
-        if path is not None:
-            _check_names(path, _names(path))
+    return refuse

@@ -8,48 +8,43 @@ What the model answers by itself is in `answer-generation`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
-from ..questions import OPTION_METRICS, Question, requests_of, scores_of
-from ..spans import around
+from ..questions import OPTION_METRICS, Question, question_of, requests_of_all, scores_of_all
+from ..spans import split_at_attribute
 from . import Context, Found, Gap, Request, Score, Subject
 from .likelihood import requests as likelihood_requests
-from .likelihood import scored_renderings
+from .likelihood import scored_texts
 
 NEEDS = ("loglik",)
 KINDS = ("qa",)
 METRICS = {
     "nll_token": "nats per token of the answer",
     "extracted": "1 when greedy decoding after the question gives the answer word for word",
-} | OPTION_METRICS
+    **OPTION_METRICS,
+    "accuracy_norm": "the same by log-probability per character of the answer, what follows it in the text not counted",
+}
 SOURCE = "Hubble (arXiv 2510.19811), ELLie and MUNCH; lm-evaluation-harness 0.4.13, loglikelihood and multiple_choice"
 FOILS = ("inapt", "foil", "distractors", "choices")
 PART = "part=answer"
 
 
-def renderings(context: Context) -> Iterator[tuple[Subject, str]]:
-    for subject in context.of_kind(*KINDS):
-        for name in scored_renderings(context, subject):
-            yield subject, name
-
-
 def question(context: Context, subject: Subject, name: str) -> Question | None:
     """The answer among wrong ones; None where the record has none, or the rendering has no answer."""
     answer = str(subject.fields["answer"])
-    found = around(subject.renderings[name], "answer", answer, context.tokenizer)
+    found = split_at_attribute(subject.renderings[name], "answer", answer, context.tokenizer)
     options = sorted({answer, *foils(subject)})
     if isinstance(found, str) or len(options) < 2:
         return None
     before, after = found
-    return Question(
-        record_id=subject.record_id,
-        rendering=name,
-        variant="",
-        options=tuple((before, option + after) for option in options),
-        answer=options.index(answer),
-        sizes=tuple(map(len, options)),
-    )
+    place = (subject.record_id, name, "")
+    return question_of(*place, before, options, options.index(answer), delimiter="", after=after)
+
+
+def questions(context: Context) -> Iterator[Question]:
+    """Every question that has wrong answers."""
+    asked = (question(context, subject, name) for subject, name in scored_texts(context))
+    return (each for each in asked if each)
 
 
 def foils(subject: Subject) -> list[str]:
@@ -60,15 +55,12 @@ def foils(subject: Subject) -> list[str]:
 
 
 def requests(context: Context) -> Iterator[Request]:
-    yield from likelihood_requests(replace(context, subjects=tuple(context.of_kind(*KINDS))))
-    for subject, name in renderings(context):
-        asked = question(context, subject, name)
-        if asked:
-            yield from requests_of(asked, context.tokenizer)
+    yield from likelihood_requests(context)
+    yield from requests_of_all(questions(context), context.tokenizer)
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
-    for subject, name in renderings(context):
+    for subject, name in scored_texts(context):
         place = (subject.record_id, name, PART)
         tokens, span = found.tokens(subject.record_id, name), subject.renderings[name].spans.get("answer")
         if isinstance(tokens, str):
@@ -77,8 +69,6 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
             yield Gap(*place, "a rendering without answer")
         else:
             part = tokens.part(*span)
-            yield Score(*place, "nll_token", -part.total / len(part.logp))
+            yield Score(*place, "nll_token", part.nll)
             yield Score(*place, "extracted", float(part.top1.all()))
-        asked = question(context, subject, name)
-        if asked:
-            yield from scores_of(asked, found)
+    yield from scores_of_all(questions(context), found)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..answers import ANSWER_METRICS, answer_metrics
-from ..spans import around
+from ..prompts import prompt_after
+from ..spans import split_at_attribute
 from . import Context, Found, Gap, Prompt, Score
-from .answer import renderings
+from .likelihood import scored_texts
 
 NEEDS = ("generate",)
 KINDS = ("qa",)
@@ -18,18 +19,17 @@ STOPS = ("\n",)
 
 
 def prompts(context: Context) -> Iterator[Prompt]:
-    for subject, name in renderings(context):
-        found = around(subject.renderings[name], "answer", str(subject.fields["answer"]), context.tokenizer)
+    for subject, name in scored_texts(context):
+        found = split_at_attribute(subject.renderings[name], "answer", str(subject.fields["answer"]), context.tokenizer)
         if not isinstance(found, str):
-            ids = tuple(context.tokenizer.encode(found[0].rstrip()))
-            new_tokens = max(1, min(NEW_TOKENS, context.length - 1 - len(ids)))
-            yield Prompt(subject.record_id, name, "", ids, new_tokens, STOPS)
+            place = (subject.record_id, name, "")
+            yield prompt_after(found[0].rstrip(), place, context, new_tokens=NEW_TOKENS, stops=STOPS)
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
-    for subject, name in renderings(context):
+    for subject, name in scored_texts(context):
         right = str(subject.fields["answer"])
-        written = around(subject.renderings[name], "answer", right, context.tokenizer)
+        written = split_at_attribute(subject.renderings[name], "answer", right, context.tokenizer)
         made = found.continuation(subject.record_id, name, "")
         reason = next((each for each in (written, made) if isinstance(each, str)), None)
         if reason is not None or isinstance(made, str):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from . import Context, Found, Gap, Request, Score, Subject
-from .likelihood import scored_renderings
+from .likelihood import ledger_of, scored_texts
 
 NEEDS = ("loglik",)
 KINDS = ("biography", "chat", "court", "infill", "password", "qa", "testset")
@@ -27,18 +27,13 @@ def requests(context: Context) -> Iterator[Request]:
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
-    for subject, name in _written(context):
+    for subject, name, tokens in ledger_of(_written(context), found, context.length):
         spans = subject.renderings[name].spans
         if not spans:
             yield Gap(subject.record_id, name, "", "a text without attributes")
             continue
-        tokens = found.tokens(subject.record_id, name)
-        if isinstance(tokens, str):
-            yield Gap(subject.record_id, name, "", tokens)
-            continue
-        if len(tokens.logp) > context.length:
-            reason = f"{len(tokens.logp):,} tokens, the model reads at most {context.length:,}"
-            yield Gap(subject.record_id, name, "", reason)
+        if isinstance(tokens, Gap):
+            yield tokens
             continue
         places = {attribute: list(range(*span)) for attribute, span in spans.items()}
         places["all"] = sorted({place for part in places.values() for place in part})
@@ -52,7 +47,6 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
 
 def _written(context: Context) -> Iterator[tuple[Subject, str]]:
     """The canonical rendering of each record, and those that arms insert, but no paraphrase: it has no attributes marked."""
-    for subject in context.of_kind(*KINDS):
-        for name in scored_renderings(context, subject):
-            if name == subject.canonical or subject.renderings[name].spans:
-                yield subject, name
+    for subject, name in scored_texts(context):
+        if name == subject.canonical or subject.renderings[name].spans:
+            yield subject, name

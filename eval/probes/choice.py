@@ -10,19 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ...insertion.kinds import testset
-from ..questions import MUTUAL, OPTION_METRICS, Question, question_of, requests_of, scores_of
-from ..spans import around
+from ..questions import MUTUAL, OPTION_METRICS, Question, question_of, requests_of_all, scores_of_all
+from ..spans import split_at_attribute
 from . import Context, Found, Gap, Request, Score, Subject
 from .likelihood import scored_renderings
 
 NEEDS = ("loglik",)
 KINDS = ("testset",)
-METRICS = OPTION_METRICS | MUTUAL
+METRICS = {
+    **OPTION_METRICS,
+    **MUTUAL,
+    "accuracy_norm": "the same by log-probability per character of the choice, what follows it in a template not counted",
+}
 SOURCE = "lm-evaluation-harness 0.4.13, multiple_choice"
 
 
 def questions(context: Context) -> Iterator[Question | Gap]:
-    for subject in context.of_kind(*KINDS):
+    """Every record in every format, those of the suite's templates included, or why there are no choices to compare."""
+    for subject in context.subjects:
         choices = subject.fields["choices"]
         written = scored_renderings(context, subject)
         for rendering in testset.RENDERINGS:
@@ -50,30 +55,17 @@ def _in_template(context: Context, subject: Subject, name: str) -> Question | Ga
     rendered, variant = subject.renderings[name], f"format={name}"
     as_text = [each for each in rendered.spans if subject.fields.get(each) == choices[answer]]
     shown = choices if as_text else [str(number) for number in range(len(choices))]
-    found = around(rendered, as_text[0] if as_text else "answer", shown[answer], context.tokenizer)
+    found = split_at_attribute(rendered, as_text[0] if as_text else "answer", shown[answer], context.tokenizer)
     if isinstance(found, str):
         return Gap(subject.record_id, name, variant, f"no choices to compare: {found}")
     before, after = found
-    return Question(
-        record_id=subject.record_id,
-        rendering=name,
-        variant=variant,
-        options=tuple((before, choice + after) for choice in shown),
-        answer=answer,
-        sizes=tuple(map(len, shown)),
-        mutual=bool(as_text),
-    )
+    place = (subject.record_id, name, variant)
+    return question_of(*place, before, shown, answer, delimiter="", after=after, mutual=bool(as_text))
 
 
 def requests(context: Context) -> Iterator[Request]:
-    for question in questions(context):
-        if isinstance(question, Question):
-            yield from requests_of(question, context.tokenizer)
+    return requests_of_all(questions(context), context.tokenizer)
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
-    for question in questions(context):
-        if isinstance(question, Gap):
-            yield question
-        else:
-            yield from scores_of(question, found)
+    return scores_of_all(questions(context), found)

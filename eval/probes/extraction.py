@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from ..ledger import TOP
 from . import Context, Found, Gap, Request, Score, Tokens
+from .likelihood import ledger_of, scored_texts
 from .likelihood import requests as likelihood_requests
-from .likelihood import scored_renderings
 
 NEEDS = ("loglik",)
 KINDS = ()
@@ -51,20 +51,14 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
     suffix = context.design.suffix
     short: Counter[tuple[str, int]] = Counter()
     texts: Counter[str] = Counter()
-    for subject in context.subjects:
-        for name in scored_renderings(context, subject):
-            tokens = found.tokens(subject.record_id, name)
-            if isinstance(tokens, str):
-                yield Gap(subject.record_id, name, "", tokens)
-                continue
-            if len(tokens.logp) > context.length:
-                reason = f"{len(tokens.logp):,} tokens, the model reads at most {context.length:,}"
-                yield Gap(subject.record_id, name, "", reason)
-                continue
-            for variant, metric, value in measures(tokens, context.design.prefixes, suffix):
-                yield Score(subject.record_id, name, variant, metric, value)
-            texts[subject.perturbation] += 1
-            short.update((subject.perturbation, p) for p in context.design.prefixes if len(tokens.logp) < p + suffix)
+    for subject, name, tokens in ledger_of(scored_texts(context), found, context.length):
+        if isinstance(tokens, Gap):
+            yield tokens
+            continue
+        for variant, metric, value in measures(tokens, context.design.prefixes, suffix):
+            yield Score(subject.record_id, name, variant, metric, value)
+        texts[subject.perturbation] += 1
+        short.update((subject.perturbation, p) for p in context.design.prefixes if len(tokens.logp) < p + suffix)
     for (perturbation, prefix), count in short.items():
         if count < texts[perturbation]:  # where all are too short, the measure is not for them
             least = prefix + suffix
@@ -81,15 +75,20 @@ def measures(tokens: Tokens, prefixes: Iterable[int], suffix: int) -> Iterator[t
         variant = f"prefix={prefix}"
         if len(top1) > prefix:
             yield variant, "longest_match", float(_matches(top1[prefix:]))
-        if len(top1) < prefix + suffix:
+        hits = hits_after(top1, prefix, suffix)
+        if hits is None:
             continue
-        part = tokens.part(tokens.start + prefix, tokens.start + prefix + suffix)
-        yield variant, "extracted", float(part.top1.all())
-        yield variant, "exact_fraction", float(part.top1.mean())
-        queries = queries_log10(sampled_logp(part))
+        yield variant, "extracted", float(hits.all())
+        yield variant, "exact_fraction", float(hits.mean())
+        queries = queries_log10(sampled_logp(tokens.part(tokens.start + prefix, tokens.start + prefix + suffix)))
         yield variant, "queries_log10", queries
         for samples in SAMPLES:
             yield f"{variant},n={samples}", "discoverable", float(queries <= math.log10(samples))
+
+
+def hits_after(top1: NDArray[np.bool_], prefix: int, suffix: int) -> NDArray[np.bool_] | None:
+    """Of each token of the suffix after a prefix: is it the most likely one? None where the text ends before the suffix."""
+    return top1[prefix : prefix + suffix] if len(top1) >= prefix + suffix else None
 
 
 def _matches(top1: NDArray[np.bool_]) -> int:

@@ -12,17 +12,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ...insertion.kinds import infill
-from ..questions import MUTUAL, OPTION_METRICS, Question, question_of, requests_of, scores_of
+from ..questions import MUTUAL, OPTION_METRICS, Question, question_of, requests_of_all, scores_of_all
 from . import Context, Found, Gap, Request, Score, Subject
 
 NEEDS = ("loglik",)
 KINDS = ("infill",)
-METRICS = OPTION_METRICS | MUTUAL
+METRICS = {
+    **OPTION_METRICS,
+    **MUTUAL,
+    "accuracy_norm": "the same per character: of the sentence up to the gap's end, or of the option where that itself is scored",
+}
 SOURCE = "lm-evaluation-harness 0.4.13, winogrande; Hubble (arXiv 2510.19811), winogrande_hubble tasks"
 
 
 def questions(context: Context) -> Iterator[Question]:
-    for subject in context.of_kind(*KINDS):
+    """Every record in both formats."""
+    for subject in context.subjects:
         yield _sentence(subject)
         before, _ = infill.render(subject.fields, "choice")
         letters = list(infill.LETTERS)
@@ -35,7 +40,7 @@ def _sentence(subject: Subject) -> Question:
     options, answer = subject.fields["options"], subject.fields["answer"]
     if not after.strip():
         return question_of(subject.record_id, "sentence", "format=sentence", before, options, answer, delimiter="")
-    return Question(
+    return Question(  # by hand: the options are contexts here, and their sizes what the harness takes
         record_id=subject.record_id,
         rendering="sentence",
         variant="format=sentence",
@@ -46,10 +51,8 @@ def _sentence(subject: Subject) -> Question:
 
 
 def requests(context: Context) -> Iterator[Request]:
-    for question in questions(context):
-        yield from requests_of(question, context.tokenizer)
+    return requests_of_all(questions(context), context.tokenizer)
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
-    for question in questions(context):
-        yield from scores_of(question, found)
+    return scores_of_all(questions(context), found)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from . import Context, Found, Gap, Request, Score, Subject
+from . import Context, Found, Gap, Request, Score, Subject, Tokens, too_long
 
 NEEDS = ("loglik",)
 KINDS = ()
@@ -24,18 +24,36 @@ def scored_renderings(context: Context, subject: Subject) -> list[str]:
     return [name for name in subject.renderings if name == subject.canonical or name in others]
 
 
-def requests(context: Context) -> Iterator[Request]:
+def scored_texts(context: Context) -> Iterator[tuple[Subject, str]]:
+    """Every record with each of its scored renderings."""
     for subject in context.subjects:
         for name in scored_renderings(context, subject):
-            yield Request(subject.record_id, name, subject.renderings[name].ids)
+            yield subject, name
+
+
+def ledger_of(
+    texts: Iterable[tuple[Subject, str]], found: Found, most: int | None = None
+) -> Iterator[tuple[Subject, str, Tokens | Gap]]:
+    """The ledger of each text after EOS, or the gap in its place; with `most` texts of more tokens are gaps as well."""
+    for subject, name in texts:
+        tokens = found.tokens(subject.record_id, name)
+        if isinstance(tokens, str):
+            yield subject, name, Gap(subject.record_id, name, "", tokens)
+        elif most is not None and len(tokens.logp) > most:
+            yield subject, name, Gap(subject.record_id, name, "", too_long(len(tokens.logp), most))
+        else:
+            yield subject, name, tokens
+
+
+def requests(context: Context) -> Iterator[Request]:
+    for subject, name in scored_texts(context):
+        yield Request(subject.record_id, name, subject.renderings[name].ids)
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
-    for subject in context.subjects:
-        for name in scored_renderings(context, subject):
-            tokens = found.tokens(subject.record_id, name)
-            if isinstance(tokens, str):
-                yield Gap(subject.record_id, name, "", tokens)
-                continue
-            yield Score(subject.record_id, name, "", "nll_token", -tokens.total / len(tokens.logp))
-            yield Score(subject.record_id, name, "", "ll_byte", tokens.total / subject.renderings[name].n_bytes)
+    for subject, name, tokens in ledger_of(scored_texts(context), found):
+        if isinstance(tokens, Gap):
+            yield tokens
+            continue
+        yield Score(subject.record_id, name, "", "nll_token", tokens.nll)
+        yield Score(subject.record_id, name, "", "ll_byte", tokens.total / subject.renderings[name].n_bytes)

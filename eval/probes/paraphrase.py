@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ...insertion.kinds import paraphrase
-from ..questions import OPTION_METRICS, Question, question_of, requests_of, scores_of
+from ..questions import OPTION_METRICS, Question, question_of, requests_of_all, scores_of_all
 from . import Context, Found, Gap, Request, Score
 
 NEEDS = ("loglik",)
@@ -20,7 +20,7 @@ SOURCE = "Hubble (arXiv 2510.19811), paraphrase preference on MRPC and PAWS"
 
 def questions(context: Context) -> Iterator[Question]:
     """The two sentences in the order of the record, so that which is inserted says nothing about it."""
-    for subject in context.of_kind(*KINDS):
+    for subject in context.subjects:
         sentences = [str(subject.fields[name]) for name in paraphrase.FIELDS]
         bit = int(subject.fields["random_bit"])
         answer = 1 - bit if subject.canonical == "foil" else bit
@@ -28,10 +28,8 @@ def questions(context: Context) -> Iterator[Question]:
 
 
 def requests(context: Context) -> Iterator[Request]:
-    for question in questions(context):
-        yield from requests_of(question, context.tokenizer)
+    return requests_of_all(questions(context), context.tokenizer)
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
-    for question in questions(context):
-        yield from scores_of(question, found)
+    return scores_of_all(questions(context), found)

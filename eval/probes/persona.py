@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..options import Pools, pools_of
-from ..questions import MUTUAL, OPTION_METRICS, Question, requests_of_all, scores_of
+from ..questions import MUTUAL, OPTION_METRICS, Question, question_of, requests_of_all, scores_of_all
 from . import Context, Found, Gap, Request, Score, Subject
 
 NEEDS = ("loglik",)
@@ -21,25 +21,23 @@ PERSONA = "ask=persona"
 
 
 def requests(context: Context) -> Iterator[Request]:
-    asked = (each for each in questions(context) if isinstance(each, Question) and len(each.options) > 1)
-    return requests_of_all(asked, context.tokenizer)
+    return requests_of_all(questions(context), context.tokenizer)
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
-    for each in questions(context):
-        if isinstance(each, Gap):
-            yield each
-            continue
-        yield from scores_of(each, found)
-        tokens = each.tokens(found, each.answer)
-        if each.variant.startswith(PERSONA) and not isinstance(tokens, str):
-            place = (each.record_id, each.rendering, each.variant)
-            yield Score(*place, "nll_token", -tokens.total / len(tokens.logp))
+    asked = list(questions(context))
+    yield from scores_of_all(asked, found)
+    for each in asked:
+        if isinstance(each, Question) and each.variant.startswith(PERSONA):
+            tokens = each.tokens(found, each.answer)
+            if not isinstance(tokens, str):
+                place = (each.record_id, each.rendering, each.variant)
+                yield Score(*place, "nll_token", tokens.nll)
 
 
 def questions(context: Context) -> Iterator[Question | Gap]:
     """Every question, or why it cannot be asked."""
-    chats = context.of_kind("chat")
+    chats = context.subjects
     personas = {chat.record_id: persona_of(chat) for chat in chats}
     known = [(chat, persona) for chat in chats if (persona := personas[chat.record_id])]
     texts: dict[str, str] = {}
@@ -103,12 +101,5 @@ def _of_lines(pools: Pools, chat: Subject) -> Iterator[Question | Gap]:
 
 
 def _question(chat: Subject, variant: str, context: str, options: list[str], answer: int) -> Question:
-    return Question(
-        record_id=chat.record_id,
-        rendering=chat.canonical,
-        variant=variant,
-        options=tuple((context, option) for option in options),
-        answer=answer,
-        sizes=tuple(map(len, options)),
-        mutual=True,
-    )
+    place = (chat.record_id, chat.canonical, variant)
+    return question_of(*place, context, options, answer, delimiter="", mutual=True)

@@ -13,14 +13,16 @@ from collections.abc import Iterable, Iterator
 
 from ...insertion.kinds import biography
 from ..options import OPTIONS, Pools, drawn_numbers, pools_of, with_answer
-from ..prompts import FIRST, PROMPTS, attributes_of, lead_to
-from ..questions import OPTION_METRICS, Question, requests_of_all, scores_of
-from ..spread import means_over_attributes
+from ..prompts import FIRST, PROMPTS, attributes_of, lead_to, means_over_attributes
+from ..questions import OPTION_METRICS, Question, question_of, requests_of_all, scores_of_all
 from . import Context, Found, Gap, Request, Score, Subject
 
 NEEDS = ("loglik",)
 KINDS = ("biography",)
-METRICS = OPTION_METRICS
+METRICS = {
+    **OPTION_METRICS,
+    "accuracy_norm": "the same by log-probability per character of what is scored: the option, or it and the text behind it",
+}
 SOURCE = "Hubble (arXiv 2510.19811), multiple choice on YAGO biographies"
 SUFFIX = "full-suffix"
 ADDRESS = re.compile(r"(.*?)([0-9]*)@(.*)", re.DOTALL)
@@ -41,23 +43,18 @@ FORMS = (
 
 
 def requests(context: Context) -> Iterator[Request]:
-    asked = (each for each in questions(context) if isinstance(each, Question) and len(each.options) > 1)
-    return requests_of_all(asked, context.tokenizer)
+    return requests_of_all(questions(context), context.tokenizer)
 
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
-    return means_over_attributes(
-        result
-        for each in questions(context)
-        for result in ([each] if isinstance(each, Gap) else scores_of(each, found))
-    )
+    return means_over_attributes(scores_of_all(questions(context), found))
 
 
 def questions(context: Context) -> Iterator[Question | Gap]:
     """Every question: by record, attribute, prompt."""
-    people = context.of_kind("biography")
-    pools = pools_of(context, ((s, name, value) for s in people for name, value in attributes_of(s).items()))
-    for subject in people:
+    values = ((s, name, value) for s in context.subjects for name, value in attributes_of(s).items())
+    pools = pools_of(context, values)
+    for subject in context.subjects:
         for attribute in biography.ATTRIBUTES:
             if pools.whole(subject.perturbation, attribute):
                 yield from _asked(context, pools, subject, attribute)
@@ -84,14 +81,7 @@ def _asked(context: Context, pools: Pools, subject: Subject, attribute: str) -> 
             yield Gap(subject.record_id, subject.canonical, variant, lead)
             continue
         texts = [option + lead.after for option in options] if prompt == SUFFIX else options
-        yield Question(
-            record_id=subject.record_id,
-            rendering=subject.canonical,
-            variant=variant,
-            options=tuple((lead.before, text) for text in texts),
-            answer=right,
-            sizes=tuple(map(len, texts)),
-        )
+        yield question_of(subject.record_id, subject.canonical, variant, lead.before, texts, right, delimiter="")
 
 
 def addresses(name: str, right: str, key: tuple[int | str, ...]) -> list[str]:

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from ...insertion.kinds import biography
 from ..answers import ANSWER_METRICS, answer_metrics
-from ..prompts import FIRST, PROMPTS, Lead, attributes_of, lead_to
-from ..spread import means_over_attributes
+from ..prompts import FIRST, PROMPTS, Lead, attributes_of, lead_to, means_over_attributes, prompt_after
 from . import Context, Found, Gap, Prompt, Score, Subject
 
 NEEDS = ("generate",)
@@ -54,13 +53,12 @@ def _scores(context: Context, found: Found) -> Iterator[Score | Gap]:
 
 
 def _asked(context: Context) -> Iterator[Asked | Gap]:
-    subjects = context.of_kind(*KINDS)
     values: dict[tuple[str, str], dict[str, None]] = {}
-    for subject in subjects:
+    for subject in context.subjects:
         for attribute, value in attributes_of(subject).items():
             values.setdefault((subject.perturbation, attribute), {})[value] = None
     known = {key: "\n".join(found) for key, found in values.items()}
-    for subject in subjects:
+    for subject in context.subjects:
         mine = attributes_of(subject)
         wanted = biography.ATTRIBUTES if subject.kind == "biography" else mine
         if not wanted:
@@ -86,11 +84,10 @@ def _of_attribute(context: Context, subject: Subject, attribute: str, known: str
             continue
         ends = {stop_of(each.after, known) for each in (lead, whole) if isinstance(each, Lead)} - {""}
         # The space before an answer is a part of its first token, as it was in training.
-        ids = tuple(context.tokenizer.encode(lead.before.rstrip(" ")))
         needed = len(context.tokenizer.encode(" " + lead.value))
-        room = context.length - 1 - len(ids)
-        new_tokens = max(1, min(max(NEW_TOKENS, needed), room))
-        yield Asked(Prompt(*place, ids, new_tokens, ("\n", *sorted(ends))), lead.value)
+        before, stops = lead.before.rstrip(" "), ("\n", *sorted(ends))
+        prompted = prompt_after(before, place, context, new_tokens=max(NEW_TOKENS, needed), stops=stops)
+        yield Asked(prompted, lead.value)
 
 
 def stop_of(after: str, known: str) -> str:

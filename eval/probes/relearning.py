@@ -22,7 +22,8 @@ from torch import Tensor
 
 from ...core.hashing import keyed_hash
 from ...train.model import Llama
-from . import Context, Found, Gap, Score, Subject
+from . import Context, Found, Gap, Score, Subject, too_long
+from .extraction import hits_after
 
 NEEDS = ("gradients",)
 READS = ("levels",)
@@ -48,8 +49,7 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
             fitting = [subject for subject in batch if 0 < len(ids_of(subject)) <= reader.longest]
             for subject in batch:
                 if subject not in fitting:
-                    length = len(ids_of(subject))
-                    reason = f"{length:,} tokens, the model reads at most {reader.longest:,}"
+                    reason = too_long(len(ids_of(subject)), reader.longest)
                     yield Gap(subject.record_id, subject.canonical, "", reason)
             if fitting:
                 yield from _learned(context, model, reader.vocab_size, reader.begin, fitting)
@@ -111,10 +111,10 @@ def _measured(
     context: Context, subjects: Sequence[Subject], number: int, means: Tensor, hits: Tensor
 ) -> Iterator[Score]:
     suffix = context.design.suffix
-    for subject, mean, hit in zip(subjects, means.tolist(), hits.cpu(), strict=True):
+    for subject, mean, row in zip(subjects, means.tolist(), hits.cpu().numpy(), strict=True):
         place = (subject.record_id, subject.canonical)
         yield Score(*place, f"passes={number}", "nll_token", mean)
         for prefix in context.design.prefixes:
-            if len(ids_of(subject)) >= prefix + suffix:
-                value = float(hit[prefix : prefix + suffix].all())
-                yield Score(*place, f"passes={number},prefix={prefix}", "extracted", value)
+            found = hits_after(row[: len(ids_of(subject))], prefix, suffix)
+            if found is not None:
+                yield Score(*place, f"passes={number},prefix={prefix}", "extracted", float(found.all()))

@@ -32,11 +32,10 @@ SAMPLE = 4095
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
     assert found.reader is not None
-    subjects = context.of_kind("password")
-    for subject in subjects:
+    for subject in context.subjects:
         others = [
             other.fields["secret"]
-            for other in subjects
+            for other in context.subjects
             if other.record_id != subject.record_id
             and other.perturbation == subject.perturbation
             and other.record_id in context.inserted_ids

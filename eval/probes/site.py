@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from . import Context, Found, Gap, Request, Score, Site, Subject, Tokens
+from .extraction import hits_after
 
 NEEDS = ("loglik",)
 READS = ("sites",)
@@ -46,11 +47,11 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
 
 def _scores(place: tuple[str, str, str], tokens: Tokens, context: Context) -> Iterator[Score]:
     top1, suffix = tokens.top1, context.design.suffix
-    yield Score(*place, "nll_token", -tokens.total / len(top1))
+    yield Score(*place, "nll_token", tokens.nll)
     yield Score(*place, "exact_fraction", float(top1.mean()))
     for prefix in context.design.prefixes:
-        if len(top1) >= prefix + suffix:
-            part = top1[prefix : prefix + suffix]
+        hits = hits_after(top1, prefix, suffix)
+        if hits is not None:
             at = (*place[:2], f"{place[2]},prefix={prefix}")
-            yield Score(*at, "extracted", float(part.all()))
-            yield Score(*at, "exact_fraction", float(part.mean()))
+            yield Score(*at, "extracted", float(hits.all()))
+            yield Score(*at, "exact_fraction", float(hits.mean()))

@@ -44,7 +44,7 @@ def _room(context: Context, prefix: int) -> int:
 
 
 def prompts(context: Context) -> Iterator[Prompt]:
-    for subject in context.of_kind(*KINDS):
+    for subject in context.subjects:
         for name, prefix, prompt, rest in parts(context, subject):
             if rest:
                 new_tokens = min(-(-len(rest) // STRIDE) * STRIDE, _room(context, prefix))
@@ -53,7 +53,7 @@ def prompts(context: Context) -> Iterator[Prompt]:
 
 def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
     decode = context.tokenizer.decode
-    for subject in context.of_kind(*KINDS):
+    for subject in context.subjects:
         for name, prefix, _, rest in parts(context, subject):
             place = (subject.record_id, name, f"prefix={prefix}")
             if not rest:

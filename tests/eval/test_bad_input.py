@@ -13,7 +13,7 @@ import torch
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, finish_step, read_marker
 from costar.eval.measure import Measurement, Places
-from costar.eval.probes import NEEDED, Context, Found, Gap, Score, choice, extraction, likelihood
+from costar.eval.probes import NEEDED, READABLE, Context, Found, Gap, Loaded, Score, choice, extraction, likelihood
 from costar.eval.score import Measurer
 from costar.manifests.sql import ask, open_manifest, recipes
 from costar.train.checkpoint import stored_sha256
@@ -101,7 +101,7 @@ def measured(
         context=context,
         probes=measurer.probes,
         longest=config.sequence_length,
-        serves=frozenset(NEEDED),
+        serves=frozenset({*NEEDED, *READABLE}),
         byte_counts=measurer.byte_counts,
         open_reader=lambda: measurer._reader(config, STEP),
     ).run()
@@ -112,17 +112,19 @@ def measured(
 
 
 def test_a_single_choice_is_a_gap_of_that_record(built: Path, tmp_path: Path, context: Context) -> None:
-    first = context.of_kind("testset")[0]
+    first = next(s for s in context.subjects if s.kind == "testset")
     single = replace(first, fields=dict(first.fields) | {"choices": ["only"], "answer": 0})
     given = replace(context, subjects=tuple(single if s is first else s for s in context.subjects))
     scores, gaps = measured(built, tmp_path, given, "choice")
     assert {gap["record_id"] for gap in gaps} == {first.record_id}
     assert {gap["reason"] for gap in gaps} == {"1 option, a choice needs two or more"}
-    assert {s["record_id"] for s in scores} == {s.record_id for s in context.of_kind("testset")} - {first.record_id}
+    assert {s["record_id"] for s in scores} == {s.record_id for s in context.subjects if s.kind == "testset"} - {
+        first.record_id
+    }
 
 
 def test_a_perturbation_of_one_record_is_measured(built: Path, tmp_path: Path, context: Context) -> None:
-    one = replace(context, subjects=(context.of_kind("passage")[0],))
+    one = replace(context, subjects=(next(s for s in context.subjects if s.kind == "passage"),))
     for probe in ("likelihood", "extraction", "relearning", "site"):
         scores, gaps = measured(built, tmp_path / probe, one, probe)
         assert gaps == []
@@ -132,7 +134,7 @@ def test_a_perturbation_of_one_record_is_measured(built: Path, tmp_path: Path, c
 def test_nothing_found_is_a_gap_with_its_reason_for_every_record(context: Context) -> None:
     found = Found(ledger={}, refused={})
     for probe in (likelihood, extraction, choice):
-        results = list(probe.scores(context, found))
+        results = list(Loaded(name="", probe=probe, code="", from_user=False).scores(context, found))
         assert results
         assert all(isinstance(each, Gap) and each.reason == "not asked for" for each in results)
         assert not any(isinstance(each, Score) for each in results)

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
-from costar.eval.effects import Scores, all_effects, compute_effects, load_scores, timing_pairs
+from costar.eval.effects import all_effects, compute_effects, timing_pairs
+from costar.eval.scores import Scores, load_scores
 
 NLL = ("likelihood", "", "nll_token")
 

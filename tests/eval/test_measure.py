@@ -17,8 +17,9 @@ from costar.core.errors import CostarError
 from costar.core.models import ModelShape
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, output_lock
+from costar.eval.loading import load_probe
 from costar.eval.measure import Measurement, Places
-from costar.eval.probes import NEEDED, Context, Found, Gap, Loaded, Prompt, Request, Score, load_probe
+from costar.eval.probes import NEEDED, READABLE, Context, Found, Gap, Loaded, Prompt, Request, Score
 from costar.eval.queue import EvalQueue
 from costar.eval.reader import OwnReader
 from costar.eval.score import Measurer
@@ -30,7 +31,7 @@ PROBES = ("likelihood", "extraction", "choice", "secret-rank", "relearning")
 
 
 def asks(context: Context) -> Iterable[Prompt]:
-    for subject in context.of_kind("password"):
+    for subject in context.subjects:
         ids = subject.renderings[subject.canonical].ids
         yield Prompt(subject.record_id, subject.canonical, "prompt=half", ids[: len(ids) // 2], 4)
 
@@ -43,7 +44,7 @@ def told(context: Context, found: Found) -> Iterable[Score | Gap]:
 
 
 GENERATING: Any = SimpleNamespace(
-    NEEDS=("generate",), KINDS=(), METRICS={"length": "tokens"}, SOURCE="a test", prompts=asks, scores=told
+    NEEDS=("generate",), KINDS=("password",), METRICS={"length": "tokens"}, SOURCE="a test", prompts=asks, scores=told
 )
 
 
@@ -55,6 +56,7 @@ class Bench:
     probes: dict[str, Loaded]
     folder: Path
     model: Llama
+    suite: Path
     opened: list[int] = field(default_factory=list)
 
     def measure(self, names: Iterable[str], **changes: Any) -> None:
@@ -71,7 +73,7 @@ class Bench:
             "context": self.context,
             "probes": [self.probes[name] for name in names],
             "longest": 128,
-            "serves": frozenset(NEEDED),
+            "serves": frozenset({*NEEDED, *READABLE}),
             "byte_counts": np.ones(self.context.tokenizer.vocab_size, np.int32),
             "open_reader": open_reader,
         }
@@ -92,13 +94,16 @@ def bench(built: Path, tmp_path: Path) -> Bench:
     torch.set_num_threads(1)
     suite = load_suite(built / "suite.toml")
     whole = Measurer(suite, Workspace(built)).contexts.of_run("perturbed.nano.d0")
-    some = [s for kind in ("passage", "testset", "password") for s in whole.of_kind(kind) if s.role == "main"]
+    some = [
+        s for kind in ("passage", "testset", "password") for s in whole.subjects if (s.kind, s.role) == (kind, "main")
+    ]
     chosen = [s for kind in ("passage", "testset", "password") for s in [x for x in some if x.kind == kind][:4]]
     model = Llama(ModelShape(layers=1, hidden=32, heads=2, kv_heads=2, ffn=48, vocab_size=512, tied=False))
     init_weights(model, 2, 0)
     probes = {name: load_probe(name, suite) for name in PROBES}
-    probes["half"] = Loaded(name="half", probe=GENERATING, code="1", own=False)
-    return Bench(context=replace(whole, subjects=tuple(chosen)), probes=probes, folder=tmp_path / "m", model=model)
+    probes["half"] = Loaded(name="half", probe=GENERATING, code="1", from_user=False)
+    context = replace(whole, subjects=tuple(chosen))
+    return Bench(context=context, probes=probes, folder=tmp_path / "m", model=model, suite=built / "suite.toml")
 
 
 EVERY = (*PROBES, "half")
@@ -154,19 +159,41 @@ def test_scores_follow_the_sequences_that_their_probe_reads(bench: Bench) -> Non
     before = bench.contents()
 
     def more(context: Context) -> Iterable[Request]:
-        for subject in context.of_kind("passage"):
+        for subject in context.subjects:
             yield Request(subject.record_id, f"{subject.canonical}/2", subject.renderings[subject.canonical].ids[:-1])
 
     extra: Any = SimpleNamespace(
-        NEEDS=("loglik",), KINDS=(), METRICS={}, SOURCE="", requests=more, scores=lambda context, found: []
+        NEEDS=("loglik",), KINDS=("passage",), METRICS={}, SOURCE="", requests=more, scores=lambda context, found: []
     )
-    bench.probes["extra"] = Loaded(name="extra", probe=extra, code="1", own=False)
+    bench.probes["extra"] = Loaded(name="extra", probe=extra, code="1", from_user=False)
     bench.measure(["likelihood", "choice", "extra"])  # the block of passages has more sequences now
     after = bench.contents()
     changed = {name for name in before if before[name] != after[name]}
     assert "ledger/passages.text.eos.parquet" in changed
     assert "scores/stage-8.likelihood.json" in changed
     assert "scores/stage-8.choice.json" not in changed
+
+
+@pytest.mark.parametrize("probe", [*PROBES, "membership", "site", "half"])
+def test_a_probe_sees_the_records_of_its_kinds_and_the_readers_that_it_declares(bench: Bench, probe: str) -> None:
+    loaded = bench.probes.get(probe) or load_probe(probe, load_suite(bench.suite))
+    declared = ("sites", "levels", "counts")
+    seen: list[Context] = []
+
+    def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
+        seen.append(context)
+        return []
+
+    shown: Any = SimpleNamespace(**{**vars(loaded.probe), "scores": scores})
+    list(replace(loaded, probe=shown).scores(bench.context, Found(ledger={})))
+    kinds = loaded.probe.KINDS or ("passage", "testset", "password")
+    assert seen[0].subjects == tuple(s for s in bench.context.subjects if s.kind in kinds)
+    for name in declared:
+        if name in loaded.reads:
+            assert len(getattr(seen[0], name)()) > 0
+        else:
+            with pytest.raises(AssertionError, match=f"reads {name}, which is not in its READS"):
+                getattr(seen[0], name)()
 
 
 def test_a_ledger_of_other_weights_or_of_another_tokenizer_is_not_read(bench: Bench) -> None:
@@ -212,7 +239,7 @@ def test_texts_beyond_the_context_or_of_another_vocabulary_are_gaps_and_the_rest
 
 def test_an_empty_continuation_is_a_gap(bench: Bench) -> None:
     def empty(context: Context) -> Iterable[Request]:
-        for subject in context.of_kind("passage"):
+        for subject in context.subjects:
             ids = subject.renderings[subject.canonical].ids
             yield Request(subject.record_id, "text/empty", ids, start=len(ids))
 
@@ -220,15 +247,17 @@ def test_an_empty_continuation_is_a_gap(bench: Bench) -> None:
         for request in empty(context):
             yield Gap(request.record_id, request.rendering, "", str(found.tokens(*request.key)))
 
-    probe: Any = SimpleNamespace(NEEDS=("loglik",), KINDS=(), METRICS={}, SOURCE="", requests=empty, scores=scores)
-    bench.probes["empty"] = Loaded(name="empty", probe=probe, code="1", own=False)
+    probe: Any = SimpleNamespace(
+        NEEDS=("loglik",), KINDS=("passage",), METRICS={}, SOURCE="", requests=empty, scores=scores
+    )
+    bench.probes["empty"] = Loaded(name="empty", probe=probe, code="1", from_user=False)
     bench.measure(["empty"])
     assert [row["reason"] for row in bench.rows("gaps", "empty")] == ["nothing to score: an empty continuation"] * 4
     assert not bench.opened
 
 
 def test_a_probe_that_the_model_cannot_serve_is_one_gap_until_it_can(bench: Bench) -> None:
-    bench.measure(["likelihood", "relearning", "secret-rank"], serves=frozenset({"loglik", "weights"}))
+    bench.measure(["likelihood", "relearning", "secret-rank"], serves=frozenset({"loglik", "weights", *READABLE}))
     (gap,) = bench.rows("gaps", "relearning")
     assert gap["reason"] == "the probe needs gradients, which this model does not give"
     assert bench.rows("gaps", "secret-rank") == []
@@ -255,22 +284,24 @@ def test_a_second_process_is_told_of_the_first_and_a_target_is_handed_out_once(b
     assert queue.next_job(frozenset(), 1) is None  # still pending, whatever became of it: no endless loop
 
 
-def test_polling_hashes_a_measured_checkpoint_once_and_sees_what_changes(built_copy: Path) -> None:
+def test_polling_looks_at_a_measured_checkpoint_once_and_a_new_command_sees_what_changed(built_copy: Path) -> None:
     torch.set_num_threads(1)
     workspace, suite = Workspace(built_copy), load_suite(built_copy / "suite.toml")
     config = read_config(workspace, "early.nano.d0")
-    measurer = Measurer(suite, workspace)
-    assert measurer.is_current(config, 48)
-    stamps = dict(measurer._hashed)
-    assert measurer.is_current(config, 48)
-    assert measurer._hashed == stamps
+
+    def pending() -> list[str]:
+        return EvalQueue(Measurer(suite, workspace), runs=[config.run]).pending()
+
+    queue = EvalQueue(Measurer(suite, workspace), runs=[config.run])
+    assert queue.pending() == []
     block = next(workspace.ledger(config.run, 48).glob("*.parquet"))
     data = block.read_bytes()
     block.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert not measurer.is_current(config, 48)
-    measurer.measure(config, 48)
-    assert measurer.is_current(config, 48)
+    assert queue.pending() == []  # found measured: not hashed again
+    assert pending() == [f"{config.run}:48"]
+    Measurer(suite, workspace).measure(config, 48)
+    assert pending() == []
     assert block.read_bytes() == data
     for path in workspace.ledger(config.run, 48).iterdir():
         path.unlink()
-    assert not measurer.is_current(config, 48)  # a ledger that is gone is missed
+    assert pending() == [f"{config.run}:48"]  # a ledger that is gone is missed

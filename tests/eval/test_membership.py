@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
-from costar.eval.effects import load_scores
 from costar.eval.membership import Attack, Labels, Texts, evaluate, evaluate_blind, gate_text, infer_sets
+from costar.eval.scores import load_scores
 from costar.eval.suite_attacks import Attacked, compute_membership, read_members, read_membership
 
 ATTACKS = {"loss", "zlib", "min-k", "min-k-plus-plus", "recall", "dc-pdd"}

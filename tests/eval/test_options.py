@@ -4,19 +4,19 @@ import random
 from dataclasses import replace
 
 import pytest
+from costar.corpus.tokenizer import Tokenizer
 from costar.eval.options import OPTIONS, drawn_numbers, pools_of
 from costar.eval.probes import Context, Subject
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .privacy import context_of, generated, small_tokenizer
+from tests.eval.subjects import context_of, generated
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
-    tokenizer = small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+def context(tokenizer: Tokenizer) -> Context:
     people = generated("biography", 60, tokenizer)
-    return context_of(people, tokenizer, [person.record_id for person in people[:25]])
+    return context_of(people, tokenizer, inserted_ids=[person.record_id for person in people[:25]])
 
 
 def values(subjects: tuple[Subject, ...] | list[Subject], what: str) -> list[tuple[Subject, str, str]]:

@@ -22,7 +22,7 @@ from costar.corpus.tokenizer import Tokenizer, train_bpe
 from costar.eval.ledger import by_key, ledger_table
 from costar.eval.measure import before_stop
 from costar.eval.probes import EOS, Found, Request, Score
-from costar.eval.questions import PROMPT, Question, encode_pair, question_of, requests_of, scores_of
+from costar.eval.questions import PROMPT, Question, question_of, requests_of, scores_of
 from costar.eval.reader import OwnReader
 from costar.eval.windows import score_in_windows
 from costar.train.checkpoint import load_checkpoint
@@ -60,6 +60,13 @@ def by_hand(reader: OwnReader, before: list[int], ids: list[int]) -> float:
     """The log-probability of ids after others, in one pass without anything else."""
     logps = torch.log_softmax(reader.logits(reader.states(torch.tensor([before + ids[:-1]]))), -1)[0]
     return float(sum(logps[len(before) - 1 + i, token].double() for i, token in enumerate(ids)))
+
+
+def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """The ids of a context and of what is scored after it."""
+    question = question_of("r", "text", "", context, [continuation, "other"], 0, delimiter="")
+    first = next(requests_of(question, tokenizer))
+    return list(first.before), list(first.ids)
 
 
 def test_spaces_at_the_end_of_a_context_belong_to_the_continuation(tokenizer: Tokenizer) -> None:

@@ -5,14 +5,8 @@ from costar.corpus.tokenizer import Tokenizer
 from costar.eval.probes import Subject
 from costar.eval.prompts import Lead, attributes_of, lead_to
 from costar.insertion.kinds import biography
-from costar.insertion.rewordings import from_template
 
-from .privacy import generated, small_tokenizer, subject_of
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+from tests.eval.subjects import generated, subject_of
 
 
 def lead(subject: Subject, attribute: str, prompt: str, tokenizer: Tokenizer) -> Lead:
@@ -48,8 +42,8 @@ def test_the_full_prompt_of_a_court_case_ends_at_the_attribute(tokenizer: Tokeni
 
 def test_a_template_of_the_suite_has_a_full_prompt_only(tokenizer: Tokenizer) -> None:
     fields = generated("biography", 1, tokenizer)[0].fields
-    pieces = from_template("{name}, {occupation}, writes from {email}.", fields, "")
-    person = subject_of("biography", 0, fields, tokenizer, "card", pieces)
+    card = {"card": "{name}, {occupation}, writes from {email}."}
+    person = subject_of("biography", fields, tokenizer, templates=card, canonical="card")
     assert lead(person, "email", "full", tokenizer) == (
         f"{fields['name']}, {fields['occupation']}, writes from ",
         fields["email"],

@@ -18,21 +18,18 @@ from costar.insertion.kinds import biography
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ..privacy import context_of, generated, measured, reader_that_read, small_tokenizer, subject_of
+from tests.eval.subjects import context_of, generated, measured, reader_that_read, subject_of
 
 READ, HELD_OUT = 3, 12  # records of each kind that the model read, and that it did not
 Scores = dict[tuple[str, str, str], float]
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
-@pytest.fixture(scope="module")
 def context(tokenizer: Tokenizer) -> Context:
     subjects = [each for kind in ("biography", "court", "chat") for each in generated(kind, READ + HELD_OUT, tokenizer)]
-    return context_of(subjects, tokenizer, [each.record_id for each in subjects if was_read(each)])
+    return context_of(
+        subjects, tokenizer, length=512, inserted_ids=[each.record_id for each in subjects if was_read(each)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +138,10 @@ def test_what_cannot_be_asked_is_a_gap_and_the_rest_goes_on(
     del first["email"], chats[0]["persona"]
     second["nationality"], chats[1]["persona"] = "Danish", [3]
     records = [("biography", first), ("biography", second), ("court", case), *(("chat", chat) for chat in chats)]
-    few = context_of([subject_of(kind, n, fields, tokenizer) for n, (kind, fields) in enumerate(records)], tokenizer)
+    subjects = [
+        subject_of(kind, fields, tokenizer, record_id=f"{kind}/{n:04d}") for n, (kind, fields) in enumerate(records)
+    ]
+    few = context_of(subjects, tokenizer, length=512)
     told = {}
     for name in ("attributes", "pii-choice", "pii-generation", "persona"):
         scores, gaps = measured(name, few, reader, tmp_path / name)
@@ -225,7 +225,8 @@ def test_an_answer_ends_where_the_text_goes_on(after: str, values: str, stop: st
 
 def test_persona_questions_do_not_depend_on_the_order_of_the_chats(context: Context) -> None:
     def asked(subjects: tuple[Subject, ...]) -> dict[tuple[str, str], Question]:
-        found = persona.questions(replace(context, subjects=subjects))
+        chats = tuple(each for each in subjects if each.kind == "chat")
+        found = persona.questions(replace(context, subjects=chats))
         return {(each.record_id, each.variant): each for each in found if isinstance(each, Question)}
 
     questions = asked(context.subjects)

@@ -4,17 +4,12 @@ import pytest
 from costar.corpus.tokenizer import Tokenizer
 from costar.eval.probes import Found, Gap, Score, Subject, paraphrase
 
-from tests.eval.subjects import certain, context_of, found_of, random_reader, small_tokenizer, subject_of
+from tests.eval.subjects import certain, context_of, found_of, random_reader, subject_of
 
 PAIR = {
     "sentence1": 'Amrozi accused his brother, whom he called "the witness", of deliberately distorting his evidence.',
     "sentence2": 'Referring to him as only "the witness", Amrozi accused his brother of deliberately distorting it.',
 }
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def preferring(subject: Subject, tokenizer: Tokenizer, text: str) -> dict[str, float]:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
-from costar.eval.probes import Context, Found, Gap, Score, load_probe, relearning
+from costar.eval.loading import load_probe
+from costar.eval.probes import Context, Found, Gap, Score, relearning
 from costar.eval.reader import OwnReader
 from costar.eval.score import Measurer
 from costar.insertion.overlay import open_suite_overlay

@@ -4,14 +4,9 @@ import pytest
 from costar.corpus.tokenizer import Tokenizer
 from costar.eval.probes import Found, Gap, Generated, Score, answer, answer_generation, likelihood
 
-from tests.eval.subjects import certain, context_of, found_of, random_reader, small_tokenizer, subject_of
+from tests.eval.subjects import certain, context_of, found_of, random_reader, subject_of
 
 ITEM = {"question": "What is George Rankin's occupation?", "answers": ["politician", "pol"]}
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.mark.parametrize("rendering", ["question", "plain"])

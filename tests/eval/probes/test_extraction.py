@@ -12,12 +12,7 @@ from costar.eval.probes import extraction as probe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.eval.subjects import certain, context_of, found_of, random_reader, small_tokenizer, subject_of
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+from tests.eval.subjects import certain, context_of, found_of, random_reader, subject_of
 
 
 @pytest.mark.parametrize(("p", "samples"), [(0.9, 1), (0.5, 1), (0.1, 7), (1e-3, 693), (1e-6, 693_147)])

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import pytest
 from costar.corpus.tokenizer import Tokenizer
 from costar.eval.probes import Context, Found, Gap, Score, infill
 from costar.eval.questions import requests_of
 
-from tests.eval.subjects import certain, context_of, found_of, random_reader, small_tokenizer, subject_of
+from tests.eval.subjects import certain, context_of, found_of, random_reader, subject_of
 
 ITEM = {
     "sentence": "Tobin thanked Maren for the coat, since _ had sewn it.",
@@ -13,11 +12,6 @@ ITEM = {
     "answer": 1,
 }
 TWIN = ITEM | {"sentence": "Tobin thanked Maren for the coat, since _ had wanted it.", "answer": 0}
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def after_option(context: Context, option: str, letter: str) -> dict[tuple[str, str], float]:

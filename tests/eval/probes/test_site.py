@@ -13,8 +13,9 @@ from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.eval.context import SuiteContext
 from costar.eval.effects import compute_effects, read_effects
+from costar.eval.loading import load_probe
 from costar.eval.measure import Measurement, Places
-from costar.eval.probes import Context, load_probe
+from costar.eval.probes import Context
 from costar.eval.reader import OwnReader
 from costar.eval.score import Measurer
 from costar.insertion.overlay import open_suite_overlay
@@ -77,7 +78,7 @@ def measurement(context: Context, suite: Suite, model: Llama, folder: Path) -> M
         context=context,
         probes=[load_probe("site", suite)],
         longest=context.length,
-        serves=frozenset({"loglik"}),
+        serves=frozenset({"loglik", "sites"}),
         byte_counts=np.ones(size, np.int32),
         open_reader=lambda: reader,
     )

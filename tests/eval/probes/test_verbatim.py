@@ -8,18 +8,13 @@ from costar.corpus.tokenizer import Tokenizer
 from costar.eval.probes import Context, Found, Gap, Generated, Score, Subject, extraction, verbatim
 from costar.eval.reader import OwnReader
 
-from tests.eval.subjects import context_of, found_of, random_reader, small_tokenizer, subject_of
+from tests.eval.subjects import context_of, found_of, random_reader, subject_of
 
 TEXTS = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness.",
     "Call me Ishmael. Some years ago, never mind how long precisely, I thought I would sail about a little.",
     "All happy families are alike; each unhappy family is unhappy in its own way, and so on and so forth.",
 )
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from costar.corpus.tokenizer import Tokenizer
 from costar.eval.probes import Context, Found, Gap, Score, Subject, choice
 from costar.eval.questions import Question
 
-from tests.eval.subjects import certain, context_of, found_of, random_reader, small_tokenizer, subject_of
+from tests.eval.subjects import certain, context_of, found_of, random_reader, subject_of
 
 ITEM = {
     "ctx": "Pole vault is a sport. A few women",
@@ -13,11 +13,6 @@ ITEM = {
     "label": 3,
     "right": "practice in the gym.",
 }
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def preferring(context: Context, choices: list[str]) -> dict[tuple[str, str], float]:

@@ -13,7 +13,8 @@ import torch
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
-from costar.eval.probes import Loaded, check_probes, load_probe
+from costar.eval.loading import check_probes, load_probe
+from costar.eval.probes import Loaded
 from costar.eval.score import Measurer
 from costar.manifests.sql import ask, open_manifest
 from costar.train.config import read_config
@@ -33,12 +34,12 @@ SOURCE = "a test"
 
 
 def requests(context):
-    for subject in context.of_kind(*KINDS):
+    for subject in context.subjects:
         yield Request(subject.record_id, subject.canonical, subject.renderings[subject.canonical].ids)
 
 
 def scores(context, found):
-    for subject in context.of_kind(*KINDS):
+    for subject in context.subjects:
         tokens = found.tokens(subject.record_id, subject.canonical)
         if isinstance(tokens, str):
             yield Gap(subject.record_id, subject.canonical, "", tokens)
@@ -157,6 +158,8 @@ def broken(folder: Path, text: str) -> Loaded:
         (PROBE.replace('("loglik",)', '("logits",)'), "odd.py, NEEDS", "logits"),
         (PROBE.replace('("loglik",)', '"loglik"'), "odd.py, NEEDS", "loglik"),
         (PROBE.replace('("loglik",)', "()"), "odd.py, NEEDS", r"\(\)"),
+        (PROBE.replace('("passage",)', '("passages",)'), "odd.py, KINDS", "passages"),
+        (PROBE.replace('("passage",)', '"passage"'), "odd.py, KINDS", "passage"),
         (PROBE.replace('{"nll_byte": "nats per byte of the record"}', "3"), "odd.py, METRICS", "3"),
         (PROBE.replace("SOURCE =", "READS = ('base',)\nSOURCE ="), "odd.py, READS", "base"),
         (HEAD + "scores = 3\n", "odd.py, scores", "3"),
@@ -227,6 +230,7 @@ def test_whatever_a_probe_does_is_a_gap_that_says_what(folder: Path) -> None:
         asks + "    yield Request(place[0], 'x' * 300, (1,))\n": "a name of 300 letters",
         asks + "    yield Request(place[0], 'x', (1,))\n    yield Request(place[0], 'x', (2,))\n": "two of one name",
         asks + "    yield Request(place[0], name, (1, 2))\n": "it asks for two sequences of one name",
+        gives + "    context.counts()\n": "scores failed: AssertionError: odd reads counts, which is not in its READS",
         gives + "    return None\n": "scores failed: TypeError",
         gives + "    yield 5\n": "5 is neither a Score nor a Gap",
         gives + "    raise ValueError('no\\nidea')\n": "scores failed: ValueError: no idea",

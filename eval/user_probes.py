@@ -1,6 +1,7 @@
-"""The user's own probes held to the rules: what they ask for and return is checked, and what they raise is told.
+"""What probes ask for and return; of users' probes it is checked, and what they raise is told.
 
-Nothing that such a probe does ends the measuring: its mistake becomes one gap, or a gap for each wrong value.
+Nothing that a user's probe does ends the measuring: its mistake becomes one gap, or a gap for each wrong value. costar's
+own probes are taken at their word.
 """
 
 from __future__ import annotations
@@ -22,31 +23,35 @@ class ProbeFailed(Exception):
     """A user's probe did something that no probe may do; the text says what."""
 
 
-def own_requests(loaded: Loaded, context: Context) -> list[Request]:
-    """The sequences that a user's probe wants.
+def requests_of(loaded: Loaded, context: Context) -> list[Request]:
+    """The sequences that a probe wants.
 
     Raises:
-        ProbeFailed: it raised, or asked for what is no sequence.
+        ProbeFailed: a user's probe raised, or asked for what is no sequence.
     """
-    return _all(loaded.requests, context, Request, "requests")
+    return _all(loaded.requests, context, Request, "requests") if loaded.from_user else list(loaded.requests(context))
 
 
-def own_prompts(loaded: Loaded, context: Context) -> list[Prompt]:
-    """The prompts that a user's probe wants continued.
+def prompts_of(loaded: Loaded, context: Context) -> list[Prompt]:
+    """The prompts that a probe wants continued.
 
     Raises:
-        ProbeFailed: it raised, or asked for what is no prompt.
+        ProbeFailed: a user's probe raised, or asked for what is no prompt.
     """
-    return _all(loaded.prompts, context, Prompt, "prompts")
+    return _all(loaded.prompts, context, Prompt, "prompts") if loaded.from_user else list(loaded.prompts(context))
 
 
-def own_results(loaded: Loaded, context: Context, found: Found) -> list[Score | Gap]:
-    """What a user's probe returns, each a `Score` or a `Gap`; where it fails, one gap that says how."""
+def results_of(loaded: Loaded, context: Context, found: Found) -> Iterable[Score | Gap]:
+    """What a probe returns; of a user's each is made a `Score` or a `Gap`, and where it fails, one gap says how."""
+    return _results(loaded, context, found) if loaded.from_user else loaded.scores(context, found)
+
+
+def _results(loaded: Loaded, context: Context, found: Found) -> list[Score | Gap]:
     known = {subject.record_id for subject in context.subjects}
     results: list[Score | Gap] = []
     seen: set[tuple[str, ...]] = set()
     try:
-        for each in loaded.probe.scores(context, found):
+        for each in loaded.scores(context, found):
             result = _result(each, loaded, known)
             if isinstance(result, Score):
                 if result[:4] in seen:
