@@ -2,7 +2,7 @@
 
 - `total`: treated − control at a level. `spillover`: total at level 0. `direct`: total at the level − total at 0.
 - `timing`: for a perturbation, later − earlier phase, of two arms that carry nothing else and differ in the phase only.
-- `placebo`: within a run that inserts nothing, level − 0. The labels mean nothing there, so it should find nothing.
+- `placebo`: within a run that has read nothing of a perturbation, nor its parents, level − 0: it should find nothing.
 
 Everything is computed in numpy on sorted input, so equal scores give equal bits.
 """
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.design import ArmDesign, RunName, Suite
+from ..core.design import ArmDesign, RunName, Suite, earlier_exposure
 from ..core.errors import CostarError
 from ..core.parquet import read_table, write_rows
 from ..core.workspace import Workspace, changed_files, finish_step, output_lock, start_step
@@ -190,12 +190,24 @@ def all_effects(suite: Suite, scores: Scores) -> Iterator[dict[str, Any]]:
                     filled = arm.filler != "none"
                     yield from (_displacement if filled else _pair_effects)(contrast, scores)
             if not arm.inserted:
-                for perturbation in suite.perturbations:
+                for perturbation in unread(suite, arm):
                     treated = tuple(f"{arm.name}.{model}.d{draw}" for draw in range(arm.draws))
                     present = tuple(run for run in treated if run in scores.values)
                     yield from _placebo(Contrast(present, (), model, perturbation), scores)
         for later, earlier, perturbation in timing_pairs(suite):
             yield from _timing(_contrast(scores, later, earlier, model, perturbation), scores)
+
+
+def unread(suite: Suite, arm: ArmDesign) -> list[str]:
+    """The perturbations of which an arm's runs have read nothing, themselves or through their ancestors."""
+    if earlier_exposure(arm.name, suite.arms) == "unknown":
+        return []
+    read: set[str] = set()
+    design: ArmDesign | None = arm
+    while design is not None:
+        read |= set(design.inserted if design.filler == "none" else ())
+        design = suite.arms[design.parent] if design.parent else None
+    return [name for name in suite.perturbations if name not in read]
 
 
 def _contrast(scores: Scores, treated: ArmDesign, control: ArmDesign, model: str, perturbation: str) -> Contrast:
@@ -217,6 +229,8 @@ def timing_pairs(suite: Suite) -> list[tuple[ArmDesign, ArmDesign, str]]:
                 continue
             name = a.inserted[0]
             if len(a.factors[name]) > 1 or len(b.factors[name]) > 1 or (a.turn, a.filler) != (b.turn, b.filler):
+                continue
+            if (a.parent, a.init) != (b.parent, b.init):
                 continue
             one, other = a.factors[name][0], b.factors[name][0]
             if one != other and replace(one, phase=other.phase) == other:
