@@ -9,7 +9,7 @@ import pytest
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.eval.effects import load_scores
-from costar.eval.membership import Attack, Labels, Texts, evaluate, evaluate_blind, gate_text, infer_sets
+from costar.eval.membership import Attack, Labels, Texts, adjusted, evaluate, evaluate_blind, gate_text, infer_sets
 from costar.eval.suite_attacks import Attacked, compute_membership, read_members, read_membership
 
 ATTACKS = {"loss", "zlib", "min-k", "min-k-plus-plus", "recall", "dc-pdd"}
@@ -60,6 +60,43 @@ def test_copies_are_found_on_the_run_that_read_them_and_not_on_the_one_that_did_
     assert {row["attack"] for row in gates} == ATTACKS
     assert all(row["p_adjusted"] is None or row["p_adjusted"] >= 0.05 for row in gates)
     assert gate_text(rows) == "6 gates at chance"
+
+
+def test_the_twin_as_reference_tells_members_from_the_others(built: Path) -> None:
+    rows, _ = read_membership(Workspace(built))
+    oracle = one(rows, run="late.nano.d0", step=96, level=14, tier="oracle")
+    assert oracle["auc"] > 0.9
+
+
+def test_a_control_that_may_have_read_the_records_is_neither_gate_nor_reference(built: Path) -> None:
+    """Its own records, those of its parents, and those of a model from elsewhere; other perturbations are as before."""
+    found = attacked(built)
+    arms = dict(found.suite.arms)
+    standard = arms["standard"]
+    changed = [
+        arms | {"late": replace(arms["late"], control="early")},
+        arms | {"standard": replace(standard, parent="early")},
+        arms | {"standard": replace(standard, init="elsewhere")},
+    ]
+    other = {run.replace(".nano.", ".pico."): steps for run, steps in found.scores.values.items()}
+    scores = replace(found.scores, values=dict(found.scores.values) | other)
+
+    def tiers(arms: dict[str, Any], perturbation: str) -> set[tuple[str, str, str]]:
+        each = replace(found, scores=scores, suite=replace(found.suite, arms=arms))
+        return {
+            (attack.run, attack.tier, attack.gate)
+            for labels, attacks in each.trials()
+            for attack in attacks
+            if labels.perturbation == perturbation and attack.tier != "draws" and ".nano" in attack.run
+        }
+
+    assert ("standard.nano.d0", "plain", "standard") in tiers(arms, "passages")
+    assert {t for run, t, _ in tiers(arms, "passages") if run == "late.nano.d0"} == {"plain", "oracle", "reference"}
+    for each in changed:
+        assert {(t, gate) for run, t, gate in tiers(each, "passages") if run == "late.nano.d0"} == {("plain", "")}
+        assert not [run for run, _, gate in tiers(each, "passages") if gate and run != "standard.nano.d0"]
+    assert tiers(changed[1], "quizzes") == tiers(arms, "quizzes")
+    assert not [tier for _, tier, _ in tiers(changed[2], "quizzes") if tier != "plain"]
 
 
 def test_an_arm_is_attacked_on_what_it_inserts_at_its_end_and_where_its_phase_ends(built: Path) -> None:
@@ -186,7 +223,7 @@ def test_the_same_scores_give_the_same_bytes_and_altered_ones_are_refused(built_
 def test_a_gate_that_finds_something_is_said_to_have_failed() -> None:
     levels = levels_of(60, one=20, four=20)
     rows = evaluate(labels_of(levels), [attack_of(levels, 2.0, gate="standard"), attack_of(levels, 2.0)])
-    assert "1 of 1 GATES FAILED: standard on passages" in gate_text(rows)
+    assert "1 of 1 GATES FAILED: standard on passages (r.m.d0, step 9, p 0.00" in gate_text(rows)
     text = {record: "read me" if level else "leave me" for record, level in levels.items()}
     blind = evaluate_blind(labels_of(levels), Texts(text=text, n_tokens=dict.fromkeys(levels, 3)))
     assert "GATES FAILED: blind on passages" in gate_text(blind)
@@ -247,6 +284,19 @@ def test_levels_are_adjusted_together_and_gates_over_attacks_as_well() -> None:
     gates = sorted((row for row in rows if row["gate"]), key=lambda row: row["p_value"])
     assert len(gates) == 6
     assert gates[0]["p_adjusted"] == pytest.approx(min(1, 6 * gates[0]["p_value"]))
+
+
+def test_a_gate_is_one_question_whatever_its_runs_and_steps() -> None:
+    """Twenty rows of one gate are one family: the least of their p-values counts twenty times."""
+    levels = levels_of(40, one=12)
+    attacks = [attack_of(levels, 0.0, n, step=n, run=f"r{n % 2}.m.d0", gate="standard") for n in range(20)]
+    apart = [row for attack in attacks for row in evaluate(labels_of(levels), [attack])]
+    assert [row["p_adjusted"] for row in apart] == [row["p_value"] for row in apart]
+    rows = adjusted(apart)
+    least = min(rows, key=lambda row: row["p_value"])
+    assert least["p_adjusted"] == pytest.approx(min(1, 20 * least["p_value"]))
+    other = [row | {"perturbation": "quizzes"} for row in rows[:1]]
+    assert adjusted([*rows, *other])[-1]["p_adjusted"] == other[0]["p_value"]
 
 
 def test_what_an_attack_is_worth_does_not_depend_on_the_others_beside_it() -> None:
