@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +60,7 @@ class Measurer:
                 marker,
                 design,
                 inserted,
-                sorted(context.inserted_ids),
+                _together(context.fates),
                 context.length,
                 self.byte_counts.tolist(),
             ]
@@ -156,6 +157,14 @@ class Measurer:
         load_checkpoint(self.workspace.checkpoint(config.run, step), model, None)
         tokenizer = self.contexts.shared.tokenizer
         return OwnReader(model, vocab_size=tokenizer.vocab_size, longest=config.sequence_length, eos=tokenizer.eos_id)
+
+
+def _together(fates: Mapping[str, Hashable]) -> list[list[str]]:
+    """The records that have a fate in common, whatever arms and draws it is of."""
+    found: dict[Hashable, list[str]] = {}
+    for record_id in sorted(fates):
+        found.setdefault(fates[record_id], []).append(record_id)
+    return sorted(found.values())
 
 
 def _stamp(folder: Path, step: str) -> Stamp | None:

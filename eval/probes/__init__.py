@@ -82,9 +82,9 @@ class Context:
     """What every probe may read of the suite, and of the run that is measured.
 
     `inserted` names the renderings that some arm inserts, per perturbation; `inserted_ids` the records that some arm and
-    draw inserts. `length` is L. `sites()` has, for the run's own arm and those that it controls, the first copy of each
-    record, arm → record → site; `levels()` the level of each main record in the run's arm and draw; `counts()` how often
-    each id [V] occurs in the base.
+    draw inserts, `fates` by which arms and draws. `length` is L. `sites()` has, for the run's own arm and those that it
+    controls, the first copy of each record, arm → record → site; `levels()` the level of each main record in the run's arm
+    and draw; `counts()` how often each id [V] occurs in the base.
     """
 
     subjects: tuple[Subject, ...]
@@ -94,6 +94,7 @@ class Context:
     tokenizer: Tokenizer
     length: int
     seed: int
+    fates: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
     sites: Callable[[], Mapping[str, Mapping[str, Site]]] = dict
     levels: Callable[[], Mapping[str, int]] = dict
     counts: Callable[[], NDArray[np.int64]] = lambda: np.zeros(0, np.int64)

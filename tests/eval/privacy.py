@@ -69,6 +69,7 @@ def context_of(
         subjects=tuple(subjects),
         inserted={},
         inserted_ids=frozenset(inserted),
+        fates=dict.fromkeys(inserted, frozenset({("perturbed", 0)})),
         design=EvalDesign(probes=(), prefixes=(8,), suffix=8),
         tokenizer=tokenizer,
         length=length,
