@@ -19,7 +19,7 @@ from ..train.config import RunConfig
 from ..train.identity import pick_device
 from ..train.model import Llama
 from .context import SuiteContext
-from .measure import VERSION, Measurement, Places
+from .measure import VERSION, Measurement, Places, measuring_code
 from .probes import NEEDED, READABLE, Loaded, load_probes
 from .reader import OwnReader, Reader
 
@@ -91,7 +91,7 @@ class Measurer:
 
     def _inputs(self, config: RunConfig, step: int, identity: str) -> str:
         probes = [(p.name, p.code, [self.reads[name] for name in p.reads]) for p in self.due(config, step)]
-        return sha256_json([VERSION, identity, self.facts, probes])
+        return sha256_json([VERSION, measuring_code(), identity, self.facts, probes])
 
     def is_current(self, config: RunConfig, step: int) -> bool:
         """Whether a checkpoint is measured as the suite asks, and every file has the bytes that were written.
