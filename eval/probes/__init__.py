@@ -82,9 +82,9 @@ class Context:
     """What every probe may read of the suite, and of the run that is measured.
 
     `inserted` names the renderings that some arm inserts, per perturbation; `inserted_ids` the records that some arm and
-    draw inserts, `fates` by which arms and draws. `length` is L. `sites()` has, for the run's own arm and those that it
-    controls, the first copy of each record, arm → record → site; `levels()` the level of each main record in the run's arm
-    and draw; `counts()` how often each id [V] occurs in the base.
+    draw inserts, `fates` by which arms and draws. `length` is L; `first` the id before a text, None for EOS. `sites()` has,
+    for the run's own arm and those that it controls, the first copy of each record, arm → record → site; `levels()` the
+    level of each main record in the run's arm and draw; `counts()` how often each id [V] occurs in the base.
     """
 
     subjects: tuple[Subject, ...]
@@ -98,6 +98,12 @@ class Context:
     sites: Callable[[], Mapping[str, Mapping[str, Site]]] = dict
     levels: Callable[[], Mapping[str, int]] = dict
     counts: Callable[[], NDArray[np.int64]] = lambda: np.zeros(0, np.int64)
+    first: int | None = None
+
+    @property
+    def begin(self) -> int:
+        """The id that stands before a text: EOS for the suite's models, BOS for one from elsewhere that has it."""
+        return self.tokenizer.eos_id if self.first is None else self.first
 
     def of_kind(self, *kinds: str) -> list[Subject]:
         """The subjects of these kinds, in the order of the suite."""

@@ -54,7 +54,7 @@ def secret_rank(subject: Subject, others: list[str], context: Context, reader: R
     rendered = subject.renderings[subject.canonical]
     start, end = rendered.spans["secret"]
     alphabet, secret = subject.fields["alphabet"], subject.fields["secret"]
-    prefix = [context.tokenizer.eos_id, *rendered.ids[:start]]
+    prefix = [reader.begin, *rendered.ids[:start]]
     symbols = [_symbol_id(symbol, subject, context) for symbol in alphabet]
     depth = end - start
     space = len(alphabet) ** depth
