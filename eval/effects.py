@@ -247,10 +247,11 @@ def _common_steps(scores: Scores, contrast: Contrast) -> list[int]:
 
 @dataclass(frozen=True)
 class Cells:
-    """The measures at one step, and the differences of every level, by cluster."""
+    """The measures at one step, and the differences of every level, by cluster, and by cluster and draw."""
 
     measures: list[Measure]
     by_level: dict[int, Clustered]
+    by_draw: dict[int, Clustered]
     records: dict[int, int]
 
 
@@ -272,6 +273,7 @@ def _cells(scores: Scores, contrast: Contrast, step: int, *, pooled: bool = Fals
         values: dict[int, list[list[float]]] = defaultdict(list)
         clusters: dict[int, list[str]] = defaultdict(list)
         strata: dict[int, list[str]] = defaultdict(list)
+        draws: dict[int, list[int]] = defaultdict(list)
         for number, treated in enumerate(contrast.treated):
             levels = scores.levels_of(treated)
             own = scores.values[treated][step]
@@ -282,10 +284,16 @@ def _cells(scores: Scores, contrast: Contrast, step: int, *, pooled: bool = Fals
                 values[level].append(row)
                 clusters[level].append(scores.cluster[record])
                 strata[level].append(scores.stratum[record])
-        by_level = {
-            level: cluster_values(np.array(values[level]), clusters[level], strata[level]) for level in sorted(values)
-        }
-        yield Cells(measures, by_level, {level: len(rows) for level, rows in values.items()})
+                draws[level].append(number)
+        arrays = {level: np.array(values[level]) for level in sorted(values)}
+        by_level = {level: cluster_values(own, clusters[level], strata[level]) for level, own in arrays.items()}
+        by_draw = by_level
+        if len(contrast.treated) > 1:
+            by_draw = {
+                level: cluster_values(own, clusters[level], strata[level], draws[level])
+                for level, own in arrays.items()
+            }
+        yield Cells(measures, by_level, by_draw, {level: len(rows) for level, rows in values.items()})
 
 
 def _is_own_site(measure: Measure, contrast: Contrast) -> bool:
@@ -334,9 +342,11 @@ def _mean_statistics(data: Clustered, key: tuple[int | str, ...]) -> dict[str, A
     return {"estimate": data.means, "low": low, "high": high, "p": sign_flip_p(data, key), "method": FLIP}
 
 
-def _difference_statistics(data: Clustered, held_out: Clustered, key: tuple[int | str, ...]) -> dict[str, Any]:
+def _difference_statistics(cells: Cells, level: int, key: tuple[int | str, ...]) -> dict[str, Any]:
+    """A level less level 0. Clusters are resampled with all their draws; labels were drawn in each draw anew."""
+    data, held_out = cells.by_level[level], cells.by_level[0]
     low, high = percentile_interval(bootstrap_differences(data, held_out, key))
-    p = label_permutation_p(data, held_out, key)
+    p = label_permutation_p(cells.by_draw[level], cells.by_draw[0], key)
     return {"estimate": data.means - held_out.means, "low": low, "high": high, "p": p, "method": LABELS}
 
 
@@ -354,7 +364,7 @@ def _pair_effects(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]
                 else:
                     yield from found
                 if level and 0 in cells.by_level:
-                    statistics = _difference_statistics(data, cells.by_level[0], key)
+                    statistics = _difference_statistics(cells, level, key)
                     direct += _rows("direct", contrast, cells, level, step, statistics)
             yield from _adjusted(total)
             yield from _adjusted(direct)
@@ -365,9 +375,9 @@ def _placebo(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]]:
     for step in _common_steps(scores, contrast):
         for cells in _cells(scores, contrast, step):
             rows: list[dict[str, Any]] = []
-            for level, data in cells.by_level.items():
+            for level in cells.by_level:
                 if level and 0 in cells.by_level:
-                    statistics = _difference_statistics(data, cells.by_level[0], (contrast.perturbation, level))
+                    statistics = _difference_statistics(cells, level, (contrast.perturbation, level))
                     rows += _rows("placebo", contrast, cells, level, step, statistics)
             yield from _adjusted(rows)
 
