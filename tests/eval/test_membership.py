@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
+from costar.eval.dataset_inference import cluster_features, inference_p
 from costar.eval.effects import load_scores
 from costar.eval.membership import Attack, Labels, Texts, adjusted, evaluate, evaluate_blind, gate_text, infer_sets
 from costar.eval.suite_attacks import Attacked, compute_membership, read_members, read_membership
@@ -188,6 +189,80 @@ def test_two_draws_are_pooled_and_one_of_them_is_the_others_reference(built: Pat
     assert {"late.nano.d0", "late.nano.d1"} <= {row["run"] for row in sets}
 
 
+def in_two_draws(found: Attacked) -> Attacked:
+    """A second draw with the scores of the first, in which members and held-out passages have changed places."""
+    scores = found.scores
+    own = scores.levels[("late", 0)]
+    passages = sorted(record for record in own if scores.perturbation.get(record) == "passages")
+    other = dict(zip(passages, reversed(passages), strict=True))
+    assert any((own[one] > 0) != (own[two] > 0) for one, two in other.items())
+    again = {
+        run.replace(".d0", ".d1"): {
+            step: {
+                measure: {other.get(record, record): value for record, value in values.items()}
+                for measure, values in measures.items()
+            }
+            for step, measures in steps.items()
+        }
+        for run, steps in scores.values.items()
+    }
+    levels = {
+        (arm, 1): {other.get(r, r): level for r, level in each.items()} for (arm, _), each in scores.levels.items()
+    }
+    members = {(arm, 1): frozenset(other.get(r, r) for r in read) for (arm, _), read in found.members.items()}
+    return Attacked(
+        replace(found.suite, arms={name: replace(arm, draws=2) for name, arm in found.suite.arms.items()}),
+        replace(scores, values=scores.values | again, levels=dict(scores.levels) | levels),
+        dict(found.members) | members,
+    )
+
+
+def from_draws(each: Attacked) -> dict[str, dict[str, float]]:
+    """The scores of LiRA and RMIA on the first draw of `late`."""
+    return {
+        attack.name: dict(attack.scores[0])
+        for labels, attacks in each.trials()
+        for attack in attacks
+        if (labels.perturbation, attack.tier, attack.run) == ("passages", "draws", "late.nano")
+    }
+
+
+def with_loss(each: Attacked, run: str, records: set[str], shift: float) -> Attacked:
+    """The loss scores of some records in a run moved."""
+    measure = ("membership", "attack=loss", "attack_score")
+    steps = {
+        step: measures
+        | {measure: {r: value + shift * (r in records) for r, value in measures.get(measure, {}).items()}}
+        for step, measures in each.scores.values[run].items()
+    }
+    return replace(each, scores=replace(each.scores, values=each.scores.values | {run: steps}))
+
+
+def test_a_run_that_has_read_a_record_is_not_among_those_without_it(built: Path) -> None:
+    both = in_two_draws(attacked(built))
+    before = from_draws(both)
+    assert set(before) == {"lira", "rmia"}
+    read = {record for record in both.members[("late", 1)] if both.scores.perturbation.get(record) == "passages"}
+    after = from_draws(with_loss(both, "late.nano.d1", read, 50.0))
+    assert after == before
+    unread = set(both.scores.levels[("late", 1)]) - read
+    assert from_draws(with_loss(both, "late.nano.d1", unread, 50.0))["lira"] != before["lira"]
+
+
+def test_the_population_of_rmia_is_held_out(built: Path) -> None:
+    """What the run says of other members moves no one's rank, what it says of held-out records does."""
+    both = in_two_draws(attacked(built))
+    before = from_draws(both)["rmia"]
+    levels = both.scores.levels[("late", 0)]
+    members, held_out = ({r for r in before if (levels[r] > 0) == side} for side in (True, False))
+    assert members
+    assert held_out
+    after = from_draws(with_loss(both, "late.nano.d0", members, -50.0))["rmia"]
+    assert {r: after[r] for r in held_out} == {r: before[r] for r in held_out}
+    after = from_draws(with_loss(both, "late.nano.d0", held_out, -50.0))["rmia"]
+    assert {after[r] for r in members} == {1.0}
+
+
 def test_what_a_parent_arm_has_read_is_not_held_out_and_fillers_have_no_members(built: Path) -> None:
     found = attacked(built)
     own = dict(found.scores.levels[("late", 0)])
@@ -265,6 +340,35 @@ def test_a_rate_that_cannot_be_known_is_empty_and_the_method_says_why() -> None:
     assert row["tpr_001"] is None
     assert (row["auc"], row["ci_low"]) == (1.0, None)
     assert row["method"].startswith("no interval: every resample has the same area; p by")
+
+
+def test_draws_of_different_levels_are_each_read_by_their_own() -> None:
+    """A record that is a member in one draw and held out in the other, with scores that follow: every pair is in order."""
+    one_draw = levels_of(20, one=12, four=12)
+    names = sorted(one_draw)
+    other = {name: one_draw[twin] for name, twin in zip(names, reversed(names), strict=True)}
+    scores = {
+        draw: {record: level + 0.01 * n for n, (record, level) in enumerate(sorted(own.items()))}
+        for draw, own in enumerate((one_draw, other))
+    }
+    labels = replace(labels_of(one_draw), levels={0: one_draw, 1: other})
+    rows = evaluate(labels, [replace(attack_of(one_draw), scores=scores)])
+    for level, members in ((1, 24), (4, 24), (None, 48)):
+        row = one(rows, level=level)
+        assert (row["n_members"], row["n_nonmembers"], row["n_runs"]) == (members, 40, 2)
+        assert row["auc"] == 1.0
+
+
+def test_sets_are_inferred_from_members_against_held_out_records() -> None:
+    levels = levels_of(60, one=50)
+    attacks = [attack_of(levels, 0.4, seed, name=f"a{seed}") for seed in range(2)]
+    scores = [attack.scores[0] for attack in attacks]
+    sides = [sorted(r for r, level in levels.items() if (level > 0) == side) for side in (True, False)]
+    features = [cluster_features(side, labels_of(levels).cluster, scores) for side in sides]
+    expected = inference_p(features[0], features[1], ("passages", 0, 1))
+    rows = list(infer_sets(labels_of(levels), attacks))
+    assert {row["n"]: row["p_value"] for row in rows} == expected
+    assert expected != inference_p(features[1], features[0], ("passages", 0, 1))
 
 
 def test_levels_are_adjusted_together_and_gates_over_attacks_as_well() -> None:
