@@ -35,6 +35,7 @@ class SuiteContext:
     @cached_property
     def shared(self) -> Context:
         records, renderings = read_records(self.workspace.insertion)
+        fates = self._fates()
         written: dict[str, dict[str, Rendered]] = {}
         for row in renderings.to_pylist():
             rendered = Rendered(
@@ -58,7 +59,8 @@ class SuiteContext:
         return Context(
             subjects=subjects,
             inserted=inserted_renderings(self.suite),
-            inserted_ids=self._inserted_ids(),
+            inserted_ids=frozenset(fates),
+            fates=fates,
             design=self.suite.eval,
             tokenizer=open_tokenizer(self.suite.corpus, self.workspace.corpus),
             length=self.suite.corpus.sequence_length,
@@ -85,11 +87,15 @@ class SuiteContext:
     def _assignments(self) -> pa.Table:
         return read_table(self.workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
 
-    def _inserted_ids(self) -> frozenset[str]:
-        """Records that some arm and draw inserts."""
-        table = self._assignments
-        pairs = zip(table.column("record_id").to_pylist(), table.column("split").to_pylist(), strict=True)
-        return frozenset(record_id for record_id, split in pairs if split == "member")
+    def _fates(self) -> dict[str, frozenset[tuple[str, int]]]:
+        """The arms and draws that insert a record, for those that some do."""
+        columns = (self._assignments.column(key).to_pylist() for key in ("arm", "draw", "record_id", "split"))
+        found: dict[str, set[tuple[str, int]]] = {}
+        for arm, draw, record_id, split in zip(*columns, strict=True):
+            if split == "member":
+                found.setdefault(record_id, set()).add((arm, draw))
+        same: dict[frozenset[tuple[str, int]], frozenset[tuple[str, int]]] = {}  # one object for each fate
+        return {record_id: same.setdefault(fate := frozenset(own), fate) for record_id, own in found.items()}
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 - `total`: treated − control at a level. `spillover`: total at level 0. `direct`: total at the level − total at 0.
 - `timing`: for a perturbation, later − earlier phase, of two arms that carry nothing else and differ in the phase only.
-- `placebo`: within a run that inserts nothing, level − 0. The labels mean nothing there, so it should find nothing.
+- `placebo`: within a run that has read nothing of a perturbation, nor its parents, level − 0: it should find nothing.
 
 Everything is computed in numpy on sorted input, so equal scores give equal bits.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.design import ArmDesign, RunName, Suite
+from ..core.design import ArmDesign, RunName, Suite, earlier_exposure
 from ..core.errors import CostarError
 from ..core.parquet import read_table, write_rows
 from ..core.workspace import Workspace, changed_files, finish_step, output_lock, start_step
@@ -91,12 +91,24 @@ def all_effects(suite: Suite, scores: Scores) -> Iterator[dict[str, Any]]:
                     filled = arm.filler != "none"
                     yield from (_displacement if filled else _pair_effects)(contrast, scores)
             if not arm.inserted:
-                for perturbation in suite.perturbations:
+                for perturbation in unread(suite, arm):
                     treated = tuple(f"{arm.name}.{model}.d{draw}" for draw in range(arm.draws))
                     present = tuple(run for run in treated if run in scores.values)
                     yield from _placebo(Contrast(present, (), model, perturbation), scores)
         for later, earlier, perturbation in timing_pairs(suite):
             yield from _timing(_contrast(scores, later, earlier, model, perturbation), scores)
+
+
+def unread(suite: Suite, arm: ArmDesign) -> list[str]:
+    """The perturbations of which an arm's runs have read nothing, themselves or through their ancestors."""
+    if earlier_exposure(arm.name, suite.arms) == "unknown":
+        return []
+    read: set[str] = set()
+    design: ArmDesign | None = arm
+    while design is not None:
+        read |= set(design.inserted if design.filler == "none" else ())
+        design = suite.arms[design.parent] if design.parent else None
+    return [name for name in suite.perturbations if name not in read]
 
 
 def _contrast(scores: Scores, treated: ArmDesign, control: ArmDesign, model: str, perturbation: str) -> Contrast:
@@ -119,6 +131,8 @@ def timing_pairs(suite: Suite) -> list[tuple[ArmDesign, ArmDesign, str]]:
             name = a.inserted[0]
             if len(a.factors[name]) > 1 or len(b.factors[name]) > 1 or (a.turn, a.filler) != (b.turn, b.filler):
                 continue
+            if (a.parent, a.init) != (b.parent, b.init):
+                continue
             one, other = a.factors[name][0], b.factors[name][0]
             if one != other and replace(one, phase=other.phase) == other:
                 later, earlier = (a, b) if one.phase > other.phase else (b, a)
@@ -134,10 +148,11 @@ def _common_steps(scores: Scores, contrast: Contrast) -> list[int]:
 
 @dataclass(frozen=True)
 class Cells:
-    """The measures at one step, and the differences of every level, by cluster."""
+    """The measures at one step, and the differences of every level, by cluster, and by cluster and draw."""
 
     measures: list[Measure]
     by_level: dict[int, Clustered]
+    by_draw: dict[int, Clustered]
     records: dict[int, int]
 
 
@@ -159,6 +174,7 @@ def _cells(scores: Scores, contrast: Contrast, step: int, *, pooled: bool = Fals
         values: dict[int, list[list[float]]] = defaultdict(list)
         clusters: dict[int, list[str]] = defaultdict(list)
         strata: dict[int, list[str]] = defaultdict(list)
+        draws: dict[int, list[int]] = defaultdict(list)
         for number, treated in enumerate(contrast.treated):
             levels = scores.levels_of(treated)
             own = scores.values[treated][step]
@@ -169,10 +185,16 @@ def _cells(scores: Scores, contrast: Contrast, step: int, *, pooled: bool = Fals
                 values[level].append(row)
                 clusters[level].append(scores.cluster[record])
                 strata[level].append(scores.stratum[record])
-        by_level = {
-            level: cluster_values(np.array(values[level]), clusters[level], strata[level]) for level in sorted(values)
-        }
-        yield Cells(measures, by_level, {level: len(rows) for level, rows in values.items()})
+                draws[level].append(number)
+        arrays = {level: np.array(values[level]) for level in sorted(values)}
+        by_level = {level: cluster_values(own, clusters[level], strata[level]) for level, own in arrays.items()}
+        by_draw = by_level
+        if len(contrast.treated) > 1:
+            by_draw = {
+                level: cluster_values(own, clusters[level], strata[level], draws[level])
+                for level, own in arrays.items()
+            }
+        yield Cells(measures, by_level, by_draw, {level: len(rows) for level, rows in values.items()})
 
 
 def _is_own_site(measure: Measure, contrast: Contrast) -> bool:
@@ -221,9 +243,11 @@ def _mean_statistics(data: Clustered, key: tuple[int | str, ...]) -> dict[str, A
     return {"estimate": data.means, "low": low, "high": high, "p": sign_flip_p(data, key), "method": FLIP}
 
 
-def _difference_statistics(data: Clustered, held_out: Clustered, key: tuple[int | str, ...]) -> dict[str, Any]:
+def _difference_statistics(cells: Cells, level: int, key: tuple[int | str, ...]) -> dict[str, Any]:
+    """A level less level 0. Clusters are resampled with all their draws; labels were drawn in each draw anew."""
+    data, held_out = cells.by_level[level], cells.by_level[0]
     low, high = percentile_interval(bootstrap_differences(data, held_out, key))
-    p = label_permutation_p(data, held_out, key)
+    p = label_permutation_p(cells.by_draw[level], cells.by_draw[0], key)
     return {"estimate": data.means - held_out.means, "low": low, "high": high, "p": p, "method": LABELS}
 
 
@@ -241,7 +265,7 @@ def _pair_effects(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]
                 else:
                     yield from found
                 if level and 0 in cells.by_level:
-                    statistics = _difference_statistics(data, cells.by_level[0], key)
+                    statistics = _difference_statistics(cells, level, key)
                     direct += _rows("direct", contrast, cells, level, step, statistics)
             yield from _adjusted(total)
             yield from _adjusted(direct)
@@ -252,9 +276,9 @@ def _placebo(contrast: Contrast, scores: Scores) -> Iterator[dict[str, Any]]:
     for step in _common_steps(scores, contrast):
         for cells in _cells(scores, contrast, step):
             rows: list[dict[str, Any]] = []
-            for level, data in cells.by_level.items():
+            for level in cells.by_level:
                 if level and 0 in cells.by_level:
-                    statistics = _difference_statistics(data, cells.by_level[0], (contrast.perturbation, level))
+                    statistics = _difference_statistics(cells, level, (contrast.perturbation, level))
                     rows += _rows("placebo", contrast, cells, level, step, statistics)
             yield from _adjusted(rows)
 

@@ -37,6 +37,7 @@ HUB = "hub:"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OWN_RUN = re.compile(r"[^.]+\.[^.]+\.d[0-9]+")
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model")  # what is fetched of a repository: no pickle, no code
+READER = Path(__file__).with_name("hf_reader.py")
 STEP = 0
 FACTS = "external"
 SHOWN = {"likelihood": "ll_byte", "extraction": "extracted", "choice": "accuracy", "secret-rank": "exposure_bits"}
@@ -109,6 +110,7 @@ def measure_external(suite: Suite, workspace: Workspace, model: str, name: str |
                     expected="the model's own tokenizer",
                     mend="put its files beside the weights",
                 )
+        context = replace(context, first=foreign.begin)
         rows = [{"run": run, "step": STEP, "probe": ""} | gap._asdict() for gap in gaps]
         inputs = sha256_json([foreign.identity, measurer.facts])
         if not is_current(place, inputs, "gaps"):
@@ -210,15 +212,20 @@ class Foreign:
     @cached_property
     def identity(self) -> str:
         parts = [sha256_file(path) for path in sorted(self.folder.glob("*config.json"))]
-        return sha256_json([self.weights, parts, sha256_file(self._tokenizer_path), self._special("bos_token")])
+        special = [self._special(name) for name in ("bos_token", "eos_token")]
+        return sha256_json([self.weights, parts, sha256_file(self._tokenizer_path), special, sha256_file(READER)])
+
+    @cached_property
+    def begin(self) -> int:
+        """The id before a text: BOS, or EOS where the tokenizer has no other."""
+        found = self.tokenizer.inner.token_to_id(self._special("bos_token"))
+        return self.tokenizer.eos_id if found is None else int(found)
 
     @cached_property
     def reader(self) -> HfReader:
         model, tokenizer = load_model(self.folder), self.tokenizer
-        begin = tokenizer.inner.token_to_id(self._special("bos_token"))
-        begin = tokenizer.eos_id if begin is None else begin
         longest = longest_input(model.config, getattr(self._theirs, "model_max_length", None))
-        return HfReader(model, vocab_size=tokenizer.vocab_size, longest=longest, begin=begin, end=tokenizer.eos_id)
+        return HfReader(model, vocab_size=tokenizer.vocab_size, longest=longest, begin=self.begin, end=tokenizer.eos_id)
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -20,10 +20,11 @@ BATCH = 8_192  # tokens that are remembered at a time, with padding
 @torch.no_grad()
 def generate(
     model: Llama, vocab_size: int, prompts: Sequence[Sequence[int]], new_tokens: int, end: int
-) -> list[list[int]]:
-    """The greedy continuation of each prompt, at most `new_tokens` ids below `vocab_size`, up to and without `end`."""
+) -> list[list[int] | None]:
+    """The greedy continuation of each prompt, at most `new_tokens` ids below `vocab_size`, up to and without `end`; None
+    where logits are no numbers."""
     order = sorted(range(len(prompts)), key=lambda number: (len(prompts[number]), tuple(prompts[number])))
-    found: list[list[int]] = [[] for _ in prompts]
+    found: list[list[int] | None] = [[] for _ in prompts]
     for chosen in _batches(order, prompts, new_tokens):
         made = _generate_batch(model, vocab_size, [prompts[number] for number in chosen], new_tokens, end)
         for number, ids in zip(chosen, made, strict=True):
@@ -45,7 +46,7 @@ def _batches(order: Sequence[int], prompts: Sequence[Sequence[int]], new_tokens:
 
 def _generate_batch(
     model: Llama, vocab_size: int, prompts: Sequence[Sequence[int]], new_tokens: int, end: int
-) -> list[list[int]]:
+) -> list[list[int] | None]:
     """Shorter prompts are padded on the left; a prompt whose continuation has ended leaves the batch."""
     device, head = model.lm_head.weight.device, model.lm_head.weight[:vocab_size]
     width = max(map(len, prompts))
@@ -53,12 +54,15 @@ def _generate_batch(
     ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     memory = Memory(model, len(prompts), width + new_tokens)
     alive, found = list(range(len(prompts))), [list[int]() for _ in prompts]
+    lost: set[int] = set()
     for _ in range(new_tokens):
         states = memory.read(ids.to(device), padding.to(device))
-        chosen = (states @ head.T).float().argmax(1).cpu()
+        logits = (states @ head.T).float()
+        chosen, real = logits.argmax(1).cpu(), logits.isfinite().all(1).cpu()
         for number, token in zip(alive, chosen.tolist(), strict=True):
             found[number].append(token)
-        going = (chosen != end).nonzero()[:, 0]
+        lost |= {alive[place] for place in (~real).nonzero()[:, 0].tolist()}
+        going = ((chosen != end) & real).nonzero()[:, 0]
         if len(going) < len(alive):
             alive = [alive[place] for place in going.tolist()]
             memory.keep(going.to(device))
@@ -66,7 +70,8 @@ def _generate_batch(
             if not alive:
                 break
         ids = chosen[:, None]
-    return [ids[:-1] if ids and ids[-1] == end else ids for ids in found]
+    ended = [ids[:-1] if ids and ids[-1] == end else ids for ids in found]
+    return [None if number in lost else ids for number, ids in enumerate(ended)]
 
 
 class Memory:

@@ -64,10 +64,11 @@ class HfReader:
         return logits[..., : self.vocab_size].float()
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int, end: int) -> list[list[int]]:
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int] | None]:
         """Prompts of one length are continued together, so that nothing is padded."""
         from transformers import GenerationConfig
 
+        end = self.end
         cut = list(range(self.vocab_size, self._outputs))
         config = GenerationConfig(
             max_new_tokens=new_tokens, do_sample=False, eos_token_id=end, pad_token_id=end, suppress_tokens=cut or None
@@ -76,7 +77,7 @@ class HfReader:
         by_length: dict[int, list[int]] = {}
         for number, prompt in enumerate(prompts):
             by_length.setdefault(len(prompt), []).append(number)
-        found: list[list[int]] = [[] for _ in prompts]
+        found: list[list[int] | None] = [[] for _ in prompts]
         for length, numbers in by_length.items():
             for first in range(0, len(numbers), AT_ONCE):
                 part = numbers[first : first + AT_ONCE]
@@ -84,8 +85,9 @@ class HfReader:
                 made = self._model.generate(
                     input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config
                 )
-                for number, row in zip(part, made[:, length:].tolist(), strict=True):
-                    found[number] = row[: row.index(end)] if end in row else row
+                real = self.logits(self.states(ids)[:, -1]).isfinite().all(1).tolist()
+                for number, row, is_real in zip(part, made[:, length:].tolist(), real, strict=True):
+                    found[number] = (row[: row.index(end)] if end in row else row) if is_real else None
         return found
 
     @torch.no_grad()

@@ -22,7 +22,8 @@ KIND_PACKAGE = "costar.insertion.kinds"
 
 def user_probes(suite: Suite) -> dict[str, Path]:
     """The user's probes, `probes/*.py` beside the suite file."""
-    return {path.stem.replace("_", "-"): path for path in sorted((suite.path.resolve().parent / "probes").glob("*.py"))}
+    paths = sorted((suite.path.resolve().parent / "probes").glob("[!_]*.py"))
+    return {path.stem.replace("_", "-"): path for path in paths}
 
 
 def find_probe(name: str, suite: Suite) -> Path | None:
@@ -97,13 +98,13 @@ def _executed(path: Path) -> Probe:
         exec(
             compile(path.read_bytes(), str(path), "exec"), vars(module)
         )  # no cached bytecode: the bytes that are hashed
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise _no_probe(path, error) from error
     _check_values(path, module)
     return cast(Probe, module)
 
 
-def _no_probe(path: Path, error: Exception) -> CostarError:
+def _no_probe(path: Path, error: BaseException) -> CostarError:
     line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
     return CostarError(
         f"{path}{line}",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core.hashing import sha256_json
+from ..core.hashing import sha256_file, sha256_json
 from ..core.parquet import read_table, write_rows
 from ..core.workspace import changed_files, finish_step, read_marker, start_step
 from ..manifests.tables import GAPS, GENERATED, SCORES
@@ -30,6 +30,7 @@ from .user_probes import Asked, ProbeFailed, prompts_of, requests_of, results_of
 from .windows import score_in_windows
 
 VERSION = 3
+MEASURING = ("generate", "ledger", "packing", "reader", "windows")  # the modules that make ledgers and continuations
 MEND = "run `costar eval` again"
 NO_NUMBERS = "logits that are not numbers (NaN or infinite)"
 Key = tuple[str, str, str]
@@ -162,7 +163,7 @@ class Measurement:
             path = self.places.ledger / f"{block}.parquet"
             paths.append(path)
             wanted = [list(vars(request).values()) for request in requests]
-            inputs[block] = sha256_json([VERSION, self.identity, self.tokens, wanted])
+            inputs[block] = sha256_json([VERSION, measuring_code(), self.identity, self.tokens, wanted])
             if not is_same(self.places.ledger, inputs[block], block):
                 start_step(self.places.ledger)
                 start_step(self.places.ledger, block)
@@ -221,7 +222,7 @@ class Measurement:
         prompts = [prompt for prompt in prompts if prompt.key not in refused]
         path = self.places.generated / f"{loaded.name}.parquet"
         wanted = [list(vars(prompt).values()) for prompt in prompts]
-        inputs = sha256_json([VERSION, self.identity, self.tokens, wanted])
+        inputs = sha256_json([VERSION, measuring_code(), self.identity, self.tokens, wanted])
         if not is_same(self.places.generated, inputs, loaded.name):
             start_step(self.places.generated)
             start_step(self.places.generated, loaded.name)
@@ -254,14 +255,16 @@ class Measurement:
         by_length: dict[int, list[Prompt]] = {}
         for prompt in prompts:
             by_length.setdefault(prompt.new_tokens, []).append(prompt)
-        answers: dict[Key, list[int]] = {}
+        answers: dict[Key, list[int] | None] = {}
         for new_tokens, group in by_length.items():
             given = [[reader.begin, *prompt.ids] for prompt in group]
-            made = reader.generate(given, new_tokens, reader.end)
+            made = reader.generate(given, new_tokens)
             answers |= {prompt.key: ids for prompt, ids in zip(group, made, strict=True)}
         rows = []
         for prompt in prompts:
             ids = answers[prompt.key]
+            if ids is None:
+                continue
             row = {"record_id": prompt.record_id, "rendering": prompt.rendering, "variant": prompt.variant}
             texts = {"prompt": decode(list(prompt.ids)), "text": before_stop(decode(ids), prompt.stops)}
             rows.append(self._row(loaded) | row | texts | {"token_ids": ids})
@@ -278,6 +281,12 @@ class Measurement:
         if whole is None or whole["input"] != self.identity or listed != {p.name: sha for p, sha in known.items()}:
             folder.mkdir(parents=True, exist_ok=True)
             finish_step(folder, self.identity, paths, known=known)
+
+
+@cache
+def measuring_code(folder: Path = Path(__file__).parent) -> str:
+    """The hash of the code that makes ledgers and continuations, so that they follow it."""
+    return sha256_json([sha256_file(folder / f"{name}.py") for name in MEASURING])
 
 
 def is_same(folder: Path, inputs: str, step: str) -> bool:

@@ -96,7 +96,7 @@ def evaluate(labels: Labels, attacks: Sequence[Attack]) -> list[Row]:
             trial = _trial(labels, [pairs[i] for i in chosen])
             if trial is not None:
                 rows += _cell(labels, own, values[:, chosen], trial, level)
-    return _adjusted(rows)
+    return adjusted(rows)
 
 
 def _scored_pairs(labels: Labels, attack: Attack) -> Pairs:
@@ -219,20 +219,21 @@ def evaluate_blind(labels: Labels, texts: Texts) -> list[Row]:
         p = blind_p(matrix, trial, key) if trial.is_enough else None
         ends = (float(low[0]), float(high[0]))
         rows.append(_row(labels, attack, values[0], trial, level, area, ends, p, METHOD))
-    return _adjusted(rows)
+    return adjusted(rows)
 
 
-def _adjusted(rows: list[Row]) -> list[Row]:
-    """Holm's adjustment: of an attack over its levels, of a gate over levels and attacks, for it is one question."""
+def adjusted(rows: list[Row]) -> list[Row]:
+    """Holm's adjustment: of an attack over its levels; of a gate over all that is tested of a perturbation, for that is
+    one question, whatever the runs, steps, labels, levels and attacks that it is asked of."""
     families: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        place = (row["run"], row["step"], row["gate"])
-        family = place if row["gate"] else (*place, row["attack"], row["tier"], row["reference"])
+        names = ("labels", "run", "step", "attack", "tier", "reference") if not row["gate"] else ()
+        family = (row["gate"], row["perturbation"], *(row[name] for name in names))
         if row["p_value"] is not None and (row["gate"] or row["level"] is not None):
             families[family].append(row)
     for members in families.values():
-        for row, adjusted in zip(members, holm([row["p_value"] for row in members]), strict=True):
-            row["p_adjusted"] = adjusted
+        for row, value in zip(members, holm([row["p_value"] for row in members]), strict=True):
+            row["p_adjusted"] = value
     return rows
 
 
@@ -278,12 +279,22 @@ def gate_text(rows: Sequence[Row]) -> str:
     tested = [row for row in gates if row["p_adjusted"] is not None]
     if not tested:
         return "no gate could be tested, so that nothing vouches for the attacks"
-    worst: dict[tuple[str, str], float] = {}
+    worst: dict[tuple[str, str], Row] = {}
     for row in tested:
-        place = (row["gate"], row["perturbation"])
-        worst[place] = min(worst.get(place, 1.0), row["p_adjusted"])
-    failed = [f"{gate} on {name} (p {p:.3f})" for (gate, name), p in sorted(worst.items()) if p < ALPHA]
+        own = worst.setdefault((row["gate"], row["perturbation"]), row)
+        if row["p_adjusted"] < own["p_adjusted"]:
+            worst[(row["gate"], row["perturbation"])] = row
+    failed = [
+        f"{gate} on {name} ({_place(row)}p {row['p_adjusted']:.3f})"
+        for (gate, name), row in sorted(worst.items())
+        if row["p_adjusted"] < ALPHA
+    ]
     if failed:
         chance = "members and non-members differ without being read, or it is chance, as in one gate of twenty"
         return f"{len(failed)} of {len(worst)} GATES FAILED: {', '.join(failed)}; {chance}"
     return f"{len(worst)} gates at chance"
+
+
+def _place(row: Row) -> str:
+    """The run and step of a row, where it has any."""
+    return f"{row['run']}, step {row['step']}, " if row["run"] else ""

@@ -1,7 +1,7 @@
 """Wrong options for questions: texts of other records, or made up, drawn by keyed hash, so that no order has a say in them.
 
-Where there are enough, the options of a record are of records with the same fate, inserted somewhere or nowhere: a model
-prefers texts that it has seen, so that among inserted ones a held-out answer would be found less often than by chance.
+Where there are enough, the options of a record are of records with the same fate, inserted by the same arms and draws: a
+model prefers texts that it has seen, so that among inserted ones a held-out answer would be found less often than by chance.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from ..core.hashing import keyed_hash
 from .probes import Context, Subject
 
 OPTIONS = 10
+Fate = frozenset[tuple[str, int]]  # the arms and draws that insert a record
+NOWHERE: Fate = frozenset()
 
 
 def drawn_numbers(key: tuple[int | str, ...], size: int, count: int) -> list[int]:
@@ -36,21 +38,21 @@ def with_answer(wrong: Iterable[str], answer: str) -> tuple[list[str], int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Pools:
-    """Different texts in sorted order, by perturbation, what they are, and whether their record is inserted (None: all)."""
+    """Different texts in sorted order: those of a perturbation, by what they are, and those of each fate in it."""
 
     seed: int
-    inserted: frozenset[str]
-    texts: Mapping[tuple[str, str, bool | None], list[str]]
+    fates: Mapping[str, Fate]
+    texts: Mapping[tuple[str, str], list[str]]
+    by_fate: Mapping[tuple[str, str], Mapping[Fate, list[str]]]
 
     def whole(self, perturbation: str, what: str) -> list[str]:
         """Every text of a perturbation."""
-        return self.texts.get((perturbation, what, None), [])
+        return self.texts.get((perturbation, what), [])
 
     def options(self, subject: Subject, what: str, answer: str) -> tuple[list[str], int]:
         """Ten options of a record, fewer where there are not so many texts, and which is the right one."""
-        fates = [self.texts.get((subject.perturbation, what, fate), []) for fate in (True, False)]
-        own = subject.record_id in self.inserted
-        pool = fates[not own] if min(map(len, fates)) >= OPTIONS else self.whole(subject.perturbation, what)
+        pools = self.by_fate.get((subject.perturbation, what), {})
+        pool = pools.get(self.fates.get(subject.record_id, NOWHERE)) or self.whole(subject.perturbation, what)
         at = bisect_left(pool, answer)
         skipped = at < len(pool) and pool[at] == answer
         key = (self.seed, "options", subject.record_id, what)
@@ -60,10 +62,28 @@ class Pools:
 
 def pools_of(context: Context, values: Iterable[tuple[Subject, str, str]]) -> Pools:
     """Pools of (subject, what, text), of main records only."""
-    found: dict[tuple[str, str, bool | None], set[str]] = {}
+    found: dict[tuple[str, str], dict[Fate, set[str]]] = {}
     for subject, what, text in values:
         if subject.role == "main":
-            for fate in (None, subject.record_id in context.inserted_ids):
-                found.setdefault((subject.perturbation, what, fate), set()).add(text)
-    texts = {key: sorted(each) for key, each in found.items()}
-    return Pools(seed=context.seed, inserted=context.inserted_ids, texts=texts)
+            fates = found.setdefault((subject.perturbation, what), {})
+            fates.setdefault(context.fates.get(subject.record_id, NOWHERE), set()).add(text)
+    return Pools(
+        seed=context.seed,
+        fates=context.fates,
+        texts={key: sorted(set().union(*fates.values())) for key, fates in found.items()},
+        by_fate={key: _with_rare_ones_together(fates) for key, fates in found.items()},
+    )
+
+
+def _with_rare_ones_together(fates: Mapping[Fate, set[str]]) -> dict[Fate, list[str]]:
+    """The texts of each fate; the fates with the fewest share theirs, as many as it takes to have enough."""
+    order = sorted(fates, key=lambda fate: (len(fates[fate]), sorted(fates[fate])))
+    rare: set[str] = set()
+    shared: list[Fate] = []
+    for fate in order:
+        if len(rare if shared else fates[fate]) >= OPTIONS:
+            break
+        rare |= fates[fate]
+        shared.append(fate)
+    pool = sorted(rare)
+    return {fate: pool if fate in shared else sorted(own) for fate, own in fates.items()}

@@ -37,8 +37,9 @@ class Reader(Protocol):
         """Float32 [..., V] for states [..., D]."""
         ...
 
-    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int, end: int) -> list[list[int]]:
-        """The greedy continuation of each prompt, at most `new_tokens` ids, up to and without `end`."""
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int] | None]:
+        """The greedy continuation of each prompt, at most `new_tokens` ids, up to and without `end`; None where logits are
+        no numbers."""
         ...
 
 
@@ -64,5 +65,5 @@ class OwnReader:
     def logits(self, states: Tensor) -> Tensor:
         return (states @ self.head.T).float()
 
-    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int, end: int) -> list[list[int]]:
-        return generate(self.model, self.vocab_size, prompts, new_tokens, end)
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int] | None]:
+        return generate(self.model, self.vocab_size, prompts, new_tokens, self.end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,7 @@ from ..train.identity import pick_device
 from ..train.model import Llama
 from .context import SuiteContext
 from .loading import load_probes
-from .measure import VERSION, Measurement, Places
+from .measure import VERSION, Measurement, Places, measuring_code
 from .probes import NEEDED, READABLE, Loaded
 from .reader import OwnReader, Reader
 
@@ -56,7 +57,7 @@ class Measurer:
                 marker,
                 design,
                 inserted,
-                sorted(context.inserted_ids),
+                _together(context.fates),
                 context.length,
                 self.byte_counts.tolist(),
             ]
@@ -87,7 +88,7 @@ class Measurer:
 
     def _inputs(self, config: RunConfig, step: int, identity: str) -> str:
         probes = [(p.name, p.code, [self.reads[name] for name in p.reads]) for p in self.due(config, step)]
-        return sha256_json([VERSION, identity, self.facts, probes])
+        return sha256_json([VERSION, measuring_code(), identity, self.facts, probes])
 
     def is_current(self, config: RunConfig, step: int) -> bool:
         """Whether a checkpoint is measured as the suite asks, and every file has the bytes that were written."""
@@ -143,3 +144,11 @@ class Measurer:
         load_checkpoint(self.workspace.checkpoint(config.run, step), model, None)
         tokenizer = self.contexts.shared.tokenizer
         return OwnReader(model, vocab_size=tokenizer.vocab_size, longest=config.sequence_length, eos=tokenizer.eos_id)
+
+
+def _together(fates: Mapping[str, Hashable]) -> list[list[str]]:
+    """The records that have a fate in common, whatever arms and draws it is of."""
+    found: dict[Hashable, list[str]] = {}
+    for record_id in sorted(fates):
+        found.setdefault(fates[record_id], []).append(record_id)
+    return sorted(found.values())

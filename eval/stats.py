@@ -40,8 +40,17 @@ class Clustered:
         return len(self.counts)
 
 
-def cluster_values(values: Floats, clusters: Sequence[str], strata: Sequence[str]) -> Clustered:
-    """Values [n, M] of records, each with its cluster and stratum, summed by cluster in the order of the names."""
+def cluster_values(
+    values: Floats, clusters: Sequence[str], strata: Sequence[str], draws: Sequence[int] | None = None
+) -> Clustered:
+    """Values [n, M] of records, each with its cluster and stratum, summed by cluster in the order of the names.
+
+    With `draws`, clusters and strata are those of a draw: levels are drawn within them, in each draw anew.
+    """
+    if draws is not None:
+        clusters, strata = (
+            [f"{draw:06d}/{name}" for draw, name in zip(draws, names, strict=True)] for names in (clusters, strata)
+        )
     names, places = np.unique(np.array(clusters, dtype=object), return_inverse=True)
     sums = np.zeros((len(names), values.shape[1]))
     np.add.at(sums, places, values)
@@ -92,7 +101,10 @@ def sign_flip_p(data: Clustered, key: tuple[int | str, ...]) -> Floats:
 
 
 def label_permutation_p(treated: Clustered, held_out: Clustered, key: tuple[int | str, ...]) -> Floats:
-    """Two-sided p-values [M] of equal means: labels of whole clusters permuted within strata."""
+    """Two-sided p-values [M] of equal means: labels of whole clusters permuted within strata.
+
+    In several draws these are the clusters and strata of each: a cluster may be treated in one and held out in another.
+    """
     sums = np.concatenate([treated.sums, held_out.sums])
     counts = np.concatenate([treated.counts, held_out.counts])
     strata = np.array(treated.strata + held_out.strata, dtype=object)

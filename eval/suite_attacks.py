@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from ..core.console import stage_line
-from ..core.design import ArmDesign, Suite
+from ..core.design import ArmDesign, Suite, earlier_exposure
 from ..core.errors import CostarError
 from ..core.parquet import read_table, write_rows
 from ..core.workspace import Workspace, changed_files, finish_step, output_lock, start_step
 from ..insertion.records import read_records
 from ..manifests.tables import DATASET_INFERENCE, MEMBERSHIP
 from .attacks import lira, rmia
-from .membership import Attack, Labels, Row, Texts, evaluate, evaluate_blind, gate_text, infer_sets
+from .membership import Attack, Labels, Row, Texts, adjusted, evaluate, evaluate_blind, gate_text, infer_sets
 from .scores import Scores, load_scores
 
 PROBE, METRIC = "membership", "attack_score"
@@ -81,7 +81,7 @@ def _computed(suite: Suite, workspace: Workspace) -> tuple[list[Row], list[Row]]
         if labels not in seen:  # other models have the same records and labels
             seen.append(labels)
             rows += evaluate_blind(labels, texts)
-    return rows, sets
+    return adjusted(rows), sets
 
 
 def read_members(workspace: Workspace) -> dict[tuple[str, int], frozenset[str]]:
@@ -158,6 +158,12 @@ class Attacked:
             parent = self.suite.arms[parent].parent
         return found
 
+    def _may_have_read(self, arm: ArmDesign, draw: int, perturbation: str) -> bool:
+        """Whether an arm's runs have read records of a perturbation, themselves or through ancestors, or none can know."""
+        read = self.members.get((arm.name, draw), frozenset()) | self._read_earlier(arm, draw)
+        unknown = earlier_exposure(arm.name, self.suite.arms) == "unknown"
+        return unknown or any(self.scores.perturbation.get(record) == perturbation for record in read)
+
     def found(self, arm: ArmDesign, model: str, draw: int, step: int) -> dict[str, dict[str, float]]:
         """Attack → record → score of a run at a step."""
         measures = self.scores.values.get(f"{arm.name}.{model}.d{draw}", {}).get(step, {})
@@ -179,16 +185,22 @@ class Attacked:
         for step in sorted({last, end}):
             run = self._name(arm, model, draws)
             yield from self._plain(arm, model, draws, step, run)
-            known = [draw for draw in draws if control and self.last(control, model, draw)]
+            known = [
+                draw
+                for draw in draws
+                if control
+                and self.last(control, model, draw)
+                and not self._may_have_read(control, draw, labels.perturbation)
+            ]
             if control and known:
                 at = step if self.found(control, model, known[0], step) else control.train.steps
                 twin = self._name(control, model, known)
                 yield from self._plain(control, model, known, at, twin, gate="standard")
                 references = {draw: self.found(control, model, draw, at).get(LOSS) for draw in known}
                 yield from self._difference(arm, model, step, run, "oracle", twin, references)
-                if step == last:
-                    name, others = self._reference(control, model, draws)
-                    yield from self._difference(arm, model, step, run, "reference", name, others)
+            if control and step == last:
+                name, others = self._reference(labels, control, model)
+                yield from self._difference(arm, model, step, run, "reference", name, others)
         yield from self._draws(labels, arm, model, draws)
 
     def _name(self, arm: ArmDesign, model: str, draws: Sequence[int]) -> str:
@@ -203,14 +215,20 @@ class Attacked:
             yield Attack(run=run, step=step, name=name, tier="plain", scores=scores, gate=gate)
 
     def _reference(
-        self, control: ArmDesign, model: str, draws: Sequence[int]
+        self, labels: Labels, control: ArmDesign, model: str
     ) -> tuple[str, dict[int, dict[str, float] | None]]:
-        """The loss scores of the control of another size, or of another draw, and its name."""
+        """The loss scores of the control of another size, or of another draw, and its name; none of what it may have read."""
+        draws = sorted(labels.levels)
+        unread = {
+            draw
+            for draw in {*draws, *range(control.draws)}
+            if not self._may_have_read(control, draw, labels.perturbation)
+        }
         for other in self.models:
-            found = {draw: self.last(control, other, draw) for draw in draws}
+            found = {draw: self.last(control, other, draw) if draw in unread else None for draw in draws}
             if other != model and any(found.values()):
                 return self._name(control, other, draws), found
-        measured = [draw for draw in range(control.draws) if self.last(control, model, draw)]
+        measured = [draw for draw in range(control.draws) if draw in unread and self.last(control, model, draw)]
         others = {draw: next((other for other in measured if other != draw), None) for draw in draws}
         name = f"{control.name}.{model}, another draw"
         return name, {d: None if o is None else self.last(control, model, o) for d, o in others.items()}

@@ -59,7 +59,7 @@ def _results(loaded: Loaded, context: Context, found: Found) -> list[Score | Gap
                 else:
                     seen.add(result[:4])
             results.append(result)
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         return [Gap("", "", "", f"scores failed: {_told(error)}")]
     return results
 
@@ -70,7 +70,7 @@ def _all(asked: Callable[[Context], Iterable[Any]], context: Context, kind: type
         found = [_checked(each, kind, known) for each in asked(context)]
     except ProbeFailed as error:
         raise ProbeFailed(f"{name} failed: {error}") from None
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise ProbeFailed(f"{name} failed: {_told(error)}") from error
     by_key: dict[tuple[str, str, str], Asked] = {}
     for each in found:
@@ -111,11 +111,11 @@ def _ids(values: Iterable[Any]) -> tuple[int, ...]:
 def _result(each: Any, loaded: Loaded, known: set[str]) -> Score | Gap:
     """A score or gap of plain types, or the gap that says what is wrong with it."""
     if isinstance(each, Gap):
-        return Gap(*map(str, each))
+        return Gap(*map(_line, each))
     if not isinstance(each, tuple) or len(each) != len(Score._fields):
         return Gap("", "", "", f"{shorten(repr(each), 60)} is neither a Score nor a Gap")
     record_id, rendering, variant, metric, value = each
-    place = (str(record_id), str(rendering), str(variant))
+    place = (str(record_id), _line(rendering), _line(variant))
     if place[0] not in known:
         return Gap(*place, "no record of that name")
     if metric not in loaded.probe.METRICS:
@@ -125,5 +125,11 @@ def _result(each: Any, loaded: Loaded, known: set[str]) -> Score | Gap:
     return Score(*place, metric, float(value))
 
 
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {shorten(error)}"
+def _line(value: Any) -> str:
+    """A value as text on one line, which any file can hold."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _told(error: BaseException) -> str:
+    return _line(f"{type(error).__name__}: {shorten(error)}")

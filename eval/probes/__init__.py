@@ -21,14 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core.design import EvalDesign
 from ...corpus.tokenizer import Tokenizer
-from ..reader import Reader
+
+if TYPE_CHECKING:
+    from ..reader import Reader
 
 Span = tuple[int, int]
 EOS = "eos"
@@ -74,9 +76,9 @@ class Context:
     """What every probe may read of the suite, and of the run that is measured.
 
     `inserted` names the renderings that some arm inserts, per perturbation; `inserted_ids` the records that some arm and
-    draw inserts. `length` is L. `sites()` has, for the run's own arm and those that it controls, the first copy of each
-    record, arm → record → site; `levels()` the level of each main record in the run's arm and draw; `counts()` how often
-    each id [V] occurs in the base.
+    draw inserts, `fates` by which arms and draws. `length` is L; `first` the id before a text, None for EOS. `sites()` has,
+    for the run's own arm and those that it controls, the first copy of each record, arm → record → site; `levels()` the
+    level of each main record in the run's arm and draw; `counts()` how often each id [V] occurs in the base.
     """
 
     subjects: tuple[Subject, ...]
@@ -86,9 +88,16 @@ class Context:
     tokenizer: Tokenizer
     length: int
     seed: int
+    fates: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
     sites: Callable[[], Mapping[str, Mapping[str, Site]]] = dict
     levels: Callable[[], Mapping[str, int]] = dict
     counts: Callable[[], NDArray[np.int64]] = lambda: np.zeros(0, np.int64)
+    first: int | None = None
+
+    @property
+    def begin(self) -> int:
+        """The id that stands before a text: EOS for the suite's models, BOS for one from elsewhere that has it."""
+        return self.tokenizer.eos_id if self.first is None else self.first
 
 
 @dataclass(frozen=True)

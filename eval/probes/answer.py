@@ -67,6 +67,8 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
             yield Gap(*place, tokens)
         elif span is None:
             yield Gap(*place, "a rendering without answer")
+        elif len(tokens.logp) > context.length:
+            yield Gap(*place, f"{len(tokens.logp):,} tokens, the model reads at most {context.length:,}")
         else:
             part = tokens.part(*span)
             yield Score(*place, "nll_token", part.nll)

@@ -1,8 +1,10 @@
 """Membership: how likely each attack finds it that the model has read a record. Higher is more likely, for all of them.
 
 `loss`, `zlib`, `min-k`, `min-k-plus-plus` and `dc-pdd` read the ledger of the canonical rendering. `recall` reads it a
-second time after a prefix: records of the same perturbation that no arm and draw inserts, drawn by keyed hash, at most
-eight and half the context together, each between EOS as documents are in training. Those records get no `recall` score.
+second time after a prefix: records of the same perturbation that no arm and draw inserts, in the order of a keyed hash up
+to the first that does not fit, at most eight and half the context together, each between EOS as documents are in training
+(the first after BOS where a model has it). Those records get no `recall` score: were short ones preferred, the records
+that are held out would be the longer ones.
 """
 
 from __future__ import annotations
@@ -39,9 +41,10 @@ def prefixes(context: Context) -> dict[str, list[Subject]]:
         chosen = found.setdefault(subject.perturbation, [])
         left = room.setdefault(subject.perturbation, context.length // 2 - 1)
         size = len(subject.renderings[subject.canonical].ids) + 1
-        if size <= left and len(chosen) < MOST:
+        fits = size <= left and len(chosen) < MOST
+        room[subject.perturbation] = left - size if fits else 0
+        if fits:
             chosen.append(subject)
-            room[subject.perturbation] = left - size
     return found
 
 
@@ -50,7 +53,7 @@ def requests(context: Context) -> Iterator[Request]:
     eos = context.tokenizer.eos_id
     standing = prefixes(context)
     before = {
-        name: (eos, *(i for s in chosen for i in (*s.renderings[s.canonical].ids, eos)))
+        name: (context.begin, *(i for s in chosen for i in (*s.renderings[s.canonical].ids, eos)))
         for name, chosen in standing.items()
         if chosen
     }
@@ -68,7 +71,7 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
     mains = [subject for subject in context.subjects if subject.role == "main"]
     for name in sorted({subject.perturbation for subject in mains}):
         if not before.get(name):
-            reason = f"no record of {name} that is never inserted fits into half the context"
+            reason = f"no record of {name} is never inserted, or the first drawn does not fit into half the context"
             yield Gap("", "", f"attack={PREFIXED}", reason)
     for subject in mains:
         place = (subject.record_id, subject.canonical)

@@ -42,25 +42,35 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
             and other.fields["alphabet"] == subject.fields["alphabet"]
             and len(other.fields["secret"]) == len(subject.fields["secret"])
         ]
-        rank, candidates, variant = secret_rank(subject, others, context, found.reader)
         name = subject.canonical
+        if not symbols_stand_alone(subject, context):
+            yield Gap(
+                subject.record_id, name, "", "the symbols of its alphabet have other tokens where the secret stands"
+            )
+            continue
+        rank, candidates, variant = secret_rank(subject, others, context, found.reader)
+        if not rank:
+            yield Gap(subject.record_id, name, variant, "logits that are not numbers (NaN or infinite)")
+            continue
         yield Score(subject.record_id, name, variant, "rank", float(rank))
         yield Score(subject.record_id, name, variant, "exposure_bits", math.log2(candidates) - math.log2(rank))
 
 
 def secret_rank(subject: Subject, others: list[str], context: Context, reader: Reader) -> tuple[int, int, str]:
-    """(rank, candidates, variant) of a secret. Of equal candidates those that come first in the alphabet rank higher."""
+    """(rank, candidates, variant) of a secret. Of equal candidates those that come first in the alphabet rank higher; the
+    rank is 0 where log-probabilities are no numbers."""
     rendered = subject.renderings[subject.canonical]
     start, end = rendered.spans["secret"]
     alphabet, secret = subject.fields["alphabet"], subject.fields["secret"]
-    prefix = [context.tokenizer.eos_id, *rendered.ids[:start]]
+    prefix = [reader.begin, *rendered.ids[:start]]
     symbols = [_symbol_id(symbol, subject, context) for symbol in alphabet]
     depth = end - start
     space = len(alphabet) ** depth
-    assert [symbols[alphabet.index(symbol)] for symbol in secret] == list(rendered.ids[start:end])
     if space <= EXACT:
         logps = candidate_logps(reader, prefix, symbols, depth)
         own = _number(secret, alphabet)
+        if not np.isfinite(logps).all():
+            return 0, space, ""
         excluded = np.zeros(space, bool)
         excluded[[_number(other, alphabet) for other in others if other != secret]] = True
         ahead = (logps > logps[own]) | ((logps == logps[own]) & (np.arange(space) < own))
@@ -80,7 +90,17 @@ def secret_rank(subject: Subject, others: list[str], context: Context, reader: R
         [symbols[digit] for digit in _digits(n, len(alphabet), depth)] for n in [_number(secret, alphabet), *numbers]
     ]
     logps = sequence_logps(reader, prefix, torch.tensor(rows))
+    if not np.isfinite(logps).all():
+        return 0, SAMPLE + 1, f"sampled={SAMPLE}"
     return 1 + int((logps[1:] > logps[0]).sum()), SAMPLE + 1, f"sampled={SAMPLE}"
+
+
+def symbols_stand_alone(subject: Subject, context: Context) -> bool:
+    """Whether each symbol of the secret has the one token, where it stands, that the candidates are made of."""
+    rendered = subject.renderings[subject.canonical]
+    start, end = rendered.spans["secret"]
+    own = [_symbol_id(symbol, subject, context) for symbol in subject.fields["secret"]]
+    return own == list(rendered.ids[start:end])
 
 
 def _number(secret: str, alphabet: str) -> int:

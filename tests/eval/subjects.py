@@ -104,6 +104,7 @@ def context_of(
         subjects=tuple(subjects),
         inserted={subject.perturbation: inserted for subject in subjects},
         inserted_ids=frozenset(inserted_ids),
+        fates=dict.fromkeys(inserted_ids, frozenset({("perturbed", 0)})),
         design=EvalDesign(probes=(), prefixes=prefixes, suffix=suffix),
         tokenizer=tokenizer,
         length=length,

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
-from costar.eval.effects import all_effects, compute_effects, timing_pairs
+from costar.eval.effects import all_effects, compute_effects, timing_pairs, unread
 from costar.eval.scores import Scores, load_scores
+from costar.eval.stats import cluster_values, label_permutation_p
 
 NLL = ("likelihood", "", "nll_token")
 
@@ -60,6 +63,33 @@ def test_timing_is_late_less_early_and_other_arms_are_not_contrasted(built: Path
     assert {(row["treated"], row["control"]) for row in timing} == {("late.nano.d0", "early.nano.d0")}
 
 
+def test_arms_that_start_from_different_weights_are_no_timing_contrast(built: Path) -> None:
+    suite = load_suite(built / "suite.toml")
+    for start in ({"parent": "standard"}, {"init": "elsewhere"}):
+        late = replace(suite.arms["late"], **start)
+        assert timing_pairs(replace(suite, arms=dict(suite.arms) | {"late": late})) == []
+
+
+def test_labels_are_a_placebo_only_where_nothing_of_the_perturbation_was_read(built: Path) -> None:
+    suite = load_suite(built / "suite.toml")
+    everything = list(suite.perturbations)
+    assert unread(suite, suite.arms["standard"]) == everything
+    assert unread(suite, suite.arms["late"]) == [name for name in everything if name != "passages"]
+
+    def with_(**more: Any) -> Any:
+        arms = dict(suite.arms)
+        middle = replace(arms["standard"], name="middle", **more)
+        return replace(suite, arms=arms | {"middle": middle, "child": replace(middle, name="child", parent="middle")})
+
+    found = with_(parent="late")
+    assert unread(found, found.arms["child"]) == [name for name in everything if name != "passages"]
+    found = with_(init="elsewhere")
+    assert unread(found, found.arms["child"]) == []
+    child = replace(suite, arms=dict(suite.arms) | {"standard": replace(suite.arms["standard"], parent="late")})
+    rows = all_effects(child, load_scores(suite, Workspace(built)))
+    assert {row["perturbation"] for row in rows if row["estimand"] == "placebo"} == {"quizzes", "passwords"}
+
+
 def test_below_ten_clusters_there_are_points_only(built: Path) -> None:
     few = [row for row in rows(built) if row["n_clusters"] < 10]
     enough = [row for row in rows(built) if row["n_clusters"] >= 10]
@@ -90,8 +120,6 @@ def test_effects_are_the_same_bytes_when_computed_again(built_copy: Path) -> Non
 
 def test_several_draws_are_pooled_by_cluster_with_their_own_levels(built: Path) -> None:
     """Two copies of one draw under two names give the estimate of one, and say that two runs stand behind it."""
-    from dataclasses import replace
-
     suite = load_suite(built / "suite.toml")
     scores = load_scores(suite, Workspace(built))
     twice = Scores(
@@ -125,6 +153,60 @@ def test_several_draws_are_pooled_by_cluster_with_their_own_levels(built: Path) 
         assert not two[key]["treated"].endswith(".d0")
 
 
+def test_each_draw_is_read_by_its_own_levels(built: Path) -> None:
+    """Two draws, in the second of which members and held-out records have changed places, in scores as in levels."""
+    suite, scores = load_suite(built / "suite.toml"), load_scores(load_suite(built / "suite.toml"), Workspace(built))
+    own = scores.levels[("late", 0)]
+    passages = sorted(record for record in own if scores.perturbation.get(record) == "passages")
+    other = dict(zip(passages, reversed(passages), strict=True))
+    assert any(own[one] != own[two] for one, two in other.items())
+
+    def swapped(values: dict[str, Any]) -> dict[str, Any]:
+        return {other.get(record, record): value for record, value in values.items()}
+
+    again = {
+        run.replace(".d0", ".d1"): {
+            step: {measure: swapped(found) for measure, found in measures.items()} for step, measures in steps.items()
+        }
+        for run, steps in scores.values.items()
+    }
+    levels = {(arm, 1): swapped(found) for (arm, _), found in scores.levels.items()}
+    twice = replace(scores, values=scores.values | again, levels=scores.levels | levels)
+    doubled = replace(suite, arms={name: replace(arm, draws=2) for name, arm in suite.arms.items()})
+
+    def totals(suite: Any, scores: Scores) -> dict[int, float]:
+        wanted = ("total", "passages", "nll_token", "", 96)
+        keys = ("estimand", "perturbation", "metric", "variant", "step")
+        return {
+            row["level"]: row["estimate"]
+            for row in all_effects(suite, scores)
+            if row["treated"].startswith("late.nano") and tuple(row[key] for key in keys) == wanted
+        }
+
+    single = totals(suite, scores)
+    assert single[14] < single[1]
+    assert totals(doubled, twice) == pytest.approx(single)
+    direct = next(
+        row
+        for row in all_effects(doubled, twice)
+        if (row["estimand"], row["level"], row["step"], row["metric"]) == ("direct", 14, 96, "nll_token")
+        and (row["treated"], row["perturbation"], row["variant"]) == ("late.nano", "passages", "")
+    )
+    sides = []
+    for level in (14, 0):
+        rows = [
+            (run, record, draw)
+            for draw, run in enumerate(("late.nano.d0", "late.nano.d1"))
+            for record in passages
+            if twice.levels_of(run)[record] == level
+        ]
+        control = {run: run.replace("late", "standard") for run, _, _ in rows}
+        values = [twice.values[run][96][NLL][r] - twice.values[control[run]][96][NLL][r] for run, r, _ in rows]
+        clusters, strata = ([named[r] for _, r, _ in rows] for named in (scores.cluster, scores.stratum))
+        sides.append(cluster_values(np.array(values)[:, None], clusters, strata, [draw for _, _, draw in rows]))
+    assert direct["p_value"] == label_permutation_p(sides[0], sides[1], ("passages", 14))[0]
+
+
 def test_altered_effects_are_not_shown_and_eval_makes_them_again(built_copy: Path) -> None:
     import pyarrow as pa
     from costar.core.errors import CostarError
@@ -146,8 +228,6 @@ def test_altered_effects_are_not_shown_and_eval_makes_them_again(built_copy: Pat
 
 
 def test_a_filler_arm_against_its_control_is_displacement_over_all_records(built: Path) -> None:
-    from dataclasses import replace
-
     suite = load_suite(built / "suite.toml")
     scores = load_scores(suite, Workspace(built))
     filled = replace(suite, arms=dict(suite.arms) | {"late": replace(suite.arms["late"], filler="base")})
@@ -163,8 +243,6 @@ def test_a_filler_arm_against_its_control_is_displacement_over_all_records(built
 
 
 def test_an_arm_with_an_assignment_of_its_own_is_read_by_its_own_levels(built: Path) -> None:
-    from dataclasses import replace
-
     suite = load_suite(built / "suite.toml")
     scores = load_scores(suite, Workspace(built))
     own = dict(scores.levels[("perturbed", 0)])

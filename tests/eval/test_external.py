@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
 from types import SimpleNamespace
 from typing import Any
 
 import duckdb
+import pyarrow.compute as pc
 import pytest
 import torch
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.corpus.tokenizer import Tokenizer
-from costar.eval.external import is_external, measure_external
+from costar.eval.context import SuiteContext
+from costar.eval.external import Foreign, is_external, measure_external
 from costar.eval.hf_reader import HfReader, load_model, longest_input
-from costar.eval.probes import Request
+from costar.eval.probes import Request, membership
 from costar.eval.questions import question_of, requests_of
+from costar.eval.recoded import recoded
 from costar.eval.stored import damaged_files, ledger_in
 from costar.manifests.catalogue import build_manifest
 from costar.manifests.sql import ask, open_manifest
@@ -208,6 +212,47 @@ def test_a_tokenizer_that_cannot_give_the_texts_back_leaves_gaps_only(built_copy
     connection.close()
 
 
+def test_the_prefix_of_recall_begins_with_bos_where_a_model_has_it(built_copy: Path, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "other", bos=True, max_position_embeddings=1024)
+    measured(built_copy, folder)
+    suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
+    foreign = Foreign(folder, "other", "other", workspace.external("other"))
+    assert (foreign.begin, foreign.reader.begin, foreign.reader.end) == (0, 0, 1)
+    context, _ = recoded(suite, workspace.corpus, SuiteContext(suite, workspace).shared, foreign.tokenizer)
+    recall = ledger_in(workspace.external("other") / "ledger").filter(pc.field("context") == "recall").to_pylist()
+    assert recall
+    first = replace(context, first=0, length=1024)
+    asked = {r.key: r for r in membership.requests(first) if r.context == "recall"}
+    for key, request in list(asked.items())[::9]:
+        rows = torch.tensor([[*request.before, *request.ids]])
+        assert request.before[0] == 0
+        logp = foreign.reader.logits(foreign.reader.states(rows))[0].log_softmax(-1)
+        place = len(request.before)
+        expected = logp[range(place - 1, rows.shape[1] - 1), rows[0, place:]].tolist()
+        theirs = [
+            (row["position"], row["logp"])
+            for row in recall
+            if (row["record_id"], row["rendering"], row["context"]) == key
+        ]
+        assert [value for _, value in sorted(theirs)] == pytest.approx(expected, abs=1e-3)
+
+
+def test_another_end_of_texts_is_another_model(built_copy: Path, tmp_path: Path) -> None:
+    """Also where only `special_tokens_map.json` names it, which is no configuration."""
+    folder = write_model(tmp_path / "other")
+    config, named = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
+    names = json.loads(config.read_text())
+    ends = [names.pop("eos_token"), "<s>"]
+    config.write_text(json.dumps(names))
+    found = []
+    for end in ends:
+        named.write_text(json.dumps({"bos_token": "<s>", "eos_token": end}))
+        foreign = Foreign(folder, "other", "other", Workspace(built_copy).external("other"))
+        found.append((foreign.tokenizer.eos_id, foreign.identity))
+    assert [eos for eos, _ in found] == [1, 0]
+    assert found[0][1] != found[1][1]
+
+
 def test_a_model_that_was_measured_is_not_measured_again(built_copy: Path, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "other")
     measured(built_copy, folder)
@@ -374,8 +419,8 @@ def test_continuations_of_transformers_are_the_greedy_ones(tmp_path: Path, archi
     torch.set_num_threads(1)
     reader = reader_of(write_model(tmp_path, architecture))
     prompts = [[0, *range(5, 5 + n)] for n in (1, 4, 4, 9)] + [[0, 44, 45, 46, 47]]
-    assert reader.generate(prompts, 12, reader.end) == [greedy(reader, prompt, 12) for prompt in prompts]
-    assert all(max(ids) < reader.vocab_size for ids in reader.generate(prompts, 12, reader.end) if ids)
+    assert reader.generate(prompts, 12) == [greedy(reader, prompt, 12) for prompt in prompts]
+    assert all(max(ids) < reader.vocab_size for ids in reader.generate(prompts, 12) if ids)
 
 
 def test_a_head_that_does_more_than_it_shows_is_read_by_its_logits(tmp_path: Path) -> None:
@@ -463,5 +508,5 @@ def test_models_from_elsewhere_have_the_numbers_of_the_harness(tmp_path: Path, a
             assert part.total == pytest.approx(total, abs=1e-3, rel=0)
             assert bool(part.top1.all()) == greedy
     for (prompt, count), text in zip(prompts, theirs["generate_until"], strict=True):
-        made = reader.generate([[reader.begin, *tokenizer.encode(prompt)]], count, reader.end)[0]
+        made = reader.generate([[reader.begin, *tokenizer.encode(prompt)]], count)[0]
         assert tokenizer.inner.decode(made) == text

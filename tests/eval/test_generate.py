@@ -57,11 +57,22 @@ def test_greedy_continuations_are_those_of_transformers(
 ) -> None:
     """Prompts of mixed lengths side by side, one of them ending early, against one at a time."""
     free = generate(model, VOCABULARY, prompts, new_tokens, -1)
-    assert {len(ids) for ids in free} == {new_tokens}
-    end = free[4][new_tokens // 2]
+    assert {len(ids or ()) for ids in free} == {new_tokens}
+    end = (free[4] or [])[new_tokens // 2]
     made = generate(model, VOCABULARY, prompts, new_tokens, end)
     assert made == [made_by_transformers(model, prompt, new_tokens, end) for prompt in prompts]
-    assert min(map(len, made)) < new_tokens
+    assert min(len(ids or ()) for ids in made) < new_tokens
+
+
+def test_where_logits_are_no_numbers_there_is_no_continuation(prompts: list[list[int]]) -> None:
+    """One token's embedding is no number: the prompt without it goes on."""
+    large = Llama(SHAPE)
+    init_weights(large, 3, 0)
+    with torch.no_grad():
+        large.model.embed_tokens.weight[prompts[0][-1]] = torch.nan
+        made = generate(large.eval(), VOCABULARY, [prompts[0], [prompts[0][-1] + 1]], 3, -1)
+    assert made[0] is None
+    assert made[1] is not None
 
 
 def test_a_continuation_depends_on_its_prompt_only(
@@ -75,5 +86,5 @@ def test_a_continuation_depends_on_its_prompt_only(
 
 def test_nothing_is_made_of_no_prompts_or_no_tokens(model: Llama, prompts: list[list[int]]) -> None:
     reader = OwnReader(model, vocab_size=VOCABULARY, longest=64, eos=0)
-    assert reader.generate([], 5, 0) == []
-    assert reader.generate(prompts, 0, 0) == [[] for _ in prompts]
+    assert reader.generate([], 5) == []
+    assert reader.generate(prompts, 0) == [[] for _ in prompts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,8 +18,9 @@ from costar.core.errors import CostarError
 from costar.core.models import ModelShape
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, output_lock
+from costar.eval import measure
 from costar.eval.loading import load_probe
-from costar.eval.measure import Measurement, Places
+from costar.eval.measure import Measurement, Places, measuring_code
 from costar.eval.probes import NEEDED, READABLE, Context, Found, Gap, Loaded, Prompt, Request, Score
 from costar.eval.queue import EvalQueue
 from costar.eval.reader import OwnReader
@@ -207,6 +209,28 @@ def test_a_ledger_of_other_weights_or_of_another_tokenizer_is_not_read(bench: Be
     assert len(bench.opened) == 3
 
 
+def test_ledgers_and_continuations_follow_the_code_that_makes_them(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is made again when its hash is another, and a change in any file of theirs makes it another."""
+    bench.measure(("likelihood", "half"))
+    bench.measure(("likelihood", "half"))
+    assert len(bench.opened) == 1
+    folder = tmp_path / "code"
+    shutil.copytree(Path(measure.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    hashes = [measuring_code(), measuring_code(folder)]
+    assert len(set(hashes)) == 1
+    for name in ("generate", "ledger", "packing", "reader", "windows"):
+        with (folder / f"{name}.py").open("a") as file:
+            file.write("# changed\n")
+        hashes.append(measuring_code.__wrapped__(folder))
+    assert len(set(hashes)) == 6
+    monkeypatch.setattr(measure, "measuring_code", lambda: hashes[-1])
+    for name in ("likelihood", "half"):
+        bench.measure((name,))
+    assert len(bench.opened) == 3
+
+
 def test_weights_that_are_no_numbers_make_every_measurement_a_gap(bench: Bench) -> None:
     with torch.no_grad():
         bench.model.model.norm.weight[3] = torch.nan
@@ -259,7 +283,7 @@ def test_an_empty_continuation_is_a_gap(bench: Bench) -> None:
 def test_a_probe_that_the_model_cannot_serve_is_one_gap_until_it_can(bench: Bench) -> None:
     bench.measure(["likelihood", "relearning", "secret-rank"], serves=frozenset({"loglik", "weights", *READABLE}))
     (gap,) = bench.rows("gaps", "relearning")
-    assert gap["reason"] == "the probe needs gradients, which this model does not give"
+    assert gap["reason"] == "the probe needs gradients, levels, which this model does not give"
     assert bench.rows("gaps", "secret-rank") == []
     bench.measure(["likelihood", "relearning", "secret-rank"])
     assert bench.rows("gaps", "relearning") == []

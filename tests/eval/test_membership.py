@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
-from costar.eval.membership import Attack, Labels, Texts, evaluate, evaluate_blind, gate_text, infer_sets
+from costar.eval.dataset_inference import cluster_features, inference_p
+from costar.eval.membership import Attack, Labels, Texts, adjusted, evaluate, evaluate_blind, gate_text, infer_sets
 from costar.eval.scores import load_scores
 from costar.eval.suite_attacks import Attacked, compute_membership, read_members, read_membership
 
@@ -60,6 +61,43 @@ def test_copies_are_found_on_the_run_that_read_them_and_not_on_the_one_that_did_
     assert {row["attack"] for row in gates} == ATTACKS
     assert all(row["p_adjusted"] is None or row["p_adjusted"] >= 0.05 for row in gates)
     assert gate_text(rows) == "6 gates at chance"
+
+
+def test_the_twin_as_reference_tells_members_from_the_others(built: Path) -> None:
+    rows, _ = read_membership(Workspace(built))
+    oracle = one(rows, run="late.nano.d0", step=96, level=14, tier="oracle")
+    assert oracle["auc"] > 0.9
+
+
+def test_a_control_that_may_have_read_the_records_is_neither_gate_nor_reference(built: Path) -> None:
+    """Its own records, those of its parents, and those of a model from elsewhere; other perturbations are as before."""
+    found = attacked(built)
+    arms = dict(found.suite.arms)
+    standard = arms["standard"]
+    changed = [
+        arms | {"late": replace(arms["late"], control="early")},
+        arms | {"standard": replace(standard, parent="early")},
+        arms | {"standard": replace(standard, init="elsewhere")},
+    ]
+    other = {run.replace(".nano.", ".pico."): steps for run, steps in found.scores.values.items()}
+    scores = replace(found.scores, values=dict(found.scores.values) | other)
+
+    def tiers(arms: dict[str, Any], perturbation: str) -> set[tuple[str, str, str]]:
+        each = replace(found, scores=scores, suite=replace(found.suite, arms=arms))
+        return {
+            (attack.run, attack.tier, attack.gate)
+            for labels, attacks in each.trials()
+            for attack in attacks
+            if labels.perturbation == perturbation and attack.tier != "draws" and ".nano" in attack.run
+        }
+
+    assert ("standard.nano.d0", "plain", "standard") in tiers(arms, "passages")
+    assert {t for run, t, _ in tiers(arms, "passages") if run == "late.nano.d0"} == {"plain", "oracle", "reference"}
+    for each in changed:
+        assert {(t, gate) for run, t, gate in tiers(each, "passages") if run == "late.nano.d0"} == {("plain", "")}
+        assert not [run for run, _, gate in tiers(each, "passages") if gate and run != "standard.nano.d0"]
+    assert tiers(changed[1], "quizzes") == tiers(arms, "quizzes")
+    assert not [tier for _, tier, _ in tiers(changed[2], "quizzes") if tier != "plain"]
 
 
 def test_an_arm_is_attacked_on_what_it_inserts_at_its_end_and_where_its_phase_ends(built: Path) -> None:
@@ -151,6 +189,80 @@ def test_two_draws_are_pooled_and_one_of_them_is_the_others_reference(built: Pat
     assert {"late.nano.d0", "late.nano.d1"} <= {row["run"] for row in sets}
 
 
+def in_two_draws(found: Attacked) -> Attacked:
+    """A second draw with the scores of the first, in which members and held-out passages have changed places."""
+    scores = found.scores
+    own = scores.levels[("late", 0)]
+    passages = sorted(record for record in own if scores.perturbation.get(record) == "passages")
+    other = dict(zip(passages, reversed(passages), strict=True))
+    assert any((own[one] > 0) != (own[two] > 0) for one, two in other.items())
+    again = {
+        run.replace(".d0", ".d1"): {
+            step: {
+                measure: {other.get(record, record): value for record, value in values.items()}
+                for measure, values in measures.items()
+            }
+            for step, measures in steps.items()
+        }
+        for run, steps in scores.values.items()
+    }
+    levels = {
+        (arm, 1): {other.get(r, r): level for r, level in each.items()} for (arm, _), each in scores.levels.items()
+    }
+    members = {(arm, 1): frozenset(other.get(r, r) for r in read) for (arm, _), read in found.members.items()}
+    return Attacked(
+        replace(found.suite, arms={name: replace(arm, draws=2) for name, arm in found.suite.arms.items()}),
+        replace(scores, values=scores.values | again, levels=dict(scores.levels) | levels),
+        dict(found.members) | members,
+    )
+
+
+def from_draws(each: Attacked) -> dict[str, dict[str, float]]:
+    """The scores of LiRA and RMIA on the first draw of `late`."""
+    return {
+        attack.name: dict(attack.scores[0])
+        for labels, attacks in each.trials()
+        for attack in attacks
+        if (labels.perturbation, attack.tier, attack.run) == ("passages", "draws", "late.nano")
+    }
+
+
+def with_loss(each: Attacked, run: str, records: set[str], shift: float) -> Attacked:
+    """The loss scores of some records in a run moved."""
+    measure = ("membership", "attack=loss", "attack_score")
+    steps = {
+        step: measures
+        | {measure: {r: value + shift * (r in records) for r, value in measures.get(measure, {}).items()}}
+        for step, measures in each.scores.values[run].items()
+    }
+    return replace(each, scores=replace(each.scores, values=each.scores.values | {run: steps}))
+
+
+def test_a_run_that_has_read_a_record_is_not_among_those_without_it(built: Path) -> None:
+    both = in_two_draws(attacked(built))
+    before = from_draws(both)
+    assert set(before) == {"lira", "rmia"}
+    read = {record for record in both.members[("late", 1)] if both.scores.perturbation.get(record) == "passages"}
+    after = from_draws(with_loss(both, "late.nano.d1", read, 50.0))
+    assert after == before
+    unread = set(both.scores.levels[("late", 1)]) - read
+    assert from_draws(with_loss(both, "late.nano.d1", unread, 50.0))["lira"] != before["lira"]
+
+
+def test_the_population_of_rmia_is_held_out(built: Path) -> None:
+    """What the run says of other members moves no one's rank, what it says of held-out records does."""
+    both = in_two_draws(attacked(built))
+    before = from_draws(both)["rmia"]
+    levels = both.scores.levels[("late", 0)]
+    members, held_out = ({r for r in before if (levels[r] > 0) == side} for side in (True, False))
+    assert members
+    assert held_out
+    after = from_draws(with_loss(both, "late.nano.d0", members, -50.0))["rmia"]
+    assert {r: after[r] for r in held_out} == {r: before[r] for r in held_out}
+    after = from_draws(with_loss(both, "late.nano.d0", held_out, -50.0))["rmia"]
+    assert {after[r] for r in members} == {1.0}
+
+
 def test_what_a_parent_arm_has_read_is_not_held_out_and_fillers_have_no_members(built: Path) -> None:
     found = attacked(built)
     own = dict(found.scores.levels[("late", 0)])
@@ -186,7 +298,7 @@ def test_the_same_scores_give_the_same_bytes_and_altered_ones_are_refused(built_
 def test_a_gate_that_finds_something_is_said_to_have_failed() -> None:
     levels = levels_of(60, one=20, four=20)
     rows = evaluate(labels_of(levels), [attack_of(levels, 2.0, gate="standard"), attack_of(levels, 2.0)])
-    assert "1 of 1 GATES FAILED: standard on passages" in gate_text(rows)
+    assert "1 of 1 GATES FAILED: standard on passages (r.m.d0, step 9, p 0.00" in gate_text(rows)
     text = {record: "read me" if level else "leave me" for record, level in levels.items()}
     blind = evaluate_blind(labels_of(levels), Texts(text=text, n_tokens=dict.fromkeys(levels, 3)))
     assert "GATES FAILED: blind on passages" in gate_text(blind)
@@ -230,6 +342,35 @@ def test_a_rate_that_cannot_be_known_is_empty_and_the_method_says_why() -> None:
     assert row["method"].startswith("no interval: every resample has the same area; p by")
 
 
+def test_draws_of_different_levels_are_each_read_by_their_own() -> None:
+    """A record that is a member in one draw and held out in the other, with scores that follow: every pair is in order."""
+    one_draw = levels_of(20, one=12, four=12)
+    names = sorted(one_draw)
+    other = {name: one_draw[twin] for name, twin in zip(names, reversed(names), strict=True)}
+    scores = {
+        draw: {record: level + 0.01 * n for n, (record, level) in enumerate(sorted(own.items()))}
+        for draw, own in enumerate((one_draw, other))
+    }
+    labels = replace(labels_of(one_draw), levels={0: one_draw, 1: other})
+    rows = evaluate(labels, [replace(attack_of(one_draw), scores=scores)])
+    for level, members in ((1, 24), (4, 24), (None, 48)):
+        row = one(rows, level=level)
+        assert (row["n_members"], row["n_nonmembers"], row["n_runs"]) == (members, 40, 2)
+        assert row["auc"] == 1.0
+
+
+def test_sets_are_inferred_from_members_against_held_out_records() -> None:
+    levels = levels_of(60, one=50)
+    attacks = [attack_of(levels, 0.4, seed, name=f"a{seed}") for seed in range(2)]
+    scores = [attack.scores[0] for attack in attacks]
+    sides = [sorted(r for r, level in levels.items() if (level > 0) == side) for side in (True, False)]
+    features = [cluster_features(side, labels_of(levels).cluster, scores) for side in sides]
+    expected = inference_p(features[0], features[1], ("passages", 0, 1))
+    rows = list(infer_sets(labels_of(levels), attacks))
+    assert {row["n"]: row["p_value"] for row in rows} == expected
+    assert expected != inference_p(features[1], features[0], ("passages", 0, 1))
+
+
 def test_levels_are_adjusted_together_and_gates_over_attacks_as_well() -> None:
     levels = levels_of(40, one=12, four=12)
     attacks = [
@@ -247,6 +388,19 @@ def test_levels_are_adjusted_together_and_gates_over_attacks_as_well() -> None:
     gates = sorted((row for row in rows if row["gate"]), key=lambda row: row["p_value"])
     assert len(gates) == 6
     assert gates[0]["p_adjusted"] == pytest.approx(min(1, 6 * gates[0]["p_value"]))
+
+
+def test_a_gate_is_one_question_whatever_its_runs_and_steps() -> None:
+    """Twenty rows of one gate are one family: the least of their p-values counts twenty times."""
+    levels = levels_of(40, one=12)
+    attacks = [attack_of(levels, 0.0, n, step=n, run=f"r{n % 2}.m.d0", gate="standard") for n in range(20)]
+    apart = [row for attack in attacks for row in evaluate(labels_of(levels), [attack])]
+    assert [row["p_adjusted"] for row in apart] == [row["p_value"] for row in apart]
+    rows = adjusted(apart)
+    least = min(rows, key=lambda row: row["p_value"])
+    assert least["p_adjusted"] == pytest.approx(min(1, 20 * least["p_value"]))
+    other = [row | {"perturbation": "quizzes"} for row in rows[:1]]
+    assert adjusted([*rows, *other])[-1]["p_adjusted"] == other[0]["p_value"]
 
 
 def test_what_an_attack_is_worth_does_not_depend_on_the_others_beside_it() -> None:

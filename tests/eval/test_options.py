@@ -62,10 +62,43 @@ def test_wrong_options_share_the_fate_of_the_record(context: Context) -> None:
 
 
 def test_where_one_fate_has_too_few_texts_options_are_of_all(context: Context) -> None:
-    few = replace(context, inserted_ids=frozenset(sorted(context.inserted_ids)[:3]))
+    few = replace(context, fates=dict(sorted(context.fates.items())[:3]))
     pools = pools_of(few, values(few.subjects, "identifier"))
     for subject in few.subjects:
         assert len(pools.options(subject, "identifier", subject.fields["identifier"])[0]) == OPTIONS
+
+
+def test_options_of_several_draws_are_inserted_by_the_same_ones(context: Context) -> None:
+    """Two draws: what one reads and the other not is no option beside what both read, or neither."""
+    in_draw = [set(list(owner_ids(context))[:40]), set(list(owner_ids(context))[20:])]
+    fates = {
+        record: frozenset(("perturbed", draw) for draw, own in enumerate(in_draw) if record in own)
+        for record in owner_ids(context)
+    }
+    assert len(set(fates.values())) == 3
+    pools = pools_of(replace(context, fates=fates), values(context.subjects, "identifier"))
+    owner = {subject.fields["identifier"]: subject.record_id for subject in context.subjects}
+    for subject in context.subjects:
+        options, _ = pools.options(subject, "identifier", subject.fields["identifier"])
+        assert {fates[owner[option]] for option in options} == {fates[subject.record_id]}
+
+
+def test_rare_fates_share_their_options_and_leave_the_others_theirs(context: Context) -> None:
+    ids = owner_ids(context)
+    sizes = {"a": 4, "b": 7, "c": 49}
+    names = [name for name, size in sizes.items() for _ in range(size)]
+    fates = {record: frozenset({(name, 0)}) for record, name in zip(ids, names, strict=True)}
+    pools = pools_of(replace(context, fates=fates), values(context.subjects, "identifier"))
+    owner = {subject.fields["identifier"]: subject.record_id for subject in context.subjects}
+    for subject, name in zip(context.subjects, names, strict=True):
+        options, _ = pools.options(subject, "identifier", subject.fields["identifier"])
+        of = {next(iter(fates[owner[option]]))[0] for option in options}
+        assert of <= ({"c"} if name == "c" else {"a", "b"})
+        assert len(options) == OPTIONS
+
+
+def owner_ids(context: Context) -> list[str]:
+    return [subject.record_id for subject in context.subjects]
 
 
 def test_twins_give_no_options(context: Context) -> None:

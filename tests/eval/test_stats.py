@@ -61,6 +61,39 @@ def test_null_p_values_are_uniform_and_intervals_cover() -> None:
     assert 0.88 <= np.mean(covered) <= 0.98
 
 
+def test_labels_of_several_draws_are_permuted_within_each() -> None:
+    """Three draws of levels over the same clusters, which differ much from each other: null p-values are uniform."""
+    generator = np.random.default_rng(1)
+    found = []
+    for trial in range(150):
+        base = 2 * generator.normal(size=30)
+        sides: dict[bool, list[tuple[float, str, int]]] = {True: [], False: []}
+        for draw in range(3):
+            for number, treated in enumerate(generator.permutation([True, False] * 15)):
+                value = base[number] + 0.3 * generator.normal() + draw
+                sides[bool(treated)].append((value, f"c{number:02d}", draw))
+        groups = []
+        for side in (True, False):
+            values, names, draws = zip(*sides[side], strict=True)
+            groups.append(cluster_values(np.array(values)[:, None], names, [""] * len(names), draws))
+        found.append(label_permutation_p(groups[0], groups[1], (trial,))[0])
+    assert 0.02 <= np.mean(np.array(found) <= 0.05) <= 0.10
+    assert 0.13 <= np.mean(np.array(found) <= 0.2) <= 0.27
+
+
+def test_one_draw_gives_the_bits_of_none() -> None:
+    generator = np.random.default_rng(2)
+    names, strata = [f"c{i % 12:02d}" for i in range(30)], [f"s{i % 3}" for i in range(30)]
+    one, other = (generator.normal(size=(30, 2)) for _ in range(2))
+    without = [cluster_values(one, names, strata), cluster_values(other, [f"d{name}" for name in names], strata)]
+    single = [0] * 30
+    with_ = [
+        cluster_values(one, names, strata, single),
+        cluster_values(other, [f"d{name}" for name in names], strata, single),
+    ]
+    assert np.array_equal(label_permutation_p(*without, ("t",)), label_permutation_p(*with_, ("t",)))
+
+
 def test_resampling_is_a_function_of_its_key() -> None:
     data = single(np.arange(12.0))
     assert np.array_equal(bootstrap_means(data, ("a", 1)), bootstrap_means(data, ("a", 1)))

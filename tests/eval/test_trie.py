@@ -96,6 +96,24 @@ def test_other_inserted_secrets_are_no_candidates(built: Path) -> None:
     assert probe.secret_rank(subject, [by_rank[1]], chosen.contexts.shared, model) == (1, 15, "")
 
 
+def test_candidates_follow_what_the_model_has_before_a_text(built: Path) -> None:
+    """A model whose texts begin with another id than EOS ranks secrets as their whole texts after that id."""
+    chosen = measurer(built)
+    model = random_model(chosen)
+    model.begin = 7
+    ranks = all_ranks(chosen, model)
+    secrets = [ranks[rank] for rank in range(1, 17)]
+    rows = []
+    for secret in secrets:
+        rendered = subject_of(chosen, secret).renderings["sentence"]
+        start, end = rendered.spans["secret"]
+        rows.append([7, *rendered.ids[:end]])
+    logp = model.logits(model.states(torch.tensor(rows))).log_softmax(-1)
+    ids = torch.tensor(rows)
+    totals = logp[:, start:end].gather(-1, ids[:, start + 1 : end + 1, None]).sum((1, 2)).tolist()
+    assert totals == sorted(totals, reverse=True)
+
+
 @pytest.mark.slow
 def test_a_million_candidates_are_ranked_exactly(built: Path) -> None:
     chosen = measurer(built)

@@ -24,6 +24,22 @@ def test_the_answer_alone_is_measured(tokenizer: Tokenizer, rendering: str) -> N
     ]
 
 
+def test_a_text_longer_than_the_context_is_a_gap(tokenizer: Tokenizer) -> None:
+    """It was scored in windows, so that its answer does not follow the question that was asked."""
+    subject = subject_of("qa", ITEM, tokenizer)
+    ids = subject.renderings[subject.canonical].ids
+    found = Found(ledger={(subject.record_id, subject.canonical, "eos"): certain(ids, [-0.25] * len(ids))})
+    (gap,) = answer.scores(context_of([subject], tokenizer, length=len(ids) - 1), found)
+    assert isinstance(gap, Gap)
+    assert (gap.variant, gap.reason) == (
+        "part=answer",
+        f"{len(ids)} tokens, the model reads at most {len(ids) - 1}",
+    )
+    assert all(
+        isinstance(each, Score) for each in answer.scores(context_of([subject], tokenizer, length=len(ids)), found)
+    )
+
+
 def test_it_shares_the_ledger_of_the_likelihood(tokenizer: Tokenizer) -> None:
     context = context_of([subject_of("qa", ITEM, tokenizer)], tokenizer)
     assert list(answer.requests(context)) == list(likelihood.requests(context))

@@ -74,7 +74,36 @@ def test_where_all_records_are_inserted_somewhere_recall_says_so(context: Contex
     assert not [request for request in probe.requests(everywhere) if request.context == "recall"]
     gaps = gaps_of(everywhere, found_of(everywhere), "recall")
     assert set(gaps) == {""}
-    assert "that is never inserted fits into half the context" in gaps[""]
+    assert "is never inserted, or the first drawn does not fit into half the context" in gaps[""]
+
+
+def test_the_prefix_ends_at_the_first_record_that_does_not_fit(context: Context) -> None:
+    """Records of many lengths: those before it in the order of the hash are taken, whatever their length, and none after."""
+    order = [s.record_id for s in probe.prefixes(replace(context, length=10**6))["passages"]]
+    free = {s.record_id: s for s in context.subjects}
+
+    def of_lengths(lengths: list[int]) -> list[str]:
+        subjects = []
+        for record_id, length in zip(order, lengths, strict=False):
+            subject = free[record_id]
+            name = subject.canonical
+            ids = (5,) * length
+            subjects.append(replace(subject, renderings={name: replace(subject.renderings[name], ids=ids)}))
+        found = probe.prefixes(replace(context, subjects=tuple(reversed(subjects)), length=128))
+        return [subject.record_id for subject in found["passages"]]
+
+    assert of_lengths([20, 30, 20, 3, 3]) == order[:2]
+    assert of_lengths([62, 1, 1]) == order[:1]
+    assert of_lengths([63, 1, 1]) == []
+    assert of_lengths([3] * 8) == order
+
+
+def test_the_prefix_begins_as_texts_do_for_the_model(context: Context) -> None:
+    begun = replace(context, first=7)
+    eos = context.tokenizer.eos_id
+    for theirs, own in zip(probe.requests(begun), probe.requests(context), strict=True):
+        assert theirs.before[1:] == own.before[1:]
+        assert (theirs.before[:1], own.before[:1]) in (((), ()), ((7,), (eos,)))
 
 
 def test_a_model_with_other_tokens_has_no_counts_of_the_base(context: Context) -> None:

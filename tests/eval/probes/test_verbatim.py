@@ -25,7 +25,7 @@ def reader() -> OwnReader:
 def known_to(reader: OwnReader, subject: Subject, prefix: int, *, wrong_at: int | None = None) -> Subject:
     """The subject with what the model itself writes after the prefix; one token of it may be another."""
     start = subject.renderings["text"].ids[:prefix]
-    (rest,) = reader.generate([[0, *start]], 30, reader.end)
+    (rest,) = reader.generate([[0, *start]], 30)
     if wrong_at is not None:
         rest[wrong_at] = (rest[wrong_at] + 1) % 500 + 5
     return replace(subject, renderings={"text": replace(subject.renderings["text"], ids=(*start, *rest))})
@@ -76,7 +76,7 @@ def test_running_free_differs_from_teacher_forcing_after_a_wrong_word(tokenizer:
     found = values(context, found_of(verbatim, context, reader))
     assert found[("set/almost", "prefix=8", "exact_match")] == 0
     rest = subject.renderings["text"].ids[8:]
-    (own,) = reader.generate([[0, *subject.renderings["text"].ids[:8]]], len(rest), reader.end)
+    (own,) = reader.generate([[0, *subject.renderings["text"].ids[:8]]], len(rest))
     assert found[("set/almost", "prefix=8", "match_fraction")] == np.mean(np.array(own) == np.array(rest))
 
 
