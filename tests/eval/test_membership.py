@@ -346,7 +346,8 @@ def test_draws_of_different_levels_are_each_read_by_their_own() -> None:
     """A record that is a member in one draw and held out in the other, with scores that follow: every pair is in order."""
     one_draw = levels_of(20, one=12, four=12)
     names = sorted(one_draw)
-    other = {name: one_draw[twin] for name, twin in zip(names, reversed(names), strict=True)}
+    other = {name: one_draw[twin] for name, twin in zip(names, names[15:] + names[:15], strict=True)}
+    assert any((one_draw[name] > 0) != (other[name] > 0) for name in names)
     scores = {
         draw: {record: level + 0.01 * n for n, (record, level) in enumerate(sorted(own.items()))}
         for draw, own in enumerate((one_draw, other))
