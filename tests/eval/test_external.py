@@ -488,7 +488,7 @@ def test_models_from_elsewhere_have_the_numbers_of_the_harness(tmp_path: Path, a
         ],
     }
     theirs = ask_harness(asked, folder, tmp_path)
-    requests = [Request(str(n), "text", tuple(tokenizer.encode(text)), rolling=True) for n, text in enumerate(texts)]
+    requests = [Request(str(n), "text", tuple(tokenizer.encode(text))) for n, text in enumerate(texts)]
     questions = [
         question_of(str(n), "cloze", "", item["question"], item["choices"], item["answer"], mutual=True)
         for n, item in enumerate(items)
