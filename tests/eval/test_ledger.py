@@ -126,8 +126,8 @@ def test_a_ledger_has_every_token_of_every_main_and_twin(built: Path) -> None:
     canonical = pq.read_table(built / "insertion" / "records.parquet", partitioning=None)
     counts = dict(zip(canonical["record_id"].to_pylist(), canonical["n_tokens"].to_pylist()))
     rows = [r for r in ledger.to_pylist() if r["rendering"] in ("text", "cloze", "sentence")]
-    assert len(rows) == sum(counts.values())
-    assert {r["context"] for r in rows} == {"eos"}
+    assert sum(r["context"] == "eos" for r in rows) == sum(counts.values())
+    assert {r["context"] for r in rows} == {"eos", "recall"}
 
 
 def test_measuring_again_gives_the_same_bytes(built_copy: Path) -> None:
