@@ -179,7 +179,7 @@ class Attacked:
 
     def _attacks(self, labels: Labels, arm: ArmDesign, model: str) -> Iterator[Attack]:
         last = arm.train.steps
-        end = -(-arm.span(labels.perturbation)[1] // arm.train.batch)
+        end = arm.phase_end(labels.perturbation)
         draws = sorted(labels.levels)
         control = self.suite.arms[arm.control] if arm.control else None
         for step in sorted({last, end}):

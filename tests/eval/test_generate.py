@@ -73,3 +73,18 @@ def test_where_logits_are_no_numbers_there_is_no_continuation() -> None:
     broken, sound = generate(model.eval(), VOCABULARY, [[5, VOCABULARY], [5, 6]], 3, -1)
     assert broken is None
     assert sound is not None
+
+
+def test_a_continuation_depends_on_its_prompt_only(
+    model: Llama, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = generate(model, VOCABULARY, prompts, 12, 0)
+    assert generate(model, VOCABULARY, prompts[::-1], 12, 0) == together[::-1]
+    monkeypatch.setattr("costar.eval.generate.BATCH", 1)
+    assert generate(model, VOCABULARY, prompts, 12, 0) == together
+
+
+def test_nothing_is_made_of_no_prompts_or_no_tokens(model: Llama, prompts: list[list[int]]) -> None:
+    reader = OwnReader(model, vocab_size=VOCABULARY, longest=64, eos=0)
+    assert reader.generate([], 5) == []
+    assert reader.generate(prompts, 0) == [[] for _ in prompts]
