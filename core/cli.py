@@ -28,7 +28,9 @@ app = typer.Typer(
 
 VERIFIED = "verified.txt"  # the verdict that the report shows; gone as soon as anything may have changed
 SuiteArgument = Annotated[str, typer.Argument(help="a name under suites/, a suite file, or a built directory")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="a preset or a model of the suite")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="a preset or a model of the suite; eval: or ./folder, hub:owner/name")
+]
 ArmOption = Annotated[str | None, typer.Option("--arm", help="one arm only")]
 DrawOption = Annotated[int | None, typer.Option("--draw", help="one draw only")]
 ArchiveOption = Annotated[bool, typer.Option("--archive", help="put runs that an edit touches aside")]
