@@ -283,7 +283,7 @@ def test_an_empty_continuation_is_a_gap(bench: Bench) -> None:
 def test_a_probe_that_the_model_cannot_serve_is_one_gap_until_it_can(bench: Bench) -> None:
     bench.measure(["likelihood", "relearning", "secret-rank"], serves=frozenset({"loglik", "weights", *READABLE}))
     (gap,) = bench.rows("gaps", "relearning")
-    assert gap["reason"] == "the probe needs gradients, levels, which this model does not give"
+    assert gap["reason"] == "the probe needs gradients, which this model does not give"
     assert bench.rows("gaps", "secret-rank") == []
     bench.measure(["likelihood", "relearning", "secret-rank"])
     assert bench.rows("gaps", "relearning") == []

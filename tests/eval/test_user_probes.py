@@ -82,6 +82,7 @@ def folder(built_copy: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_probe_beside_the_suite_is_scored_edited_and_dropped_without_a_pass(folder: Path) -> None:
     build = folder / "build" / "small"
     named(folder, '["likelihood"]')
