@@ -147,7 +147,9 @@ def harness(folder: Path, suite: str, rows: Rows) -> tuple[dict[str, float], Val
             if task == "text":
                 values[f"{name} text"] = float(found[0])
             elif task in ("cloze", "letters"):
-                values |= {f"{name} {task}/format={task}/choice={n}": float(v) for n, (v, _) in enumerate(found)}
+                own, alone = found[: len(sample["doc"]["choices"])], found[len(sample["doc"]["choices"]) :]
+                for part, each in (("choice", own), ("alone", alone)):
+                    values |= {f"{name} {task}/format={task}/{part}={n}": float(v) for n, (v, _) in enumerate(each)}
     return seconds, values
 
 
@@ -180,7 +182,9 @@ def tasks_of(suite: str) -> list[dict[str, Any]]:
             "doc_to_text": f"{{{{{form}}}}}",
             "doc_to_target": "answer",
             "doc_to_choice": "choices" if form == "cloze" else "{{shown}}",
-            "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+            "metric_list": [
+                {"metric": name} for name in ("acc", "acc_norm", *(["acc_mutual_info"] if form == "cloze" else []))
+            ],
         }
         for form in ("cloze", "letters")
     ]
