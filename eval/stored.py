@@ -59,8 +59,8 @@ def told_gaps(suite: Suite, workspace: Workspace) -> str:
         return ""
     (reason, count), total = reasons.most_common(1)[0], reasons.total()
     asked = "" if suite.name == "demo" else f" SUITE={suite.argument}"
-    share = "" if count == total else f"{count:,} of them "
-    return f"{total:,} gap{'s' if total > 1 else ''}: {share}{shorten(reason, 90)}; all: make sql Q=gaps{asked}"
+    often = "" if count == total else "most often, "
+    return f"{total:,} gap{'s' if total > 1 else ''}: {often}{shorten(reason, 90)}; all: make sql Q=gaps{asked}"
 
 
 def read_ledger(workspace: Workspace, run: str, step: int | None) -> pa.Table:
