@@ -273,14 +273,14 @@ def evaluate(
 
 def _effects(session: Session, started: float) -> None:
     from ..eval.effects import compute_effects
-    from ..eval.stored import told_measures
+    from ..eval.queue import told_measures
+    from ..eval.stored import told_gaps
     from ..eval.suite_attacks import compute_membership
 
     suite, place = session.suite, session.workspace
     compute_effects(suite, place)
-    measured, gaps = told_measures(suite, place)
-    stage_line("eval", measured, time.monotonic() - started)
-    if gaps:
+    stage_line("eval", told_measures(suite, place), time.monotonic() - started)
+    if gaps := told_gaps(suite, place):
         console.say(f"           {gaps}")
     compute_membership(suite, place)
 

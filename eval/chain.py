@@ -92,7 +92,6 @@ def measure_runs(
     Raises:
         CostarError: there is no such checkpoint, or a probe of the user's own is none.
     """
-    load_probes(suite)
     gpus = visible_gpus() if machine.backend == "local" else ()
     slots = min(machine.processes, len(gpus)) if gpus else machine.processes
     queue = EvalQueue(Measurer(suite, workspace), runs=None if runs is None else list(runs), step=step)

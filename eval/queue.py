@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..core.design import RunName
+from ..core.design import RunName, Suite
 from ..core.errors import CostarError
 from ..core.pool import Job
+from ..core.workspace import Workspace
 from ..train.checkpoint import finished_steps
 from ..train.config import RunConfig, begun_runs
 from .score import Measurer
@@ -71,3 +72,13 @@ class EvalQueue:
         self._handed |= set(targets)
         arguments = (str(self.measurer.workspace.root), *targets)
         return Job(name=f"eval {targets[0]}", module="costar.eval.worker", arguments=arguments)
+
+
+def told_measures(suite: Suite, workspace: Workspace) -> str:
+    """One line on how many checkpoints are measured as the suite asks; their bytes are not looked at."""
+    measurer = Measurer(suite, workspace)
+    targets = EvalQueue(measurer).targets()
+    asked = sum(measurer.is_as_asked(config, step) for config, step in targets)
+    text = f"{asked} checkpoints measured, {len(suite.eval.probes)} probes, effects"
+    left = len(targets) - asked
+    return text + (f"; {left} more are not measured as the suite asks now: costar eval" if left else "")

@@ -90,16 +90,19 @@ class Measurer:
         probes = [(p.name, p.code, [self.reads[name] for name in p.reads]) for p in self.due(config, step)]
         return sha256_json([VERSION, measuring_code(), identity, self.facts, probes])
 
+    def is_as_asked(self, config: RunConfig, step: int) -> bool:
+        """Whether a checkpoint was measured as the suite asks now."""
+        saved = read_saved(self.workspace.checkpoint(config.run, step))
+        marker = read_marker(self.workspace.scores(config.run), str(step))
+        if saved is None or marker is None:
+            return False
+        return bool(marker["input"] == self._inputs(config, step, saved.state_sha256))
+
     def is_current(self, config: RunConfig, step: int) -> bool:
         """Whether a checkpoint is measured as the suite asks, and every file has the bytes that were written."""
-        saved = read_saved(self.workspace.checkpoint(config.run, step))
-        if saved is None:
+        if not self.is_as_asked(config, step):
             return False
-        scores = self.workspace.scores(config.run)
-        marker = read_marker(scores, str(step))
-        if marker is None or marker["input"] != self._inputs(config, step, saved.state_sha256):
-            return False
-        parts = [(scores, str(step)), (self.workspace.ledger(config.run, step), "")]
+        parts = [(self.workspace.scores(config.run), str(step)), (self.workspace.ledger(config.run, step), "")]
         if any("generate" in loaded.probe.NEEDS for loaded in self.due(config, step)):
             parts.append((self.workspace.generated(config.run, step), ""))
         return all(read_marker(folder, name) and not changed_files(folder, name) for folder, name in parts)

@@ -16,8 +16,6 @@ from ..manifests.catalogue import score_files
 from ..manifests.lineage import read_configs, stretches
 from ..manifests.tables import LEDGER
 from ..train.config import read_config
-from .queue import EvalQueue
-from .score import Measurer
 
 
 def damaged_files(workspace: Workspace) -> list[str]:
@@ -35,16 +33,6 @@ def damaged_files(workspace: Workspace) -> list[str]:
                 found = changed_files(folder, step)
                 problems += [f"{folder / name}: its bytes are not those that were written" for name in found]
     return problems
-
-
-def told_measures(suite: Suite, workspace: Workspace) -> tuple[str, str]:
-    """How much was measured, and what could not be, a line each."""
-    queue = EvalQueue(Measurer(suite, workspace))
-    count, left = len(queue.targets()), len(queue.pending())
-    text = f"{count - left} checkpoints measured, {len(suite.eval.probes)} probes, effects"
-    if left:
-        text += f"; {left} more are not measured as the suite asks now: costar eval"
-    return text, told_gaps(suite, workspace)
 
 
 def told_gaps(suite: Suite, workspace: Workspace) -> str:

@@ -64,12 +64,13 @@ def test_the_command_line_and_the_api_import_stages_inside_functions_only() -> N
                 pytest.fail(f"{name} imports {node.module} at the top")
 
 
-def test_planning_and_insertion_need_no_torch() -> None:
+def test_planning_insertion_and_the_report_need_no_torch() -> None:
     modules = [
         f"costar.{r}"
         for r in ("core.cli", "core.plan", "insertion.build", "insertion.verify", "corpus.build", "manifests.sql")
     ]
-    modules += ["costar.train.tree", "costar.train.stale", "costar.train.preflight"]
+    modules += ["costar.train.tree", "costar.train.stale", "costar.train.preflight", "costar.eval.loading"]
+    modules += ["costar.eval.report", "costar.eval.suite_attacks"]
     code = f"import sys, importlib\nfor m in {modules!r}: importlib.import_module(m)\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
