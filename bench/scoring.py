@@ -102,7 +102,6 @@ def measure_ours(out: Path, reader: Any, tokenizer: Any, byte_counts: Any, suite
         context=Context(
             subjects=tuple(subjects),
             inserted={},
-            inserted_ids=frozenset(),
             design=EvalDesign(probes=tuple(probes), prefixes=PREFIXES, suffix=SUFFIX),
             tokenizer=tokenizer,
             length=LONGEST,

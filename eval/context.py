@@ -8,16 +8,15 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..core.design import RunName, Suite
-from ..core.parquet import read_table
 from ..core.workspace import Workspace
 from ..corpus.reading import open_tokenizer
 from ..corpus.windows import open_windows
 from ..insertion.overlay import open_suite_overlay, read_exposures
 from ..insertion.records import read_records
+from .assigned import ArmDraw, Assigned, read_assigned
 from .probes import Context, Rendered, Site, Subject
 from .spans import first_spans
 
@@ -35,7 +34,6 @@ class SuiteContext:
     @cached_property
     def shared(self) -> Context:
         records, renderings = read_records(self.workspace.insertion)
-        fates = self._fates()
         written: dict[str, dict[str, Rendered]] = {}
         for row in renderings.to_pylist():
             rendered = Rendered(
@@ -59,8 +57,7 @@ class SuiteContext:
         return Context(
             subjects=subjects,
             inserted=inserted_renderings(self.suite),
-            inserted_ids=frozenset(fates),
-            fates=fates,
+            fates=self._fates(),
             design=self.suite.eval,
             tokenizer=open_tokenizer(self.suite.corpus, self.workspace.corpus),
             length=self.suite.corpus.sequence_length,
@@ -79,22 +76,19 @@ class SuiteContext:
 
     def _levels(self, run: str) -> dict[str, int]:
         name = RunName.parse(run)
-        columns = (self._assignments.column(key).to_pylist() for key in ("arm", "draw", "record_id", "level"))
-        rows = zip(*columns, strict=True)
-        return {record_id: level for arm, draw, record_id, level in rows if (arm, draw) == (name.arm, name.draw)}
+        return self._assigned.levels.get((name.arm, name.draw), {})
 
     @cached_property
-    def _assignments(self) -> pa.Table:
-        return read_table(self.workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
+    def _assigned(self) -> Assigned:
+        return read_assigned(self.workspace)
 
-    def _fates(self) -> dict[str, frozenset[tuple[str, int]]]:
+    def _fates(self) -> dict[str, frozenset[ArmDraw]]:
         """The arms and draws that insert a record, for those that some do."""
-        columns = (self._assignments.column(key).to_pylist() for key in ("arm", "draw", "record_id", "split"))
-        found: dict[str, set[tuple[str, int]]] = {}
-        for arm, draw, record_id, split in zip(*columns, strict=True):
-            if split == "member":
-                found.setdefault(record_id, set()).add((arm, draw))
-        same: dict[frozenset[tuple[str, int]], frozenset[tuple[str, int]]] = {}  # one object for each fate
+        found: dict[str, set[ArmDraw]] = {}
+        for key, records in self._assigned.members.items():
+            for record_id in records:
+                found.setdefault(record_id, set()).add(key)
+        same: dict[frozenset[ArmDraw], frozenset[ArmDraw]] = {}  # one object for each fate
         return {record_id: same.setdefault(fate := frozenset(own), fate) for record_id, own in found.items()}
 
     @cached_property

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..core.hashing import keyed_hash
+from .assigned import ArmDraw
 from .probes import Context, Subject
 
 OPTIONS = 10
-Fate = frozenset[tuple[str, int]]  # the arms and draws that insert a record
+Fate = frozenset[ArmDraw]  # the arms and draws that insert a record
 NOWHERE: Fate = frozenset()
 
 

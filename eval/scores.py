@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from ..insertion.origins import TWIN
 from ..insertion.records import read_records
 from ..manifests.catalogue import score_files
 from ..manifests.lineage import read_configs, stretches
+from .assigned import ArmDraw, read_assigned
 
 Measure = tuple[str, str, str]  # probe, variant, metric
 TWINS = "role=twin"  # ends the variant of what was measured of twins
@@ -30,7 +31,7 @@ class Scores:
     perturbation: dict[str, str]
     cluster: dict[str, str]
     stratum: dict[str, str]
-    levels: dict[tuple[str, int], dict[str, int]]
+    levels: Mapping[ArmDraw, dict[str, int]]
 
     def levels_of(self, run: str) -> dict[str, int]:
         """The level of every record in the arm and draw of a run."""
@@ -63,17 +64,12 @@ def load_scores(suite: Suite, workspace: Workspace) -> Scores:
             for step, measures in raw[stretch.owner].items():
                 if stretch.after < step <= stretch.upto:
                     found[run][step] = dict(measures)
-    assignments = read_table(workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
-    levels: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
-    columns = (assignments.column(name).to_pylist() for name in ("arm", "draw", "record_id", "level"))
-    for arm, draw, record_id, level in zip(*columns, strict=True):
-        levels[(arm, draw)][record_id] = level
     return Scores(
         values=found,
         perturbation=dict(zip(kept.mains, mains.column("perturbation").to_pylist(), strict=True)),
         cluster=dict(zip(kept.mains, mains.column("cluster_id").to_pylist(), strict=True)),
         stratum=dict(zip(kept.mains, mains.column("stratum").to_pylist(), strict=True)),
-        levels=dict(levels),
+        levels=read_assigned(workspace).levels,
     )
 
 

@@ -20,6 +20,7 @@ from ..core.parquet import read_table, write_rows
 from ..core.workspace import Workspace, changed_files, finish_step, output_lock, start_step
 from ..insertion.records import read_records
 from ..manifests.tables import DATASET_INFERENCE, MEMBERSHIP
+from .assigned import ArmDraw, read_assigned
 from .attacks import lira, rmia
 from .membership import Attack, Labels, Row, Texts, adjusted, evaluate, evaluate_blind, gate_text, infer_sets
 from .scores import Scores, load_scores
@@ -71,7 +72,7 @@ def _computed(suite: Suite, workspace: Workspace) -> tuple[list[Row], list[Row]]
     records, _ = read_records(workspace.insertion)
     columns = [records.column(name).to_pylist() for name in ("record_id", "text", "n_tokens")]
     texts = Texts(text=dict(zip(*columns[:2])), n_tokens=dict(zip(columns[0], columns[2])))
-    attacked = Attacked(suite, scores, read_members(workspace))
+    attacked = Attacked(suite, scores, read_assigned(workspace).members)
     rows: list[Row] = []
     sets: list[Row] = []
     seen: list[Labels] = []
@@ -84,25 +85,13 @@ def _computed(suite: Suite, workspace: Workspace) -> tuple[list[Row], list[Row]]
     return adjusted(rows), sets
 
 
-def read_members(workspace: Workspace) -> dict[tuple[str, int], frozenset[str]]:
-    """The records that each arm and draw inserts."""
-    table = read_table(workspace.insertion / "assignments.parquet", mend="run `costar insert` again")
-    found: dict[tuple[str, int], set[str]] = {}
-    columns = (table.column(name).to_pylist() for name in ("arm", "draw", "record_id", "split"))
-    for arm, draw, record_id, split in zip(*columns, strict=True):
-        own = found.setdefault((arm, draw), set())
-        if split == "member":
-            own.add(record_id)
-    return {key: frozenset(own) for key, own in found.items()}
-
-
 @dataclass(frozen=True)
 class Attacked:
     """A suite's scores as attacks: `members` has the records that each arm and draw inserts."""
 
     suite: Suite
     scores: Scores
-    members: Mapping[tuple[str, int], frozenset[str]]
+    members: Mapping[ArmDraw, frozenset[str]]
 
     @cached_property
     def models(self) -> list[str]:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from ...core.design import EvalDesign
 from ...corpus.tokenizer import Tokenizer
+from ..assigned import ArmDraw
 
 if TYPE_CHECKING:
     from ..reader import Reader
@@ -75,20 +76,19 @@ class Site(NamedTuple):
 class Context:
     """What every probe may read of the suite, and of the run that is measured.
 
-    `inserted` names the renderings that some arm inserts, per perturbation; `inserted_ids` the records that some arm and
-    draw inserts, `fates` by which arms and draws. `length` is L; `first` the id before a text, None for EOS. `sites()` has,
+    `inserted` names the renderings that some arm inserts, per perturbation; `fates` the records that some arm and draw
+    inserts, with all that do. `length` is L; `first` the id before a text, None for EOS. `sites()` has,
     for the run's own arm and those that it controls, the first copy of each record, arm → record → site; `levels()` the
     level of each main record in the run's arm and draw; `counts()` how often each id [V] occurs in the base.
     """
 
     subjects: tuple[Subject, ...]
     inserted: Mapping[str, frozenset[str]]
-    inserted_ids: frozenset[str]
     design: EvalDesign
     tokenizer: Tokenizer
     length: int
     seed: int
-    fates: Mapping[str, frozenset[tuple[str, int]]] = field(default_factory=dict)
+    fates: Mapping[str, frozenset[ArmDraw]] = field(default_factory=dict)
     sites: Callable[[], Mapping[str, Mapping[str, Site]]] = dict
     levels: Callable[[], Mapping[str, int]] = dict
     counts: Callable[[], NDArray[np.int64]] = lambda: np.zeros(0, np.int64)

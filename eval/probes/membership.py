@@ -36,7 +36,7 @@ def prefixes(context: Context) -> dict[str, list[Subject]]:
     """The records of each perturbation that stand before the others in `recall`; none where all are inserted somewhere."""
     found: dict[str, list[Subject]] = {}
     room: dict[str, int] = {}
-    free = [s for s in context.subjects if s.role == "main" and s.record_id not in context.inserted_ids]
+    free = [s for s in context.subjects if s.role == "main" and s.record_id not in context.fates]
     for subject in sorted(free, key=lambda s: keyed_hash(context.seed, PREFIXED, s.record_id)):
         chosen = found.setdefault(subject.perturbation, [])
         left = room.setdefault(subject.perturbation, context.length // 2 - 1)

@@ -38,7 +38,7 @@ def scores(context: Context, found: Found) -> Iterable[Score | Gap]:
             for other in context.subjects
             if other.record_id != subject.record_id
             and other.perturbation == subject.perturbation
-            and other.record_id in context.inserted_ids
+            and other.record_id in context.fates
             and other.fields["alphabet"] == subject.fields["alphabet"]
             and len(other.fields["secret"]) == len(subject.fields["secret"])
         ]

@@ -103,7 +103,6 @@ def context_of(
     return Context(
         subjects=tuple(subjects),
         inserted={subject.perturbation: inserted for subject in subjects},
-        inserted_ids=frozenset(inserted_ids),
         fates=dict.fromkeys(inserted_ids, frozenset({("perturbed", 0)})),
         design=EvalDesign(probes=(), prefixes=prefixes, suffix=suffix),
         tokenizer=tokenizer,

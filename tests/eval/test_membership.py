@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
+from costar.eval.assigned import read_assigned
 from costar.eval.dataset_inference import cluster_features, inference_p
 from costar.eval.membership import Attack, Labels, Texts, adjusted, evaluate, evaluate_blind, gate_text, infer_sets
 from costar.eval.scores import load_scores
-from costar.eval.suite_attacks import Attacked, compute_membership, read_members, read_membership
+from costar.eval.suite_attacks import Attacked, compute_membership, read_membership
 
 ATTACKS = {"loss", "zlib", "min-k", "min-k-plus-plus", "recall", "dc-pdd"}
 
@@ -42,7 +43,7 @@ def attack_of(levels: dict[str, int], shift: float = 1.0, seed: int = 0, **more:
 
 def attacked(built: Path) -> Attacked:
     workspace, suite = Workspace(built), load_suite(built / "suite.toml")
-    return Attacked(suite, load_scores(suite, workspace), read_members(workspace))
+    return Attacked(suite, load_scores(suite, workspace), read_assigned(workspace).members)
 
 
 def one(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:

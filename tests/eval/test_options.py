@@ -57,8 +57,8 @@ def test_wrong_options_share_the_fate_of_the_record(context: Context) -> None:
     owner = {subject.fields["identifier"]: subject.record_id for subject in context.subjects}
     for subject in context.subjects:
         options, _ = pools.options(subject, "identifier", subject.fields["identifier"])
-        fates = {owner[option] in context.inserted_ids for option in options}
-        assert fates == {subject.record_id in context.inserted_ids}
+        fates = {owner[option] in context.fates for option in options}
+        assert fates == {subject.record_id in context.fates}
 
 
 def test_where_one_fate_has_too_few_texts_options_are_of_all(context: Context) -> None:

@@ -50,7 +50,7 @@ def test_the_prefix_is_of_records_that_nothing_inserts_and_leaves_half_the_conte
     for name, chosen in probe.prefixes(context).items():
         assert chosen
         assert {(subject.perturbation, subject.role) for subject in chosen} == {(name, "main")}
-        assert not {subject.record_id for subject in chosen} & context.inserted_ids
+        assert not {subject.record_id for subject in chosen} & context.fates.keys()
     requests = [request for request in probe.requests(context) if request.context == "recall"]
     assert requests
     for request in requests:
@@ -70,7 +70,7 @@ def test_every_main_record_has_every_score_but_those_before_the_others_no_recall
 
 
 def test_where_all_records_are_inserted_somewhere_recall_says_so(context: Context) -> None:
-    everywhere = replace(context, inserted_ids=frozenset(subject.record_id for subject in context.subjects))
+    everywhere = replace(context, fates={subject.record_id: frozenset({("late", 0)}) for subject in context.subjects})
     assert not [request for request in probe.requests(everywhere) if request.context == "recall"]
     gaps = gaps_of(everywhere, found_of(everywhere), "recall")
     assert set(gaps) == {""}
