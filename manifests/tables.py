@@ -150,44 +150,20 @@ LEDGER = pa.schema(
     ]
 )
 
-SCORES = pa.schema(
-    [
-        ("run", STRING),
-        ("step", INT),
-        ("record_id", STRING),
-        ("rendering", STRING),
-        ("probe", STRING),
-        ("variant", STRING),
-        ("metric", STRING),
-        ("value", DOUBLE),
-    ]
-)
+MEASURED = [
+    ("run", STRING),
+    ("step", INT),
+    ("record_id", STRING),
+    ("rendering", STRING),
+    ("probe", STRING),
+    ("variant", STRING),
+]
 
-GAPS = pa.schema(
-    [
-        ("run", STRING),
-        ("step", INT),
-        ("record_id", STRING),
-        ("rendering", STRING),
-        ("probe", STRING),
-        ("variant", STRING),
-        ("reason", STRING),
-    ]
-)
+SCORES = pa.schema([*MEASURED, ("metric", STRING), ("value", DOUBLE)])
 
-GENERATED = pa.schema(
-    [
-        ("run", STRING),
-        ("step", INT),
-        ("record_id", STRING),
-        ("rendering", STRING),
-        ("probe", STRING),
-        ("variant", STRING),
-        ("prompt", STRING),
-        ("text", STRING),
-        ("token_ids", pa.list_(INT)),
-    ]
-)
+GAPS = pa.schema([*MEASURED, ("reason", STRING)])
+
+GENERATED = pa.schema([*MEASURED, ("prompt", STRING), ("text", STRING), ("token_ids", pa.list_(INT))])
 
 EFFECTS = pa.schema(
     [
