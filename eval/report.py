@@ -172,25 +172,19 @@ def _effect_rows(suite: Suite, workspace: Workspace, summary: Summary) -> list[l
     rows = []
     places = {name: number for number, name in enumerate([summary.perturbation, *suite.perturbations])}
     kinds = ("total", "timing", "direct", "spillover", "displacement", "placebo")
-    metrics = ("nll_token", "extracted", "accuracy", "exposure_bits")
-    probes = ("likelihood", "extraction", "choice", "secret-rank")
+    main = {"likelihood": "nll_token", "extraction": "extracted", "choice": "accuracy", "secret-rank": "exposure_bits"}
+    order = list(main)
+    shown = [
+        row
+        for row in effects
+        if (row["step"], row["model"], row["metric"]) == (summary.steps, summary.model, main.get(row["probe"]))
+    ]
 
     def place(row: dict[str, Any]) -> tuple[Any, ...]:
-        metric = metrics.index(row["metric"]) if row["metric"] in metrics else len(metrics)
-        return (
-            kinds.index(row["estimand"]),
-            places[row["perturbation"]],
-            metric,
-            row["variant"],
-            row["treated"],
-            row["level"],
-        )
+        measure = (order.index(row["probe"]), row["variant"])
+        return kinds.index(row["estimand"]), places[row["perturbation"]], *measure, row["treated"], row["level"]
 
-    for row in sorted(effects, key=place):
-        if row["step"] != summary.steps or row["model"] != summary.model:
-            continue
-        if row["metric"] not in metrics or row["probe"] not in probes:
-            continue
+    for row in sorted(shown, key=place):
         if row["metric"] == "extracted" and row["variant"] != f"prefix={summary.prefix}":
             continue
         p = row["p_adjusted"] if row["p_adjusted"] is not None else row["p_value"]
