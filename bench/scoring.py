@@ -108,7 +108,6 @@ def measure_ours(out: Path, reader: Any, tokenizer: Any, byte_counts: Any, suite
             seed=1,
         ),
         probes=[Loaded(name=name, probe=probe, code=name, from_user=False) for name, probe in probes.items()],
-        longest=LONGEST,
         serves=frozenset({"loglik"}),
         byte_counts=byte_counts,
         open_reader=lambda: reader,

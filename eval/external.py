@@ -97,12 +97,12 @@ def measure_external(suite: Suite, workspace: Workspace, model: str, name: str |
     with output_lock(place, f"eval {run}"):
         measurer = Measurer(suite, workspace)
         probes = measurer.probes  # one that is not there is told before the model is loaded
-        foreign = Foreign(folder, source, run, place)
-        foreign.refuse_another()
-        context = replace(measurer.contexts.shared, length=foreign.facts["longest"])
+        external = ExternalModel(folder, source, run, place)
+        external.refuse_another()
+        context = replace(measurer.contexts.shared, length=external.facts["longest"])
         gaps: list[Gap] = []
-        if foreign.facts["tokenizer_sha256"] != sha256_file(workspace.corpus / "tokenizer.json"):
-            context, gaps = recoded(suite, workspace.corpus, context, foreign.tokenizer)
+        if external.facts["tokenizer_sha256"] != sha256_file(workspace.corpus / "tokenizer.json"):
+            context, gaps = recoded(suite, workspace.corpus, context, external.tokenizer)
             if not context.subjects:
                 raise CostarError(
                     str(folder),
@@ -110,32 +110,31 @@ def measure_external(suite: Suite, workspace: Workspace, model: str, name: str |
                     expected="the model's own tokenizer",
                     mend="put its files beside the weights",
                 )
-        context = replace(context, first=foreign.begin)
+        context = replace(context, first=external.begin)
         rows = [{"run": run, "step": STEP, "probe": ""} | gap._asdict() for gap in gaps]
-        inputs = sha256_json([foreign.identity, measurer.facts])
+        inputs = sha256_json([external.identity, measurer.facts])
         if not is_current(place, inputs, "gaps"):
             start_step(place, "gaps")
             finish_step(place, inputs, [write_rows(place / "gaps.parquet", GAPS, rows)], "gaps")
-        size = foreign.facts["vocab_size"]
+        size = external.facts["vocab_size"]
         Measurement(
             places=Places(
                 ledger=place / "ledger", generated=place / "generated", scores=place / "scores", run=run, step=STEP
             ),
-            identity=foreign.identity,
+            identity=external.identity,
             facts=measurer.facts,
             reads=measurer.reads,
             context=context,
             probes=probes,
-            longest=foreign.facts["longest"],
-            serves=frozenset({"loglik", "generate", "counts"} | ({"weights"} if foreign.facts["packs"] else set())),
+            serves=frozenset({"loglik", "generate", "counts"} | ({"weights"} if external.facts["packs"] else set())),
             byte_counts=np.array([context.tokenizer.byte_count(i) for i in range(size)], np.int32),
-            open_reader=lambda: foreign.reader,
+            open_reader=lambda: external.reader,
         ).run()
-        return foreign.facts
+        return external.facts
 
 
 @dataclass
-class Foreign:
+class ExternalModel:
     """A model's folder, and what is known of it without loading it a second time."""
 
     folder: Path

@@ -61,7 +61,6 @@ class Measurement:
     facts: str
     context: Context
     probes: Sequence[Loaded]
-    longest: int
     serves: frozenset[str]
     byte_counts: NDArray[np.int32]
     open_reader: Callable[[], Reader]
@@ -167,7 +166,7 @@ class Measurement:
             if not is_same(self.places.ledger, inputs[block], block):
                 start_step(self.places.ledger)
                 start_step(self.places.ledger, block)
-                columns = score_in_windows(self.reader, requests, self.byte_counts, self.longest)
+                columns = score_in_windows(self.reader, requests, self.byte_counts, self.context.length)
                 write_ledger(path, self.places.run, self.places.step, requests, columns)
                 finish_step(self.places.ledger, inputs[block], [path], block)
             found |= by_key(read_table(path, mend=MEND))
@@ -184,7 +183,7 @@ class Measurement:
         used: dict[str, set[str]] = {}
         for loaded in sorted(probes, key=lambda each: each.from_user):  # where names clash, a user's probe gives way
             requests = self._asked(loaded, requests_of)
-            refused = refusals(requests, self.longest, len(self.byte_counts))
+            refused = refusals(requests, self.context.length, len(self.byte_counts))
             names = used.setdefault(loaded.name, set())
             for request in requests:
                 if request.key in refused:
@@ -244,8 +243,8 @@ class Measurement:
             length = 1 + len(prompt.ids) + prompt.new_tokens
             if not prompt.ids:
                 found[prompt.key] = "an empty prompt"
-            elif length > self.longest:
-                found[prompt.key] = too_long(length, self.longest, "tokens of prompt and answer")
+            elif length > self.context.length:
+                found[prompt.key] = too_long(length, self.context.length, "tokens of prompt and answer")
             elif max(prompt.ids) >= len(self.byte_counts):
                 found[prompt.key] = f"token {max(prompt.ids):,} of another tokenizer"
         return found

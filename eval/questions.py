@@ -79,11 +79,6 @@ def question_of(
     )
 
 
-def requests_of(question: Question, tokenizer: Tokenizer) -> Iterator[Request]:
-    """The sequences that a question needs in the ledger."""
-    return requests_of_all([question], tokenizer)
-
-
 def requests_of_all(questions: Iterable[Question | Gap], tokenizer: Tokenizer) -> Iterator[Request]:
     """The sequences that questions need in the ledger, in their order; gaps and single options need none.
 

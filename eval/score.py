@@ -133,7 +133,6 @@ class Measurer:
                 facts=self.facts,
                 context=self.contexts.of_run(config.run),
                 probes=self.due(config, step),
-                longest=config.sequence_length,
                 serves=frozenset({*NEEDED, *READABLE}),
                 byte_counts=self.byte_counts,
                 open_reader=lambda: self._reader(config, step),

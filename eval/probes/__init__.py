@@ -142,9 +142,9 @@ class Tokens:
     def part(self, start: int, end: int | None = None) -> Tokens:
         """The tokens at positions [start, end) of the sequence."""
         assert start >= self.start
-        names = ("token_id", "n_bytes", "logp", "rank", "top1", "mean_logp", "var_logp", "lse_top40")
         stop = None if end is None else end - self.start
-        return Tokens(start=start, **{name: getattr(self, name)[start - self.start : stop] for name in names})
+        arrays = {name: values for name, values in vars(self).items() if name != "start"}
+        return Tokens(start=start, **{name: values[start - self.start : stop] for name, values in arrays.items()})
 
     @property
     def total(self) -> float:

@@ -123,7 +123,6 @@ def measurement(probe: Loaded, context: Context, reader: OwnReader, folder: Path
         facts="",
         context=context,
         probes=[probe],
-        longest=reader.longest,
         serves=frozenset({"loglik", "generate", *READABLE}),
         byte_counts=np.array([tokenizer.byte_count(token) for token in range(tokenizer.vocab_size)], np.int32),
         open_reader=lambda: reader,

@@ -100,7 +100,6 @@ def measured(
         facts="",
         context=context,
         probes=measurer.probes,
-        longest=config.sequence_length,
         serves=frozenset({*NEEDED, *READABLE}),
         byte_counts=measurer.byte_counts,
         open_reader=lambda: measurer._reader(config, STEP),

@@ -20,10 +20,10 @@ from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.corpus.tokenizer import Tokenizer
 from costar.eval.context import SuiteContext
-from costar.eval.external import Foreign, is_external, measure_external
+from costar.eval.external import ExternalModel, is_external, measure_external
 from costar.eval.hf_reader import HfReader, load_model, longest_input
 from costar.eval.probes import Request, membership
-from costar.eval.questions import question_of, requests_of
+from costar.eval.questions import question_of, requests_of_all
 from costar.eval.recoded import recoded
 from costar.eval.stored import damaged_files, ledger_in
 from costar.manifests.catalogue import build_manifest
@@ -216,9 +216,9 @@ def test_the_prefix_of_recall_begins_with_bos_where_a_model_has_it(built_copy: P
     folder = write_model(tmp_path / "other", bos=True, max_position_embeddings=1024)
     measured(built_copy, folder)
     suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
-    foreign = Foreign(folder, "other", "other", workspace.external("other"))
-    assert (foreign.begin, foreign.reader.begin, foreign.reader.end) == (0, 0, 1)
-    context, _ = recoded(suite, workspace.corpus, SuiteContext(suite, workspace).shared, foreign.tokenizer)
+    external = ExternalModel(folder, "other", "other", workspace.external("other"))
+    assert (external.begin, external.reader.begin, external.reader.end) == (0, 0, 1)
+    context, _ = recoded(suite, workspace.corpus, SuiteContext(suite, workspace).shared, external.tokenizer)
     recall = ledger_in(workspace.external("other") / "ledger").filter(pc.field("context") == "recall").to_pylist()
     assert recall
     first = replace(context, first=0, length=1024)
@@ -226,7 +226,7 @@ def test_the_prefix_of_recall_begins_with_bos_where_a_model_has_it(built_copy: P
     for key, request in list(asked.items())[::9]:
         rows = torch.tensor([[*request.before, *request.ids]])
         assert request.before[0] == 0
-        logp = foreign.reader.logits(foreign.reader.states(rows))[0].log_softmax(-1)
+        logp = external.reader.logits(external.reader.states(rows))[0].log_softmax(-1)
         place = len(request.before)
         expected = logp[range(place - 1, rows.shape[1] - 1), rows[0, place:]].tolist()
         theirs = [
@@ -247,8 +247,8 @@ def test_another_end_of_texts_is_another_model(built_copy: Path, tmp_path: Path)
     found = []
     for end in ends:
         named.write_text(json.dumps({"bos_token": "<s>", "eos_token": end}))
-        foreign = Foreign(folder, "other", "other", Workspace(built_copy).external("other"))
-        found.append((foreign.tokenizer.eos_id, foreign.identity))
+        external = ExternalModel(folder, "other", "other", Workspace(built_copy).external("other"))
+        found.append((external.tokenizer.eos_id, external.identity))
     assert [eos for eos, _ in found] == [1, 0]
     assert found[0][1] != found[1][1]
 
@@ -493,7 +493,9 @@ def test_models_from_elsewhere_have_the_numbers_of_the_harness(tmp_path: Path, a
         question_of(str(n), "cloze", "", item["question"], item["choices"], item["answer"], mutual=True)
         for n, item in enumerate(items)
     ]
-    found = found_of(reader, requests + [r for question in questions for r in requests_of(question, tokenizer)], 48)
+    found = found_of(
+        reader, requests + [r for question in questions for r in requests_of_all([question], tokenizer)], 48
+    )
     for number, expected in enumerate(theirs["loglikelihood_rolling"]):
         tokens = found.tokens(str(number), "text")
         assert not isinstance(tokens, str)

@@ -74,7 +74,6 @@ class Bench:
             "facts": "facts",
             "context": self.context,
             "probes": [self.probes[name] for name in names],
-            "longest": 128,
             "serves": frozenset({*NEEDED, *READABLE}),
             "byte_counts": np.ones(self.context.tokenizer.vocab_size, np.int32),
             "open_reader": open_reader,
@@ -250,7 +249,7 @@ def test_weights_that_are_no_numbers_make_every_measurement_a_gap(bench: Bench) 
 
 def test_texts_beyond_the_context_or_of_another_vocabulary_are_gaps_and_the_rest_is_measured(bench: Bench) -> None:
     ids = {s.record_id: s.renderings[s.canonical].ids for s in bench.context.subjects}
-    bench.measure(["choice", "half"], longest=12)
+    bench.measure(["choice", "half"], context=replace(bench.context, length=12))
     assert {row["reason"].split(",")[1] for row in bench.rows("gaps", "choice")} == {" the model reads at most 12"}
     bench.measure(["extraction"], byte_counts=np.ones(300, np.int32))
     foreign = {record_id for record_id, tokens in ids.items() if max(tokens) >= 300}

@@ -22,7 +22,7 @@ from costar.corpus.tokenizer import Tokenizer, train_bpe
 from costar.eval.ledger import by_key, ledger_table
 from costar.eval.measure import before_stop
 from costar.eval.probes import EOS, Found, Request, Score
-from costar.eval.questions import PROMPT, Question, question_of, requests_of, scores_of
+from costar.eval.questions import PROMPT, Question, question_of, requests_of_all, scores_of
 from costar.eval.reader import OwnReader
 from costar.eval.windows import score_in_windows
 from costar.train.checkpoint import load_checkpoint
@@ -65,7 +65,7 @@ def by_hand(reader: OwnReader, before: list[int], ids: list[int]) -> float:
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """The ids of a context and of what is scored after it."""
     question = question_of("r", "text", "", context, [continuation, "other"], 0, delimiter="")
-    first = next(requests_of(question, tokenizer))
+    first = next(requests_of_all([question], tokenizer))
     return list(first.before), list(first.ids)
 
 
@@ -84,7 +84,7 @@ def test_a_context_keeps_its_own_ids_where_a_token_reaches_across_the_border(tok
 
 def test_eos_stands_before_a_continuation_without_context_only(tokenizer: Tokenizer, reader: OwnReader) -> None:
     question = question_of("r", "cloze", "", "What is a module?", ["a file", "a number"], 1, mutual=True)
-    requests = list(requests_of(question, tokenizer))
+    requests = list(requests_of_all([question], tokenizer))
     found = found_of(reader, requests, 32)
     for number, choice in enumerate((" a file", " a number")):
         with_context, alone = requests[2 * number : 2 * number + 2]
@@ -101,7 +101,7 @@ def test_eos_stands_before_a_continuation_without_context_only(tokenizer: Tokeni
 def test_of_equal_options_the_first_is_taken(tokenizer: Tokenizer, reader: OwnReader) -> None:
     for answer in (0, 1):
         question = question_of("r", "cloze", "", "What is it?", ["the same", "the same"], answer, mutual=True)
-        found = found_of(reader, list(requests_of(question, tokenizer)), 32)
+        found = found_of(reader, list(requests_of_all([question], tokenizer)), 32)
         scores = {s.metric: s.value for s in scores_of(question, found) if isinstance(s, Score)}
         names = ("accuracy", "accuracy_norm", "accuracy_mi")
         assert [scores[name] for name in names] == [1.0 - answer] * 3
@@ -222,7 +222,7 @@ def assert_task_agrees(
         question_of(str(n), "cloze", "", item["question"], item["choices"], item["answer"], mutual=True)
         for n, item in enumerate(items)
     ]
-    found = found_of(reader, [r for question in questions for r in requests_of(question, tokenizer)], LONGEST)
+    found = found_of(reader, [r for question in questions for r in requests_of_all([question], tokenizer)], LONGEST)
     for question, expected in zip(questions, theirs, strict=True):
         numbers = range(len(question.options))
         after = [question.tokens(found, number) for number in numbers]

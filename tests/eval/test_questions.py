@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from costar.corpus.tokenizer import Tokenizer
 from costar.eval.probes import Found, Gap, Request
-from costar.eval.questions import Question, question_of, requests_of, requests_of_all, scores_of_all
+from costar.eval.questions import Question, question_of, requests_of_all, scores_of_all
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,7 +45,7 @@ def test_questions_encoded_together_ask_for_the_sequences_of_each(
     assert list(requests_of_all([Gap("r", "text", "", "no reason"), *questions], tokenizer)) == wanted
     for question in questions:
         alone = [request for request in wanted if request.record_id == question.record_id]
-        assert list(requests_of(question, tokenizer)) == alone
+        assert list(requests_of_all([question], tokenizer)) == alone
 
 
 @given(given_options=st.lists(OPTIONS, max_size=6))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from costar.corpus.tokenizer import Tokenizer
 from costar.eval.probes import Context, Found, Gap, Score, infill
-from costar.eval.questions import requests_of
+from costar.eval.questions import requests_of_all
 
 from tests.eval.subjects import certain, context_of, found_of, random_reader, subject_of
 
@@ -19,14 +19,14 @@ def after_option(context: Context, option: str, letter: str) -> dict[tuple[str, 
     ledger = {}
     for question in infill.questions(context):
         for request, (before, continuation) in zip(
-            [r for r in requests_of(question, context.tokenizer) if "choice=" in r.rendering],
+            [r for r in requests_of_all([question], context.tokenizer) if "choice=" in r.rendering],
             question.options,
             strict=True,
         ):
             wanted = before.endswith(option) or continuation.strip() == letter
             part = request.ids[request.start :]
             ledger[request.key] = certain(part, [-0.1 if wanted else -4.0] * len(part), request.start)
-        for request in requests_of(question, context.tokenizer):
+        for request in requests_of_all([question], context.tokenizer):
             part = request.ids[request.start :]
             ledger.setdefault(request.key, certain(part, [-1.0] * len(part), request.start))
     results = infill.scores(context, Found(ledger=ledger))

@@ -77,7 +77,6 @@ def measurement(context: Context, suite: Suite, model: Llama, folder: Path) -> M
         facts="",
         context=context,
         probes=[load_probe("site", suite)],
-        longest=context.length,
         serves=frozenset({"loglik", "sites"}),
         byte_counts=np.ones(size, np.int32),
         open_reader=lambda: reader,
