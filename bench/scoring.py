@@ -79,6 +79,7 @@ def ours(folder: Path, suite: str, rows: Rows) -> tuple[dict[str, float], Values
 
 def measure_ours(out: Path, reader: Any, tokenizer: Any, byte_counts: Any, suite: str, rows: Rows) -> None:
     """What `costar eval` does with a checkpoint that is loaded."""
+    from costar.core.analysis import AnalysisDesign
     from costar.core.design import EvalDesign
     from costar.eval.measure import Measurement, Places
     from costar.eval.probes import Context, Loaded, Rendered, Subject, choice, extraction, likelihood
@@ -102,7 +103,12 @@ def measure_ours(out: Path, reader: Any, tokenizer: Any, byte_counts: Any, suite
         context=Context(
             subjects=tuple(subjects),
             inserted={},
-            design=EvalDesign(probes=tuple(probes), prefixes=PREFIXES, suffix=SUFFIX),
+            design=EvalDesign(
+                probes=tuple(probes),
+                prefixes=PREFIXES,
+                suffix=SUFFIX,
+                analysis=AnalysisDesign(primary={}, margins={}, families="perturbation"),
+            ),
             tokenizer=tokenizer,
             length=LONGEST,
             seed=1,

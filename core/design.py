@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from .analysis import AnalysisDesign
 from .models import ModelPreset, presets
 
 Phase = tuple[Fraction, Fraction]
@@ -201,6 +202,7 @@ class EvalDesign:
     probes: tuple[str, ...]
     prefixes: tuple[int, ...]
     suffix: int
+    analysis: AnalysisDesign
 
 
 @dataclass(frozen=True, kw_only=True)

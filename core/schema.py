@@ -235,6 +235,9 @@ class EvalTable(Table):
     probes: list[str] = ["likelihood", "extraction", "choice", "secret-rank"]
     prefixes: Annotated[list[Count], Field(min_length=1)] = [16]
     suffix: Count = 32
+    primary: dict[str, str] = {}
+    margins: dict[str, Annotated[Float, Field(gt=0)]] = {}
+    families: Literal["perturbation", "suite"] = "perturbation"
 
 
 class ReleaseTable(Table):

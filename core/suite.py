@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from . import schema
+from .analysis import read_analysis
 from .arms import ArmReader, check_control, check_parent, fractions
 from .base import read_corpus
 from .design import (
@@ -199,7 +200,17 @@ class _Builder:
             model_presets=models,
             train=train,
             eval=EvalDesign(
-                probes=tuple(spec.eval.probes), prefixes=tuple(spec.eval.prefixes), suffix=spec.eval.suffix
+                probes=tuple(spec.eval.probes),
+                prefixes=tuple(spec.eval.prefixes),
+                suffix=spec.eval.suffix,
+                analysis=read_analysis(
+                    {name: design.kind for name, design in perturbations.items()},
+                    spec.eval.probes,
+                    spec.eval.primary,
+                    spec.eval.margins,
+                    spec.eval.families,
+                    self.fail,
+                ),
             ),
             release=ReleaseDesign(arms=tuple(spec.release.arms), licence=spec.release.licence),
             spec=plain(self.raw),

@@ -62,7 +62,7 @@ def compute_effects(suite: Suite, workspace: Workspace) -> Path:
         rows = list(all_effects(suite, scores))
         order = sorted(
             rows,
-            key=lambda row: tuple(str(row[n]) if n not in ("level", "step") else row[n] for n in EFFECTS.names[:10]),
+            key=lambda row: tuple(str(row[n]) if n not in ("level", "step") else row[n] for n in EFFECTS.names[:11]),
         )
         start_step(workspace.eval, "effects")
         write_rows(path, EFFECTS, order)
@@ -224,6 +224,7 @@ def _rows(
             "model": contrast.model,
             "treated": contrast.label(contrast.treated),
             "control": contrast.label(contrast.control),
+            "factor": "",
             "level": level,
             "step": step,
             "n": cells.records[level],
@@ -233,7 +234,10 @@ def _rows(
             "ci_low": low if interval else None,
             "ci_high": high if interval else None,
             "p_value": float(statistics["p"][number]) if enough else None,
-            "p_adjusted": None,
+            **dict.fromkeys(("given_low", "given_high", "band_low", "band_high", "p_adjusted", "p_max_t")),
+            "family": "",
+            "margin": None,
+            "p_equivalent": None,
             "method": (statistics["method"] if not constant else CONSTANT) if enough else FEW,
         }
 

@@ -41,15 +41,18 @@ from .tables import (
     CORPUS_STEPS,
     COVERAGE,
     DATASET_INFERENCE,
+    DOSE_FITS,
     DROPPED,
     EFFECTS,
     EXPOSURES,
     GAPS,
+    HYPOTHESES,
     LOG,
     MEMBERSHIP,
     OCCURRENCES,
     RECORDS,
     RENDERINGS,
+    RETENTION,
     SCORES,
     SPEED,
     VALIDATION,
@@ -205,7 +208,14 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     gaps = {run: [read_table(path, mend=mend) for path in score_files(workspace, run, "gaps")] for run in configs}
     _load(connection, "gaps", GAPS, _inherited(configs, gaps, 0))
     _load_external(connection, workspace)
-    computed = {"effects": EFFECTS, "membership": MEMBERSHIP, "dataset_inference": DATASET_INFERENCE}
+    computed = {
+        "effects": EFFECTS,
+        "dose_fits": DOSE_FITS,
+        "retention": RETENTION,
+        "hypotheses": HYPOTHESES,
+        "membership": MEMBERSHIP,
+        "dataset_inference": DATASET_INFERENCE,
+    }
     for table, schema in computed.items():
         path = workspace.eval / f"{table}.parquet"
         _load(connection, table, schema, [read_table(path, mend=mend)] if path.is_file() else [])

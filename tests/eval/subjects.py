@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from costar.core.analysis import AnalysisDesign
 from costar.core.design import EvalDesign
 from costar.core.models import ModelShape
 from costar.core.plugins import load_plugin
@@ -104,7 +105,12 @@ def context_of(
         subjects=tuple(subjects),
         inserted={subject.perturbation: inserted for subject in subjects},
         fates=dict.fromkeys(inserted_ids, frozenset({("perturbed", 0)})),
-        design=EvalDesign(probes=(), prefixes=prefixes, suffix=suffix),
+        design=EvalDesign(
+            probes=(),
+            prefixes=prefixes,
+            suffix=suffix,
+            analysis=AnalysisDesign(primary={}, margins={}, families="perturbation"),
+        ),
         tokenizer=tokenizer,
         length=length,
         seed=7,
