@@ -49,7 +49,7 @@ class Measurer:
         """The hash of what all scores depend on beside weights and probes."""
         context = self.contexts.shared
         marker = read_marker(self.workspace.insertion, "records")
-        design = {key: value for key, value in vars(self.suite.eval).items() if key != "probes"}
+        design = {key: value for key, value in vars(self.suite.eval).items() if key not in ("probes", "analysis")}
         inserted = {name: sorted(found) for name, found in context.inserted.items()}
         return sha256_json(
             [
