@@ -9,6 +9,7 @@ from .design import RunName, Suite
 from .errors import CostarError, nearest
 from .machine import Machine, load_machine
 from .models import presets
+from .registration import register_analysis
 from .suite import find_suite, load_suite
 from .workspace import Workspace, corpus_facts, replacing
 
@@ -48,7 +49,7 @@ class Session:
         return names
 
     def save_suite(self) -> None:
-        """Keep the suite file beside what is built from it, and the user's own probes that it names."""
+        """Keep the suite file beside what is built from it, and the user's own probes that it names; register its analysis."""
         own = self.suite.path.resolve().parent / "probes"
         files = {"suite.toml": self.suite.toml.encode()}
         for name in self.suite.eval.probes:
@@ -60,6 +61,7 @@ class Session:
             if not path.is_file() or path.read_bytes() != content:
                 with replacing(path) as temporary:
                     temporary.write_bytes(content)
+        register_analysis(self.suite.eval.analysis, self.workspace)
 
     def vocabulary(self) -> int:
         """The size of the vocabulary: of the built corpus, or as the suite asks."""

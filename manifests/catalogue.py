@@ -22,6 +22,7 @@ from ..core.design import RunName, Suite, earlier_exposure
 from ..core.errors import CostarError, shorten
 from ..core.hashing import canonical_json, sha256_json
 from ..core.parquet import read_table
+from ..core.registration import read_registered
 from ..core.workspace import (
     DISK_FULL,
     Workspace,
@@ -76,6 +77,7 @@ CREATE = {
     "runs": "run varchar, arm varchar, model varchar, draw bigint, parent_run varchar, branch_step integer, steps bigint, "
     "tokens bigint, status varchar, determinism varchar, config_sha256 varchar",
     "checkpoints": "run varchar, step integer, tokens bigint, path varchar, state_sha256 varchar, inherited boolean",
+    "analysis": "sha256 varchar, plan json, runs_begun bigint",
     "external": "run varchar, source varchar, architecture varchar, parameters bigint, vocab_size bigint, "
     "tokenizer_sha256 varchar, weights_sha256 varchar",
 }
@@ -175,6 +177,9 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     mend = "run the stage that wrote it again"
     _insert(connection, "suite", [_suite_row(suite)])
     _insert(connection, "corpus", _corpus_rows(workspace))
+    registered = read_registered(workspace)
+    analyses = [(each["sha256"], canonical_json(each["plan"]), each["runs_begun"]) for each in registered]
+    _insert(connection, "analysis", analyses)
     _load_corpus(connection, workspace.corpus)
     has_records = is_whole(workspace.insertion, "records")
     has_insertion = is_whole(workspace.insertion, "insert")
