@@ -222,12 +222,13 @@ def changed_files(folder: Path, step: str = "") -> list[str]:
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; when the block ends well, the file is synced and takes the name `path`.
 
-    Files have one writer at a time, so what a killed one left under this name is taken away.
+    Files have one writer at a time, so what a killed one left under this name is taken away, with what DuckDB keeps
+    beside a file that it writes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        if not _is_running(leftover.name.split(".")[-2]):
-            leftover.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):
+        if not _is_running(leftover.name.removeprefix(f".{path.name}.").split(".")[0]):
+            _remove(leftover)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
@@ -235,18 +236,31 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for left in temporary.parent.glob(f"{glob.escape(temporary.name)}*"):
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_running(pid: str) -> bool:
-    """Whether a process of this number lives: then its file is no leftover."""
+    """Whether a process of this number lives: then its file is no leftover. One that ended and that nobody waited for is
+    none."""
     try:
         os.kill(int(pid), 0)
     except (ValueError, ProcessLookupError):
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        stat = Path(f"/proc/{int(pid)}/stat").read_text(encoding="utf-8", errors="replace")
+        return stat.rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return True
 
 
 def write_text(path: Path, text: str) -> None:

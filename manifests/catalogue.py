@@ -223,7 +223,8 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     }
     for table, schema in computed.items():
         path = workspace.eval / f"{table}.parquet"
-        _load(connection, table, schema, [read_table(path, mend=mend)] if path.is_file() else [])
+        parts = [_widened(read_table(path, mend=mend), schema)] if path.is_file() else []
+        _load(connection, table, schema, parts)
 
 
 def _load_external(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from costar.core.errors import CostarError
-from costar.core.workspace import changed_files, finish_step, is_current, output_lock, replacing, start_step
+from costar.core.workspace import changed_files, finish_step, is_current, output_lock, replacing, start_step, write_text
 
 
 def test_a_step_is_current_only_with_its_marker_inputs_and_sizes(tmp_path: Path) -> None:
@@ -50,6 +51,21 @@ def test_a_failed_write_leaves_the_old_file_and_no_leftover(tmp_path: Path) -> N
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    """A killed DuckDB leaves its journal too, and a killed process that nobody waited for has a number still."""
+    path = tmp_path / "manifest.duckdb"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as alive:
+        dead = subprocess.Popen([sys.executable, "-c", ""])
+        os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+        for name in (f"{dead.pid}.part", f"{dead.pid}.part.wal", f"{alive.pid}.part", "none.part"):
+            (tmp_path / f".{path.name}.{name}").write_text("half")
+        (tmp_path / f".{path.name}.{dead.pid}.part.tmp").mkdir()
+        write_text(path, "whole")
+        assert {each.name for each in tmp_path.iterdir()} == {path.name, f".{path.name}.{alive.pid}.part"}
+        dead.wait()
+        alive.communicate(b"\n")
 
 
 def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
