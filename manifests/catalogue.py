@@ -223,8 +223,8 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     }
     for table, schema in computed.items():
         path = workspace.eval / f"{table}.parquet"
-        parts = [_widened(read_table(path, mend=mend), schema)] if path.is_file() else []
-        _load(connection, table, schema, parts)
+        whole = [_widened(read_table(path, mend=mend), schema)] if path.is_file() else []
+        _load(connection, table, schema, whole)
 
 
 def _load_external(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
