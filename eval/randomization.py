@@ -24,6 +24,7 @@ from .stats import holm, mcnemar_p
 EXACT_CLUSTERS = 12  # up to so many, all sign patterns are taken
 CLOSED_LEVELS = 6  # 63 sets of levels to test
 CLOSED_DRAWS = 999  # redraws for each set of more than one level
+SETTLED = 0.5  # adjusted p-values from here on are as good as any larger one
 SLACK = 1e-9
 SINGLE = 1e-5  # slack where sums are made in single precision
 
@@ -35,7 +36,7 @@ def sign_flip_p(data: Clustered, key: Key) -> Floats:
     of −1, 0 and 1 with one record a cluster have McNemar's exact p-value.
     """
     data = data.joint()
-    paired = _is_paired(data)
+    paired = is_paired(data)
     found = np.ones(data.sums.shape[1])
     for column in np.flatnonzero(paired):
         found[column] = mcnemar_p(int((data.sums[:, column] > 0).sum()), int((data.sums[:, column] < 0).sum()))
@@ -53,7 +54,7 @@ def sign_flip_p(data: Clustered, key: Key) -> Floats:
     return found
 
 
-def _is_paired(data: Clustered) -> NDArray[np.bool_]:
+def is_paired(data: Clustered) -> NDArray[np.bool_]:
     """Which columns [K] are 0/±1 of single records."""
     if not (data.counts == 1).all():
         return np.zeros(data.sums.shape[1], bool)
@@ -64,12 +65,12 @@ def _signs(clusters: int, key: Key) -> Iterator[Floats]:
     """Signs [·, C]: every pattern once where there are few, else the observed one and random ones."""
     if clusters <= EXACT_CLUSTERS:
         patterns = np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1
-        yield 1.0 - 2.0 * patterns
+        yield np.asarray(1.0 - 2.0 * patterns, np.float64)
         return
     yield np.ones((1, clusters))
     drawing, number, rows = generator("signs", *key), resamples(clusters) - 1, max(1, CELLS // clusters)
     for start in range(0, number, rows):
-        yield drawing.integers(0, 2, (min(rows, number - start), clusters), np.int8) * 2.0 - 1.0
+        yield np.asarray(drawing.integers(0, 2, (min(rows, number - start), clusters), np.int8) * 2.0 - 1.0, np.float64)
 
 
 def label_permutation_p(treated: Clustered, held_out: Clustered, key: Key) -> Floats:
@@ -100,7 +101,8 @@ def max_t_p(groups: Sequence[Clustered], held_out: Clustered | None, key: Key) -
 
     With it: closed testing (Marcus, Peritz & Gabriel 1976). For each set of levels the labels of these and level 0 alone are
     exchanged, which is exact whatever the other levels do; a level's p-value is the largest among the sets that contain it.
-    Above six levels: Holm's adjustment of `label_permutation_p`.
+    Sets of which every level has 0.5 or more already are not tested, which changes no p-value below. Above six levels:
+    Holm's adjustment of `label_permutation_p`.
     """
     if held_out is None:
         return _flipped_together(groups, key)
@@ -112,13 +114,16 @@ def max_t_p(groups: Sequence[Clustered], held_out: Clustered | None, key: Key) -
     if len(groups) > CLOSED_LEVELS:
         adjusted = np.array([holm(column) for column in np.array(single).T.tolist()]).T
         return [np.asarray(row) for row in adjusted]
-    found = [p.copy() for p in single]
-    for size in range(2, len(groups) + 1):
+    found = np.array(single)
+    for size in range(len(groups), 1, -1):
         for chosen in itertools.combinations(range(len(groups)), size):
-            p = _closed_p([groups[place] for place in chosen], held_out, (*key, *chosen), CLOSED_DRAWS)
-            for place in chosen:
-                np.maximum(found[place], p, out=found[place])
-    return found
+            at = np.array(chosen)
+            left = np.flatnonzero((found[at] < SETTLED).any(0))
+            if len(left):
+                some = [groups[place].columns(left) for place in chosen]
+                p = _closed_p(some, held_out.columns(left), (*key, *chosen), CLOSED_DRAWS)
+                found[at[:, None], left] = np.maximum(found[at[:, None], left], p)
+    return list(found)
 
 
 def _flipped_together(groups: Sequence[Clustered], key: Key) -> list[Floats]:
