@@ -317,8 +317,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a few worlds of each")
     parser.add_argument("--suite", type=Path, help="a built suite, for null suites over its real scores")
     options = parser.parse_args()
-    worlds, redraws = (500, 40) if options.small else (4_000, 300)
-    numbers = (10, 40) if options.small else (5, 8, 10, 12, 15, 20, 30, 50, 100, 400)
+    worlds, redraws = (500, 40) if options.small else (3_000, 200)
+    numbers = (10, 40) if options.small else (8, 10, 12, 15, 20, 30, 60, 200)
     rng = np.random.default_rng(8)
     figures: dict[str, Any] = {"worlds": worlds, "redraws": redraws, "cpu": platform.machine(), "seconds": {}}
     for name, held_out in (("coverage of a mean", 0), ("coverage of a difference from 100", 100)):
