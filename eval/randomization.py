@@ -77,7 +77,8 @@ def label_permutation_p(treated: Clustered, held_out: Clustered, key: Key) -> Fl
     """Two-sided p-values [K] of no difference between two levels: labels exchanged within draw, stratum and size.
 
     The statistic is the difference of means, values taken less their cell's mean, over its own standard error, so that
-    spreads that differ between levels do not pass for a difference of means (Janssen 1997; Chung & Romano 2013). Where no
+    spreads that differ between levels do not pass for a difference of means (Janssen 1997; Chung & Romano 2013), and at
+    least over that of a common spread, or few records that happen to be alike would be the most extreme of all. Where no
     two clusters could have been exchanged the p-value is 1.
     """
     return _closed_p([treated], held_out, key, resamples(treated.size + held_out.size) - 1)
@@ -177,7 +178,7 @@ def _closed_p(groups: Sequence[Clustered], held_out: Clustered, key: Key, number
     order = np.argsort(cells[mixed], kind="stable")
     labels = labels[mixed][order]
     starts = np.flatnonzero(np.diff(cells[mixed][order], prepend=-1))
-    for part in parts(width, 4 * len(labels)):
+    for part in parts(width, 4 * len(labels) + 12 * min(number, CELLS // len(labels))):
         sums = np.concatenate([group.sums[:, part] for group in (held_out, *groups)])[mixed][order]
         both = _centred(sums, starts)
         observed = _largest_t(labels[None], both, records, members)[0]
@@ -214,6 +215,7 @@ def _largest_t(labels: NDArray[Any], both: NDArray[np.float32], records: Floats,
     """The largest |t| over groups [rows, K] of labels [rows, n]: differences of means in units of their standard errors."""
     width = both.shape[1] // 2
     rest = both.sum(0, dtype=np.float64)
+    common = rest[width:] / members.sum()
     sums = []
     for group in range(1, len(records)):
         own = ((labels == group).astype(np.float32) @ both).astype(np.float64)
@@ -223,7 +225,8 @@ def _largest_t(labels: NDArray[Any], both: NDArray[np.float32], records: Floats,
     largest = np.zeros(mean.shape)
     for group, own in enumerate(sums, 1):
         mine, spread = _mean_and_variance(own, width, records[group], members[group])
-        distance, error = np.abs(mine - mean), np.sqrt(spread + variance)
+        pooled = common * (members[group] / records[group] ** 2 + members[0] / records[0] ** 2)
+        distance, error = np.abs(mine - mean), np.sqrt(np.maximum(spread + variance, pooled))
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(distance > SINGLE * error, distance / error, 0.0)
         np.maximum(largest, t, out=largest)

@@ -9,7 +9,7 @@ import pytest
 from costar.bench import calibration
 from costar.eval.randomization import max_t_p
 
-WORLDS = 1000
+WORLDS = 600
 
 
 def rng(seed: int) -> np.random.Generator:
@@ -75,7 +75,7 @@ def test_levels_without_an_effect_are_found_in_five_percent_of_families_whatever
     clusters: str, effects: dict[int, float]
 ) -> None:
     assignment = calibration.EQUAL if clusters == "equal" else calibration.UNEQUAL
-    found = calibration.labels_found(assignment, 50, 20, rng(8), effects)
+    found = calibration.labels_found(assignment, 25, 40, rng(8), effects)
     for share in found.values():
         assert share <= 0.05 + around(0.05, 500)  # columns of one redraw share its labels
     assert found["label permutation"] >= 0.02

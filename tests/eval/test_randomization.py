@@ -8,7 +8,7 @@ import pytest
 from costar.eval.randomization import label_arrangements, label_permutation_p, max_t_p, sign_flip_p
 from costar.eval.resampling import Clustered, cluster_values
 from costar.insertion.levels import Cluster, assign_levels
-from scipy.stats import binomtest, ks_2samp
+from scipy.stats import binomtest, fisher_exact, ks_2samp
 
 
 def single(values: np.ndarray, first: int = 0, stratum: int = 0) -> Clustered:
@@ -54,6 +54,25 @@ def test_label_permutation_p_of_separated_groups_is_the_exact_one() -> None:
     treated, held_out = single(np.arange(5) + 100.0), single(np.arange(5.0), 10)
     assert label_permutation_p(treated, held_out, ("t",))[0] == pytest.approx(2 / comb(10, 5), abs=0.003)
     assert label_arrangements(treated, held_out) == pytest.approx(log10(comb(10, 5)))
+
+
+@pytest.mark.parametrize(("found", "others"), [(6, 6), (4, 2), (0, 12), (25, 40), (30, 60)])
+def test_of_ones_and_zeros_label_permutation_comes_close_to_fishers_exact_test(found: int, others: int) -> None:
+    """Also where the treated are all alike: that alone is not extreme."""
+    treated, held_out = single((np.arange(30) < found) * 1.0), single((np.arange(120) < others) * 1.0, 100)
+    exact = [
+        fisher_exact([[found, 30 - found], [others, 120 - others]], alternative=side).pvalue
+        for side in ("less", "greater")
+    ]
+    p = label_permutation_p(treated, held_out, ("t",))[0]
+    assert min(exact) * 0.9 - 0.002 <= p <= 2 * min(exact) + 0.03
+
+
+def test_spreads_that_differ_do_not_pass_for_means_that_differ() -> None:
+    generator = np.random.default_rng(12)
+    treated, held_out = generator.normal(0, 3, (30, 400)), generator.normal(0, 1, (120, 400))
+    p = label_permutation_p(single(treated), single(held_out, 100), ("t",))
+    assert np.mean(p <= 0.05) < 0.13  # without standard errors a quarter
 
 
 def test_labels_are_exchanged_within_strata_only() -> None:
