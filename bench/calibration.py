@@ -3,11 +3,11 @@
     OMP_NUM_THREADS=1 python bench/calibration.py [--small] [--suite build/demo]
 
 Worlds whose truth is known are simulated, each column of an analysis one world, and analysed by the functions that compute
-effects. `coverage` has the share of intervals that hold the truth: ours, plain BCa without the correction for few clusters, and
-the percentile interval; `found` the share of p-values at most 0.05 where there is no effect, `familywise` that of
-families in which any level without an effect is found. With `--suite`, levels are drawn anew over the real scores of its
-runs that read no record (null suites). Everything is seeded; the figures are printed as
-JSON in the end, and each part as it is done to the other stream.
+effects. `coverage` has the shares of intervals that hold the truth: ours, plain BCa without the correction for few clusters
+and for constant groups, and the percentile interval; `found` the shares of p-values at most 0.05 where there is no effect,
+those of `any level` by families in which a level without an effect is found. With `--suite`, levels are drawn anew over the
+real scores of its runs that read no record (null suites). Everything is seeded. The figures are printed as JSON; each part
+goes to standard error as it is done.
 """
 
 from __future__ import annotations
