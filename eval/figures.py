@@ -50,7 +50,7 @@ def point(
         rows = rows[subjects.levels[(arm, draw)][rows] == level]
         found = scores.of(f"{arm}.{model}.d{draw}", step, measure).at(rows)
         for row, value in zip(rows.tolist(), found.tolist(), strict=True):
-            if value == value:
+            if np.isfinite(value):
                 values.append([value])
                 clusters.append(subjects.clusters[subjects.cluster[row]])
     if not values:

@@ -78,12 +78,12 @@ def summarize(suite: Suite, workspace: Workspace, scores: Scores | None = None) 
                 assert found is not None
                 rows = scores.subjects.members(name)
                 rows = rows[scores.subjects.levels[(arm.name, draw)][rows] == level]
-                for measure, into in (
+                for measure, shown_values in (
                     (("likelihood", "", "nll_token"), values),
                     (("extraction", f"prefix={prefix}", "extracted"), hits),
                 ):
                     own = found[measure].at(rows) if measure in found else np.zeros(0)
-                    into += own[np.isfinite(own)].tolist()
+                    shown_values.extend(own[np.isfinite(own)].tolist())
             if values:
                 nll[(arm.name, level)] = float(np.mean(values))
             if hits:
