@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.hashing import keyed_hash
-from .stats import BOOTSTRAPS, LEAST_CLUSTERS, PERMUTATIONS
+from .stats import BOOTSTRAPS, LEAST_CLUSTERS, PERMUTATIONS, clopper_pearson
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -217,15 +217,6 @@ def rate_at(scores: Floats, trial: Trial, alpha: float) -> Rate | None:
     low, high = clopper_pearson(found, n)
     alone = len(np.unique(trial.units[trial.is_member])) == n
     return Rate(found / n, low if alone else None, high if alone else None, alarms / held_out)
-
-
-def clopper_pearson(found: int, n: int) -> tuple[float, float]:
-    """The exact 95 % interval of a share."""
-    from scipy.special import betaincinv
-
-    low = float(betaincinv(found, n - found + 1, 0.025)) if found else 0.0
-    high = float(betaincinv(found + 1, n - found, 0.975)) if found < n else 1.0
-    return low, high
 
 
 def roc_points(scores: Floats, is_member: Bools) -> tuple[Floats, Floats]:

@@ -1,0 +1,322 @@
+"""Intervals by resampling whole clusters, for many measures at once.
+
+Clusters (a document, a person) are the units of randomization, so they are the units of resampling too. Every function
+takes K columns (measures, steps) of the same records, works through them in pieces of bounded memory, and is a function
+of its data and its `key`: equal input, equal bits. Intervals are BCa (Efron 1987, section 3), with the critical value of
+Student's t for the number of clusters and the spread that a bootstrap of few clusters lacks (Hesterberg 2015, section
+3.2); those that hold together are by max-|t|. p-values are in `randomization.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from ..core.hashing import keyed_hash
+from .stats import Interval
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Key = tuple[int | str, ...]
+
+DRAW = 2**32  # names and strata of draw d are numbered from d · DRAW
+MOST_RESAMPLES, LEAST_RESAMPLES, WORK = 10_000, 2_000, 20_000_000
+CELLS = 2**21  # resampled cells held at once
+NUMBERS = 2**25  # numbers held at once: 256 MB
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """Values of K columns summed by cluster, ascending by name: `sums` [C, K], `counts` [C] records.
+
+    `names` and `strata` [C] are numbers; in draw d they are d · DRAW + number, as levels are drawn in each draw anew.
+    """
+
+    sums: Floats
+    counts: Floats
+    strata: Ints
+    names: Ints
+
+    @property
+    def means(self) -> Floats:
+        """The means over records [K]."""
+        return np.asarray(self.sums.sum(0) / self.counts.sum())
+
+    @property
+    def size(self) -> int:
+        """How many clusters, those of several draws counted in each."""
+        return len(self.counts)
+
+    def columns(self, part: slice) -> Clustered:
+        return Clustered(self.sums[:, part], self.counts, self.strata, self.names)
+
+    def joint(self) -> Clustered:
+        """The same with each cluster's draws put together: what is resampled, as one cluster behaves alike in all."""
+        if not self.size or self.names[-1] < DRAW:
+            return self
+        names, first, places = np.unique(self.names % DRAW, return_index=True, return_inverse=True)
+        counts = np.bincount(places, self.counts, len(names))
+        return Clustered(_sum_rows(self.sums, places, len(names)), counts, self.strata[first] % DRAW, names)
+
+
+def cluster_values(values: Floats, clusters: Ints, strata: Ints, draws: Ints | None = None) -> Clustered:
+    """Values [n, K] of records, each with the number of its cluster and of its stratum [n], summed by cluster.
+
+    With `draws` [n], clusters and strata are those of a draw. Intervals and sign flips put the draws of a cluster
+    together again; only what draws labels anew keeps them apart. Numbers are below 2³²; values are never NaN.
+    """
+    offset = np.zeros(len(values), np.int64) if draws is None else np.asarray(draws, np.int64) * DRAW
+    names, first, places = np.unique(clusters + offset, return_index=True, return_inverse=True)
+    counts = np.bincount(places, minlength=len(names)).astype(np.float64)
+    return Clustered(_sum_rows(values, places, len(names)), counts, (strata + offset)[first], names)
+
+
+def _sum_rows(values: Floats, places: Ints, count: int) -> Floats:
+    """Rows [n, K] summed by place, [count, K], each sum in the order of its rows."""
+    if not count:
+        return np.zeros((0, values.shape[1]))
+    order = np.argsort(places, kind="stable")
+    starts = np.searchsorted(places[order], np.arange(count))
+    sums = np.empty((count, values.shape[1]))
+    for part in parts(values.shape[1], len(values)):
+        sums[:, part] = np.add.reduceat(values[:, part][order], starts, axis=0)
+    return sums
+
+
+def resamples(clusters: int) -> int:
+    """How many samples or redraws: 10,000 up to 2,000 clusters, then fewer, 2,000 at the least."""
+    return max(LEAST_RESAMPLES, min(MOST_RESAMPLES, WORK // max(1, clusters)))
+
+
+def mean_interval(data: Clustered, key: Key, level: float = 0.95) -> Interval:
+    """The interval of the mean over records: BCa over clusters.
+
+    The bias is the normal quantile of the share of samples below the mean, ties counted half; the acceleration is that of
+    the cluster jackknife. Where BCa is undefined (all samples on one side, or no variation) the interval is the
+    percentile one; of constant values both ends are the constant, which is no statement about other values.
+    """
+    return _intervals([data], None, key, level, simultaneous=False)[0]
+
+
+def difference_interval(treated: Clustered, held_out: Clustered, key: Key, level: float = 0.95) -> Interval:
+    """The interval of mean − mean of two groups, as `mean_interval`.
+
+    Groups without a common cluster are resampled apart. Where several draws put a cluster into both, the clusters of the
+    union are resampled together, so that what they share is shared in every sample.
+    """
+    return _intervals([treated], held_out, key, level, simultaneous=False)[0]
+
+
+def simultaneous_band(
+    groups: Sequence[Clustered], held_out: Clustered | None, key: Key, level: float = 0.95
+) -> list[Interval]:
+    """One interval a group that hold all at once, in each column: of its mean, or of its mean less the held-out one's.
+
+    The critical value is that of the largest |t| over the groups in joint samples, at least that of one interval; the
+    intervals are BCa at that value, so a band has the shape of the single intervals and contains them.
+    """
+    return _intervals(groups, held_out, key, level, simultaneous=True)
+
+
+def cluster_standard_error(group: Clustered, held_out: Clustered | None = None) -> tuple[Floats, Floats]:
+    """Standard errors [K] of a mean, or of a difference of means, and their degrees of freedom [K].
+
+    By the cluster jackknife (Cameron & Miller 2015, section III.C: CV3); the freedom of one group is its clusters less one,
+    of two that of Welch (1947). NaN for one cluster.
+    """
+    group, held_out = group.joint(), held_out.joint() if held_out is not None else None
+    found: list[_Influence] = []
+    for part in parts(group.sums.shape[1], 3 * (group.size + (held_out.size if held_out is not None else 0))):
+        found.append(_influence(group.columns(part), held_out.columns(part) if held_out is not None else None))
+    errors, freedom = ([getattr(each, name) for each in found] for name in ("error", "freedom"))
+    return np.concatenate(errors), np.concatenate(freedom)
+
+
+def _intervals(
+    groups: Sequence[Clustered], held_out: Clustered | None, key: Key, level: float, *, simultaneous: bool
+) -> list[Interval]:
+    joint = [group.joint() for group in groups]
+    base = held_out.joint() if held_out is not None else None
+    width = joint[0].sums.shape[1]
+    every = [*joint, *([base] if base is not None else [])]
+    number = resamples(sum(group.size for group in every))
+    found = []
+    for part in parts(width, number * len(every) + 3 * sum(group.size for group in every)):
+        some = [group.columns(part) for group in joint]
+        other = base.columns(part) if base is not None else None
+        found.append(_intervals_of_some(some, other, key, number, level, simultaneous=simultaneous))
+    return [
+        Interval(*(np.concatenate([getattr(piece[g], end) for piece in found]) for end in ("low", "high")))
+        for g in range(len(groups))
+    ]
+
+
+def _intervals_of_some(
+    groups: list[Clustered], held_out: Clustered | None, key: Key, number: int, level: float, *, simultaneous: bool
+) -> list[Interval]:
+    samples = _sampled_means([*groups, *([held_out] if held_out is not None else [])], key, number)
+    if held_out is not None:
+        base = samples.pop()
+        samples = [own - base for own in samples]
+    estimates = [group.means - (held_out.means if held_out is not None else 0.0) for group in groups]
+    normal = np.full(len(estimates[0]), norm.isf((1 - level) / 2))
+    if simultaneous and len(groups) > 1:
+        normal = np.maximum(normal, _joint_critical(samples, estimates, level))
+    found = []
+    for group, own, estimate in zip(groups, samples, estimates, strict=True):
+        moments = _influence(group, held_out)
+        found.append(bca(own, estimate, moments.acceleration, moments.widened(normal)))
+    return found
+
+
+def _joint_critical(samples: list[Floats], estimates: list[Floats], level: float) -> Floats:
+    """The quantile [K] of the largest |t| over groups, t by the spread of the samples [K, B] of each."""
+    largest = np.zeros(samples[0].shape)
+    for own, estimate in zip(samples, estimates, strict=True):
+        spread = own.std(axis=1)[:, None]
+        distance = np.abs(own - estimate[:, None])
+        np.maximum(largest, np.divide(distance, spread, out=np.zeros_like(distance), where=spread > 0), out=largest)
+    return np.asarray(np.quantile(largest, level, axis=1))
+
+
+def bca(samples: Floats, estimate: Floats, acceleration: Floats, critical: Floats) -> Interval:
+    """BCa intervals of samples [K, B] (sorted in place) of estimates [K], at normal quantiles ±`critical` [K].
+
+    Efron 1987, equations 3.8 and 3.9. Where that is undefined: the samples' quantiles at Φ(±critical).
+    """
+    tolerance = 1e-12 * np.maximum(np.abs(samples).max(axis=1), np.abs(estimate))[:, None]
+    samples.sort(axis=1)
+    below = (samples < estimate[:, None] - tolerance).mean(axis=1)
+    tied = (samples <= estimate[:, None] + tolerance).mean(axis=1) - below
+    with np.errstate(all="ignore"):
+        bias = norm.ppf(below + tied / 2)
+        ends = []
+        for sign in (-1, 1):
+            moved = bias + sign * critical
+            rest = 1 - acceleration * moved
+            corrected = np.where(rest > 0, bias + moved / rest, np.nan)
+            ends.append(norm.cdf(corrected))
+    defined = np.isfinite(ends[0]) & np.isfinite(ends[1])
+    low, high = (
+        _quantiles(samples, np.where(defined, end, norm.cdf(sign * critical)))
+        for sign, end in zip((-1, 1), ends, strict=True)
+    )
+    return Interval(low, high)
+
+
+def _quantiles(ordered: Floats, shares: Floats) -> Floats:
+    """The quantile of each row [K, B] at its own share [K], between neighbours in proportion."""
+    place = shares * (ordered.shape[1] - 1)
+    left = np.minimum(place.astype(np.int64), ordered.shape[1] - 2)
+    rows = np.arange(len(ordered))
+    below, above = ordered[rows, left], ordered[rows, left + 1]
+    return np.asarray(below + (above - below) * (place - left))
+
+
+@dataclass(frozen=True)
+class _Influence:
+    """What the cluster jackknife says of a statistic [K]: its acceleration, standard error, degrees of freedom, and by
+    what factor a bootstrap's variance is too small."""
+
+    acceleration: Floats
+    error: Floats
+    freedom: Floats
+    factor: Floats
+
+    def widened(self, normal: Floats) -> Floats:
+        """The critical values [K] for the normal ones: Student's t at the same tail, times the missing spread."""
+        return np.asarray(np.sqrt(self.factor) * student.isf(norm.sf(normal), self.freedom))
+
+
+def _influence(group: Clustered, held_out: Clustered | None) -> _Influence:
+    """By delete-one-cluster values; two groups without a common cluster as two samples, else as one of their union."""
+    blocks: list[Floats] = []
+    if held_out is None:
+        blocks = [_jackknife(group)]
+    elif not np.isin(group.names, held_out.names).any():
+        blocks = [_jackknife(group), -_jackknife(held_out)]
+    else:
+        names = np.union1d(group.names, held_out.names)
+        blocks = [_jackknife(_among(group, names)) - _jackknife(_among(held_out, names))]
+    squares = [(block**2).sum(0) for block in blocks]
+    sizes = [len(block) for block in blocks]
+    variance = np.sum(squares, axis=0)
+    unbiased = np.sum([v * n / max(1, n - 1) for v, n in zip(squares, sizes, strict=True)], axis=0)
+    below = np.sum([v**2 / max(1, n - 1) for v, n in zip(squares, sizes, strict=True)], axis=0)
+    with np.errstate(all="ignore"):
+        cubes = np.sum([(block**3).sum(0) for block in blocks], axis=0)
+        acceleration = np.where(variance > 0, cubes / (6 * variance**1.5), 0.0)
+        factor = np.where(variance > 0, unbiased / variance, 1.0)
+        freedom = np.where(variance > 0, variance**2 / below, max(1, min(sizes) - 1))
+    return _Influence(acceleration, np.sqrt(unbiased), freedom, factor)
+
+
+def _jackknife(group: Clustered) -> Floats:
+    """(C − 1) / C · (mean of the delete-one means − each of them) [C, K]: a cluster's pull on the mean."""
+    left = group.counts.sum() - group.counts
+    values = group.sums.sum(0) - group.sums
+    with np.errstate(all="ignore"):
+        values /= left[:, None]
+    values -= values.mean(0)
+    values *= -(group.size - 1) / group.size
+    return values
+
+
+def _among(group: Clustered, names: Ints) -> Clustered:
+    """The group as part of more clusters, of which the others have no records."""
+    places = np.searchsorted(names, group.names)
+    sums, counts = np.zeros((len(names), group.sums.shape[1])), np.zeros(len(names))
+    sums[places], counts[places] = group.sums, group.counts
+    return Clustered(sums, counts, np.zeros(len(names), np.int64), names)
+
+
+def _sampled_means(groups: list[Clustered], key: Key, number: int) -> list[Floats]:
+    """Means [K, number] of each group over clusters drawn with replacement: the clusters of each group apart, or where
+    groups share any, those of all together."""
+    names = np.unique(np.concatenate([group.names for group in groups]))
+    if len(names) == sum(group.size for group in groups):
+        return [_means_of([group], [slice(None)], (*key, g), number)[0] for g, group in enumerate(groups)]
+    return _means_of(groups, [np.searchsorted(names, group.names) for group in groups], (*key, "together"), number)
+
+
+def _means_of(groups: list[Clustered], places: Sequence[Ints | slice], key: Key, number: int) -> list[Floats]:
+    total = groups[0].size if isinstance(places[0], slice) else 1 + max(int(np.max(p)) for p in places)
+    found = [np.empty((group.sums.shape[1], number)) for group in groups]
+    start = 0
+    for weights in _weights(total, key, number):
+        stop = start + len(weights)
+        for group, place, out in zip(groups, places, found, strict=True):
+            own = weights[:, place]
+            counts = own @ group.counts
+            means = (own @ group.sums) / np.maximum(counts, 0.5)[:, None]
+            means[counts == 0] = group.means
+            out[:, start:stop] = means.T
+        start = stop
+    return found
+
+
+def _weights(clusters: int, key: Key, number: int) -> Iterator[Floats]:
+    """How often each cluster is in each sample: rows [·, C] until there are `number`."""
+    drawing = generator("bootstrap", *key)
+    rows = max(1, CELLS // clusters)
+    for start in range(0, number, rows):
+        count = min(rows, number - start)
+        drawn = drawing.integers(0, clusters, (count, clusters))
+        drawn += np.arange(count)[:, None] * clusters
+        yield np.bincount(drawn.ravel(), minlength=count * clusters).reshape(count, clusters).astype(np.float64)
+
+
+def generator(*key: int | str) -> np.random.Generator:
+    """Random numbers that are a function of the key."""
+    return np.random.Generator(np.random.PCG64(keyed_hash("resampling", *key)))
+
+
+def parts(width: int, cells: int) -> list[slice]:
+    """The columns in pieces of at most NUMBERS / cells."""
+    step = max(1, NUMBERS // max(1, cells))
+    return [slice(start, min(width, start + step)) for start in range(0, width, step)]
