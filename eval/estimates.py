@@ -122,7 +122,7 @@ class _Maker:
             by_draw = self._by_draw(cell.rows, None)
             mcnemar = is_paired(own.joint()) if is_enough else np.zeros(len(self.stack.columns), bool)
             tests = [MCNEMAR if column else FLIPS for column in mcnemar]
-            yield self._estimate(estimand, cell, own, found, by_draw, tests if is_enough else None)
+            yield self._estimate(estimand, cell, found, by_draw, tests if is_enough else None)
 
     def against(
         self, estimand: str, cells: Sequence[Cell], base: Sequence[Cell], strata: Rows | None = None
@@ -150,17 +150,16 @@ class _Maker:
                     text += ", of which there are too few for p to reach 0.05"
                 tests = [text] * len(self.stack.columns)
             by_draw = self._by_draw(cell.rows, base[0].rows)
-            yield self._estimate(estimand, cell, own, found, by_draw, tests)
+            yield self._estimate(estimand, cell, found, by_draw, tests)
 
     def _key(self, cell: Cell) -> tuple[int | str, ...]:
         return (self.contrast.perturbation, cell.level, cell.factor)
 
     def _clustered(self, rows: Mask, strata: Rows | None = None) -> Clustered:
-        own = self.stack.frame.where(rows)
-        draws = own.draw if len(self.stack.frame.draws) > 1 else None
-        return cluster_values(
-            self.stack.values[rows], own.cluster, own.stratum if strata is None else strata[rows], draws
-        )
+        own = self.stack.where(rows)
+        draws = own.frame.draw if len(self.stack.frame.draws) > 1 else None
+        strata = own.frame.stratum if strata is None else strata[rows]
+        return cluster_values(own.values, own.unit, strata, draws)
 
     def _together(self, data: Sequence[Clustered], base: Clustered | None) -> Iterator[dict[str, Floats]]:
         """Band and max-T of each group."""
@@ -203,7 +202,6 @@ class _Maker:
         self,
         estimand: str,
         cell: Cell,
-        data: Clustered,
         found: dict[str, Floats],
         by_draw: Floats,
         tests: Sequence[str] | None,
@@ -245,7 +243,7 @@ class _Maker:
             level=cell.level,
             factor=cell.factor,
             n=int(cell.rows.sum()),
-            n_clusters=data.joint().size,
+            n_clusters=len(np.unique(self.stack.frame.cluster[cell.rows])),
             n_runs=runs,
             numbers=numbers,
             method=tuple(method),
