@@ -383,8 +383,8 @@ def test_very_many_clusters_are_resampled_in_blocks_with_the_intervals_of_cluste
 ) -> None:
     from costar.eval import stacks
 
-    suite = world_suite(tmp_path, draws=2, levels="0 = 1200, 1 = 500, 4 = 500")
-    scores = simulate(suite, learnt, strata=3)
+    suite = world_suite(tmp_path, draws=2, levels="0 = 600, 4 = 400")
+    scores = simulate(suite, learnt, strata=3, steps=(20,))
     monkeypatch.setattr(stacks, "LEAST_UNITS", 100)
     found = all_effects(suite, scores)
     monkeypatch.setattr(stacks, "LEAST_UNITS", 10**9)
