@@ -20,7 +20,7 @@ from .resampling import generator
 from .scores import Measure, Scores
 
 MOST_NUMBERS = 2**26  # of one stack: 512 MiB
-LEAST_UNITS = 300
+LEAST_UNITS = 200
 Mask = NDArray[np.bool_]
 
 
