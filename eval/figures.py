@@ -44,12 +44,15 @@ def point(
     """The mean over records and draws of one cell; None where nothing was measured."""
     values: list[list[float]] = []
     clusters: list[str] = []
+    subjects = scores.subjects
     for draw in range(draws):
-        found = scores.values.get(f"{arm}.{model}.d{draw}", {}).get(step, {}).get(measure, {})
-        for record, value in sorted(found.items()):
-            if scores.perturbation[record] == perturbation and scores.levels[(arm, draw)][record] == level:
+        rows = subjects.members(perturbation)
+        rows = rows[subjects.levels[(arm, draw)][rows] == level]
+        found = scores.of(f"{arm}.{model}.d{draw}", step, measure).at(rows)
+        for row, value in zip(rows.tolist(), found.tolist(), strict=True):
+            if np.isfinite(value):
                 values.append([value])
-                clusters.append(scores.cluster[record])
+                clusters.append(subjects.clusters[subjects.cluster[row]])
     if not values:
         return None
     data = cluster_values(np.array(values), clusters, [""] * len(clusters))

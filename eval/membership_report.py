@@ -81,21 +81,22 @@ def area_text(row: Row) -> str:
 def draw_roc(suite: Suite, scores: Scores, perturbation: str, arm: str, model: str, folder: Path) -> str | None:
     """The curves of some attacks on an arm's first run and on its control's, both axes logarithmic; None without scores."""
     design = suite.arms[arm]
-    levels = scores.levels[(arm, 0)]
+    members = scores.subjects.members(perturbation)
+    levels = scores.subjects.levels[(arm, 0)][members]
     top = max(suite.perturbations[perturbation].levels)
     sides = [(arm, design.train.steps)] + ([(design.control, design.train.steps)] if design.control else [])
     lines: list[list[Any]] = []
     figure, (ax,) = new_figure(5.4, 3.9)
     ends = [1.0]
     for side, (name, step) in enumerate(sides):
-        measures = scores.values.get(f"{name}.{model}.d0", {}).get(step, {})
         for number, attack in enumerate(DRAWN):
-            found = measures.get(("membership", f"attack={attack}", "attack_score"), {})
-            ids = [r for r in sorted(found) if scores.perturbation[r] == perturbation and levels[r] in (0, top)]
-            is_member = np.array([levels[r] > 0 for r in ids], bool)
+            measure = ("membership", f"attack={attack}", "attack_score")
+            found = scores.of(f"{name}.{model}.d0", step, measure).at(members)
+            shown = np.isfinite(found) & ((levels == 0) | (levels == top))
+            is_member = levels[shown] > 0
             if not is_member.any() or is_member.all():
                 continue
-            false, true = roc_points(np.array([found[r] for r in ids]), is_member)
+            false, true = roc_points(found[shown], is_member)
             ends.append(0.5 / int((~is_member).sum()))
             low = max(ends[-1], 1e-12)
             ax.step(

@@ -171,7 +171,7 @@ def _effect_rows(suite: Suite, workspace: Workspace, summary: Summary) -> list[l
     write_text(workspace.report / "figures" / "effects.csv", text)
     rows = []
     places = {name: number for number, name in enumerate([summary.perturbation, *suite.perturbations])}
-    kinds = ("total", "timing", "direct", "spillover", "displacement", "placebo")
+    kinds = ("total", "timing", "interference", "factor", "direct", "spillover", "displacement", "placebo")
     main = {"likelihood": "nll_token", "extraction": "extracted", "choice": "accuracy", "secret-rank": "exposure_bits"}
     order = list(main)
     shown = [
@@ -260,7 +260,9 @@ def _browser_data(
     records = read_table(workspace.insertion / "records.parquet", mend="run `costar corpus` again").to_pylist()
     sides = [f"{arm}.{summary.model}.d0" for arm in (control, treated)]
     ledgers = [_last_ledger(workspace, run, suite.arms[arm].train.steps) for run, arm in zip(sides, (control, treated))]
-    levels = scores.levels[(treated, 0)]
+    subjects = scores.subjects
+    levels = dict(zip(subjects.ids, subjects.levels[(treated, 0)].tolist(), strict=True))
+    measured_nll = [scores.by_id(run, summary.steps, NLL) for run in sides]
     cells: dict[tuple[str, int], list[str]] = {}
     table = []
     for record in records:
@@ -268,7 +270,7 @@ def _browser_data(
             continue
         record_id = record["record_id"]
         cells.setdefault((record["perturbation"], levels[record_id]), []).append(record_id)
-        values = [scores.values[run][summary.steps].get(NLL, {}).get(record_id) for run in sides]
+        values = [found.get(record_id) for found in measured_nll]
         table.append([record_id, record["perturbation"], levels[record_id], record["n_tokens"], *values])
     shown: list[dict[str, Any]] = []
     for (perturbation, level), ids in sorted(

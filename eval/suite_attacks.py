@@ -31,11 +31,11 @@ TABLES = {"membership": MEMBERSHIP, "dataset_inference": DATASET_INFERENCE}
 MEND = "run `costar eval` again"
 
 
-def compute_membership(suite: Suite, workspace: Workspace) -> str:
+def compute_membership(suite: Suite, workspace: Workspace, scores: Scores | None = None) -> str:
     """Rebuild both tables from every score that is present, and say what the gates say, where anything was attacked."""
     started = time.monotonic()
     with output_lock(workspace.eval, "membership", wait=True):
-        rows, sets = _computed(suite, workspace)
+        rows, sets = _computed(suite, workspace, scores or load_scores(suite, workspace))
         start_step(workspace.eval, "membership")
         paths = []
         for (name, schema), found in zip(TABLES.items(), (rows, sets), strict=True):
@@ -63,8 +63,7 @@ def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple((str(type(row[n])), row[n]) if row[n] is not None else ("", 0) for n in names if n in row)
 
 
-def _computed(suite: Suite, workspace: Workspace) -> tuple[list[Row], list[Row]]:
-    scores = load_scores(suite, workspace)
+def _computed(suite: Suite, workspace: Workspace, scores: Scores) -> tuple[list[Row], list[Row]]:
     if not any(
         measure[0] == PROBE for steps in scores.values.values() for found in steps.values() for measure in found
     ):
@@ -124,9 +123,8 @@ class Attacked:
             members, earlier = self.members[(arm.name, draw)], self._read_earlier(arm, draw)
             levels[draw] = {
                 record: level
-                for record, level in self.scores.levels[(arm.name, draw)].items()
-                if self.scores.perturbation.get(record) == perturbation
-                and (record in members if level else record not in earlier)
+                for record, level in self._levels(arm, draw, perturbation).items()
+                if (record in members if level else record not in earlier)
             }
         if not levels:
             return None
@@ -134,9 +132,28 @@ class Attacked:
             arm=arm.name,
             perturbation=perturbation,
             levels=levels,
-            cluster=self.scores.cluster,
-            stratum=self.scores.stratum,
+            cluster=self._named("cluster"),
+            stratum=self._named("stratum"),
         )
+
+    @cached_property
+    def _perturbation(self) -> dict[str, str]:
+        """The perturbation of every main record."""
+        return self._named("perturbation")
+
+    def _named(self, what: str) -> dict[str, str]:
+        """The perturbation, cluster or stratum of every main record."""
+        subjects = self.scores.subjects
+        names = {"perturbation": "perturbations", "cluster": "clusters", "stratum": "strata"}[what]
+        values = np.array(getattr(subjects, names), object)[getattr(subjects, what)]
+        return dict(zip(subjects.ids, values.tolist(), strict=True))
+
+    def _levels(self, arm: ArmDesign, draw: int, perturbation: str) -> dict[str, int]:
+        """The level of every record of a perturbation."""
+        subjects = self.scores.subjects
+        rows = subjects.members(perturbation)
+        levels = subjects.levels[(arm.name, draw)][rows].tolist()
+        return dict(zip((subjects.ids[row] for row in rows.tolist()), levels, strict=True))
 
     def _read_earlier(self, arm: ArmDesign, draw: int) -> frozenset[str]:
         """The records that the arm's ancestors insert."""
@@ -151,20 +168,21 @@ class Attacked:
         """Whether an arm's runs have read records of a perturbation, themselves or through ancestors, or none can know."""
         read = self.members.get((arm.name, draw), frozenset()) | self._read_earlier(arm, draw)
         unknown = earlier_exposure(arm.name, self.suite.arms) == "unknown"
-        return unknown or any(self.scores.perturbation.get(record) == perturbation for record in read)
+        return unknown or any(self._perturbation.get(record) == perturbation for record in read)
 
     def found(self, arm: ArmDesign, model: str, draw: int, step: int) -> dict[str, dict[str, float]]:
         """Attack → record → score of a run at a step."""
-        measures = self.scores.values.get(f"{arm.name}.{model}.d{draw}", {}).get(step, {})
+        run = f"{arm.name}.{model}.d{draw}"
         return {
-            variant.removeprefix("attack="): values
-            for (probe, variant, metric), values in sorted(measures.items())
-            if (probe, metric) == (PROBE, METRIC)
+            measure[1].removeprefix("attack="): self.scores.by_id(run, step, measure)
+            for measure in sorted(self.scores.values.get(run, {}).get(step, {}))
+            if (measure[0], measure[2]) == (PROBE, METRIC)
         }
 
     def last(self, arm: ArmDesign, model: str, draw: int) -> dict[str, float] | None:
         """The loss scores of a run at its last step."""
-        return self.found(arm, model, draw, arm.train.steps).get(LOSS)
+        measure = (PROBE, f"attack={LOSS}", METRIC)
+        return self.scores.by_id(f"{arm.name}.{model}.d{draw}", arm.train.steps, measure) or None
 
     def _attacks(self, labels: Labels, arm: ArmDesign, model: str) -> Iterator[Attack]:
         last = arm.train.steps
@@ -278,9 +296,7 @@ class Attacked:
             for other in range(arm.draws):
                 scores = self.last(arm, model, other)
                 read = self.members.get((arm.name, other), frozenset()) | self._read_earlier(arm, other)
-                if scores is None or (
-                    other == draw and any(self.scores.perturbation.get(r) == perturbation for r in read)
-                ):
+                if scores is None or (other == draw and any(self._perturbation.get(r) == perturbation for r in read)):
                     continue
                 found[f"{arm.name}.{model}.d{other}"] = [
                     np.nan if record in read else scores.get(record, np.nan) for record in records

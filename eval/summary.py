@@ -76,15 +76,14 @@ def summarize(suite: Suite, workspace: Workspace, scores: Scores | None = None) 
             hits: list[float] = []
             for draw, found in enumerate(last):
                 assert found is not None
-                ids = [
-                    r
-                    for r, p in scores.perturbation.items()
-                    if p == name and scores.levels[(arm.name, draw)][r] == level
-                ]
-                likelihood = found.get(("likelihood", "", "nll_token"), {})
-                exact = found.get(("extraction", f"prefix={prefix}", "extracted"), {})
-                values += [likelihood[r] for r in ids if r in likelihood]
-                hits += [exact[r] for r in ids if r in exact]
+                rows = scores.subjects.members(name)
+                rows = rows[scores.subjects.levels[(arm.name, draw)][rows] == level]
+                for measure, shown_values in (
+                    (("likelihood", "", "nll_token"), values),
+                    (("extraction", f"prefix={prefix}", "extracted"), hits),
+                ):
+                    own = found[measure].at(rows) if measure in found else np.zeros(0)
+                    shown_values.extend(own[np.isfinite(own)].tolist())
             if values:
                 nll[(arm.name, level)] = float(np.mean(values))
             if hits:
