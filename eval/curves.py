@@ -55,16 +55,17 @@ def shape(levels: NDArray[np.int64], half: Floats, slope: Floats) -> Floats:
     return np.where(levels > 0, 1 / (1 + np.exp2(np.clip(slope * (half - logs), -500, 500))), 0.0)
 
 
-def fit_hill(means: LevelMeans, height: Floats | None = None) -> Hill:
-    """Hill's curve through the means of each sample, records weighted alike; with `height` [S], that height is given.
+def fit_hill(means: LevelMeans, ceiling: Floats | None = None, *, fixed: bool = False) -> Hill:
+    """Hill's curve through the means of each sample, records weighted alike. Its height lies between 0 and the `ceiling`
+    [S], or is the ceiling (`fixed`); without one it is free.
 
     The first row, what was observed, is polished by `scipy.optimize.least_squares`.
     """
-    least, most = _bounds(means)
+    least, most = bounds(means)
     halves, slopes = np.linspace(least, most, HALVES), np.geomspace(*SLOPES, STEEPS)
     half, slope = (grid.ravel() for grid in np.meshgrid(halves, slopes))
     curves = shape(means.levels, half[:, None], slope[:, None])  # [G, K]
-    best = _rest(means, curves, height).argmin(1)
+    best = _solved(means, curves, ceiling, fixed)[2].argmin(1)
     half, log_slope = half[best], np.log(slope[best])
     wide, steep = halves[1] - halves[0], float(np.log(slopes[1] / slopes[0]))
     offsets = np.linspace(-1, 1, 5)
@@ -75,74 +76,96 @@ def fit_hill(means: LevelMeans, height: Floats | None = None) -> Hill:
         tried = np.clip(half[:, None] + across * wide * scale, least, most)
         slopes_tried = np.clip(log_slope[:, None] + along * steep * scale, *np.log(SLOPES))
         curves = shape(means.levels, tried[..., None], np.exp(slopes_tried)[..., None])  # [S, 25, K]
-        best = _rest(means, curves, height).argmin(1)
+        best = _solved(means, curves, ceiling, fixed)[2].argmin(1)
         half, log_slope = tried[everyone, best], slopes_tried[everyone, best]
-    half[0], log_slope[0] = _polished(means, half[0], log_slope[0], height)
+    half[0], log_slope[0] = _polished(means, half[0], log_slope[0], ceiling, fixed)
     slope = np.exp(log_slope)
     curves = shape(means.levels, half[:, None, None], slope[:, None, None])
-    _, found, base, rest = _solved(means, curves, height)
-    return Hill(half=half, slope=slope, height=found[:, 0], base=base[:, 0], rest=rest[:, 0])
+    height, base, rest = _solved(means, curves, ceiling, fixed)
+    return Hill(half=half, slope=slope, height=height[:, 0], base=base[:, 0], rest=rest[:, 0])
 
 
-def _bounds(means: LevelMeans) -> tuple[float, float]:
+def bounds(means: LevelMeans) -> tuple[float, float]:
+    """Where log2 of the dose at half height is searched."""
     doses = means.levels[means.levels > 0]
     return float(np.log2(doses[0])) - BELOW, float(np.log2(doses[-1])) + ABOVE
 
 
-def _rest(means: LevelMeans, curves: Floats, height: Floats | None) -> Floats:
-    return _solved(means, curves, height)[3]
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Weighted sums about the means, [S, 1] of the data y and [S, G] of curves g: what least squares of y on g need."""
+
+    mean_y: Floats
+    mean_g: Floats
+    yy: Floats
+    gy: Floats
+    gg: Floats
+
+    @classmethod
+    def of(cls, means: LevelMeans, curves: Floats) -> Moments:
+        """Of curves [G, K], or [S, G, K] where each sample has its own."""
+        w, y = means.counts, means.means
+        over = "sk,gk->sg" if curves.ndim == 2 else "sk,sgk->sg"
+        total = w.sum(1, keepdims=True)
+        mean_y = (w * y).sum(1, keepdims=True) / total
+        mean_g = np.einsum(over, w, curves, optimize=True) / total
+        away = w * (y - mean_y)
+        gg = np.einsum(over, w, curves**2, optimize=True) - total * mean_g**2
+        gy = np.einsum(over, away, curves, optimize=True)
+        return cls(mean_y=mean_y, mean_g=mean_g, yy=(away * (y - mean_y)).sum(1, keepdims=True), gy=gy, gg=gg)
 
 
-def _solved(means: LevelMeans, curves: Floats, height: Floats | None) -> tuple[Floats, Floats, Floats, Floats]:
-    """(weight [S, 1], height, base, squares left over [S, G]) of curves [G, K], or [S, G, K] where each sample has its own."""
-    w, y = means.counts, means.means
-    over = "sk,gk->sg" if curves.ndim == 2 else "sk,sgk->sg"
-    total = w.sum(1, keepdims=True)
-    mean_y = (w * y).sum(1, keepdims=True) / total
-    away = w * (y - mean_y)
-    mean_g = np.einsum(over, w, curves, optimize=True) / total
-    spread = np.einsum(over, w, curves**2, optimize=True) - total * mean_g**2
-    along = np.einsum(over, away, curves, optimize=True)
-    squares = (away * (y - mean_y)).sum(1, keepdims=True)
-    if height is None:
-        found = np.divide(along, spread, out=np.zeros_like(along), where=spread > 1e-9 * total)
-    else:
-        found = np.broadcast_to(height[:, None], along.shape)
-    return total, found, mean_y - found * mean_g, squares - 2 * found * along + found**2 * spread
+def best_height(gy: Floats, gg: Floats, ceiling: Floats | None, fixed: bool) -> Floats:
+    """The height of least squares; `ceiling` broadcasts against the moments."""
+    if ceiling is not None and fixed:
+        return np.broadcast_to(ceiling, gy.shape)
+    free = np.divide(gy, gg, out=np.zeros_like(gy), where=gg > 1e-9)
+    return free if ceiling is None else np.clip(free, np.minimum(ceiling, 0), np.maximum(ceiling, 0))
 
 
-def _polished(means: LevelMeans, half: float, log_slope: float, height: Floats | None) -> tuple[float, float]:
+def _solved(
+    means: LevelMeans, curves: Floats, ceiling: Floats | None, fixed: bool
+) -> tuple[Floats, Floats, Floats]:
+    """(height, base, squares left over [S, G])."""
+    m = Moments.of(means, curves)
+    height = best_height(m.gy, m.gg, None if ceiling is None else ceiling[:, None], fixed)
+    return height, m.mean_y - height * m.mean_g, m.yy - 2 * height * m.gy + height**2 * m.gg
+
+
+def _polished(
+    means: LevelMeans, half: float, log_slope: float, ceiling: Floats | None, fixed: bool
+) -> tuple[float, float]:
     """The observed row's log2 D and log h at the exact minimum near the grid's best point."""
     one = LevelMeans(levels=means.levels, means=means.means[:1], counts=means.counts[:1])
-    given = None if height is None else height[:1]
+    given = None if ceiling is None else ceiling[:1]
     root = np.sqrt(one.counts[0])
 
     def left(point: Floats) -> Floats:
         curve = shape(one.levels, np.asarray(point[0]), np.exp(point[1]))
-        _, found, base, _ = _solved(one, curve[None], given)
-        return np.asarray(root * (one.means[0] - base[0, 0] - found[0, 0] * curve))
+        height, base, _ = _solved(one, curve[None], given, fixed)
+        return np.asarray(root * (one.means[0] - base[0, 0] - height[0, 0] * curve))
 
-    least, most = _bounds(means)
-    bounds = ([least - 1e-9, np.log(SLOPES[0]) - 1e-9], [most + 1e-9, np.log(SLOPES[1]) + 1e-9])
+    least, most = bounds(means)
+    box = ([least - 1e-9, np.log(SLOPES[0]) - 1e-9], [most + 1e-9, np.log(SLOPES[1]) + 1e-9])
     start = np.array([half, log_slope])
-    done = least_squares(left, start, bounds=bounds, xtol=1e-10, ftol=1e-12)
+    done = least_squares(left, start, bounds=box, xtol=1e-10, ftol=1e-12)
     better = done.cost <= 0.5 * float((left(start) ** 2).sum())
     return (float(done.x[0]), float(done.x[1])) if better else (half, log_slope)
 
 
-def lack_of_fit(means: LevelMeans, fits: Hill, height: Floats | None = None) -> float | None:
+def lack_of_fit(means: LevelMeans, fits: Hill, ceiling: Floats | None = None, *, fixed: bool = False) -> float | None:
     """The p-value of what the observed means have beyond the curve; None where the curve has as many parameters as means.
 
     The squares left over are compared with those of samples that scatter around the fitted curve as the resampled means
     scatter around the observed ones, so clusters and unequal variances are those of the data.
     """
-    parameters = 4 if height is None else 3
-    if len(means.levels) <= parameters:
+    if len(means.levels) <= (3 if fixed else 4):
         return None
     around = fits.first().at(means.levels) + means.means - means.means[:1]
     counts = means.counts
     drawn = LevelMeans(levels=means.levels, means=np.where(counts > 0, around, 0.0), counts=counts)
-    rest = fit_hill(drawn, height).rest[1:]
+    observed = None if ceiling is None else np.broadcast_to(ceiling[:1], ceiling.shape)  # the curve that was fitted
+    rest = fit_hill(drawn, observed, fixed=fixed).rest[1:]
     return float((1 + (rest >= fits.rest[0] * (1 - 1e-9) - 1e-15).sum()) / (1 + len(rest)))
 
 
