@@ -1,128 +1,62 @@
-"""The estimates of one contrast: means of differences by cell, and cells less held-out records, for many measures at once.
-
-Measures and steps that cover the same records are columns of one stack, so that they share their resamples.
-"""
+"""The estimates of one contrast: means of differences by cell, and cells less held-out records, for many measures at once."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from ..core.analysis import AnalysisDesign
 from ..core.design import Suite
-from .assigned import FACTORS
-from .contrasts import Contrast, common_steps, differences, measures
-from .differences import Differences, Floats, Rows
-from .scores import Measure, Scores
-from .stats import LEAST_CLUSTERS
+from .contrasts import Contrast
+from .differences import Floats, Rows
+from .randomization import is_paired, label_arrangements, label_permutation_p, max_t_p, sign_flip_p
+from .resampling import (
+    Clustered,
+    cluster_standard_error,
+    cluster_values,
+    difference_interval,
+    mean_interval,
+    simultaneous_band,
+)
+from .stacks import Cell, Mask, Stack, factors, level_cells, value_cells
+from .stats import LEAST_CLUSTERS, equivalence_p, t_interval
 
-MOST_NUMBERS = 2**26  # of one stack: 512 MiB
 T_DRAWS = 3  # draws from which on they carry an interval
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stack:
-    """`values` [n, K] of differences: a column for each (step, measure) in `columns`, all of the records [n] of `frame`,
-    whose own values are those of the first."""
-
-    columns: tuple[tuple[int, Measure], ...]
-    frame: Differences
-    values: Floats
-
-    def where(self, keep: Mask) -> Stack:
-        """The records for which `keep` [n] holds."""
-        return replace(self, frame=self.frame.where(keep), values=self.values[keep])
-
-    def chosen(self, places: Sequence[int]) -> Stack:
-        """Some of the columns."""
-        return replace(self, columns=tuple(self.columns[k] for k in places), values=self.values[:, list(places)])
-
-
-def stacks(scores: Scores, contrast: Contrast) -> Iterator[Stack]:
-    """Everything that was measured of a contrast."""
-    frames: dict[bytes, Differences] = {}
-    columns: dict[bytes, list[tuple[int, Measure]]] = {}
-    values: dict[bytes, list[Floats]] = {}
-
-    def stacked(key: bytes) -> Stack:
-        return Stack(
-            columns=tuple(columns.pop(key)), frame=frames.pop(key), values=np.stack(values.pop(key), axis=1)
-        )
-
-    for step in common_steps(scores, contrast):
-        for measure in measures(scores, contrast, step):
-            found = differences(scores, contrast, step, measure)
-            if found is None:
-                continue
-            key = hashlib.blake2b(found.draw.tobytes() + found.record.tobytes(), digest_size=16).digest()
-            frames.setdefault(key, found)
-            columns.setdefault(key, []).append((step, measure))
-            values.setdefault(key, []).append(found.value)
-            if len(found) * len(values[key]) >= MOST_NUMBERS:
-                yield stacked(key)
-    for key in list(frames):
-        yield stacked(key)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """Some records of a stack: those of a level, perhaps with one value of a factor only."""
-
-    level: int
-    factor: str
-    rows: Mask
-
-
-def level_cells(frame: Differences) -> list[Cell]:
-    """The records of each level, ascending; level 0 is held out."""
-    return [Cell(level=level, factor="", rows=frame.level == level) for level in np.unique(frame.level).tolist()]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Factor:
-    """What an arm randomizes of a perturbation: its `values` in the order of the suite file, the first the reference, and
-    for every combination the place of its value and the number of the combination of all other factors."""
-
-    name: str
-    values: tuple[str, ...]
-    value_of: Rows
-    others_of: Rows
-
-
-def factors(suite: Suite, contrast: Contrast) -> list[Factor]:
-    """The factors of the treated arm that differ among its records."""
-    combinations = suite.arms[contrast.arm].combinations(contrast.perturbation)
-    found = []
-    for place, name in enumerate(FACTORS):
-        values = list(dict.fromkeys(each[place] for each in combinations))
-        if len(values) > 1:
-            rest = [each[:place] + each[place + 1 :] for each in combinations]
-            order = list(dict.fromkeys(rest))
-            found.append(
-                Factor(
-                    name=name,
-                    values=tuple(value or "canonical" for value in values),
-                    value_of=np.array([values.index(each[place]) for each in combinations], np.int64),
-                    others_of=np.array([order.index(each) for each in rest], np.int64),
-                )
-            )
-    return found
+FEW_ARRANGEMENTS = math.log10(20)
+NUMBERS = (
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "given_low",
+    "given_high",
+    "band_low",
+    "band_high",
+    "p_value",
+    "p_max_t",
+    "margin",
+    "p_equivalent",
+)
+BCA = "BCa interval of the cluster bootstrap"
+FLIPS = "p by sign flips of clusters"
+MCNEMAR = "p by McNemar's exact test"
+LABELS = "p by redrawing levels within strata"
+VALUES = "p by redrawing the factor within levels"
+FEW = f"fewer than {LEAST_CLUSTERS} clusters: no interval"
+CONSTANT = "no variation within a group: no interval"
+ALIKE = "no variation between draws: no interval over them"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """One cell of an estimand, a value for each column [K] of its stack; NaN where there is none, `method` says why."""
+    """One cell of an estimand. `numbers` has a value for each column [K] of its stack, NaN where there is none: `estimate`,
+    `ci_low`, `ci_high`, `given_low`, `given_high`, `band_low`, `band_high`, `p_value`, `p_max_t`, `margin`, `p_equivalent`.
+    `method` [K] says what they are, and why one is missing.
+    """
 
     estimand: str
-    contrast: Contrast
-    columns: tuple[tuple[int, Measure], ...]
     level: int
     factor: str
     n: int
@@ -130,3 +64,189 @@ class Estimate:
     n_runs: int
     numbers: Mapping[str, Floats]
     method: tuple[str, ...]
+
+
+def estimates(suite: Suite, contrast: Contrast, stack: Stack, *, brief: bool = False) -> Iterator[Estimate]:
+    """Everything that a contrast estimates of a stack. `brief`: without what holds for several levels at once."""
+    maker = _Maker(contrast=contrast, stack=stack, analysis=suite.eval.analysis, brief=brief)
+    cells = level_cells(stack.frame)
+    read, held_out = [cell for cell in cells if cell.level], [cell for cell in cells if not cell.level]
+    if contrast.estimand == "displacement":
+        yield from maker.means("displacement", [Cell(level=0, factor="", rows=np.ones(len(stack.frame), bool))])
+    elif contrast.estimand == "placebo":
+        yield from maker.against("placebo", read, held_out)
+    elif contrast.estimand == "factor":
+        for factor in factors(suite, contrast):
+            for cell in read:
+                values = value_cells(stack.frame, factor, cell)
+                named = [replace(each, factor=f"{each.factor} − {factor.values[0]}") for each in values[1:]]
+                others = factor.others_of[stack.frame.cell]
+                yield from maker.against("factor", [each for each in named if each.rows.any()], values[:1], others)
+    elif contrast.estimand == "total":
+        yield from maker.means("spillover", held_out)
+        yield from maker.means("total", read)
+        yield from maker.against("direct", read, held_out)
+        if not brief:
+            apart = replace(maker, brief=True)
+            for factor in factors(suite, contrast):
+                some = [each for cell in read for each in value_cells(stack.frame, factor, cell) if each.rows.any()]
+                yield from apart.means("total", some)
+                yield from apart.against("direct", some, held_out)
+    else:  # timing, interference
+        yield from maker.means(contrast.estimand, held_out)
+        yield from maker.means(contrast.estimand, read)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Maker:
+    """Estimates of the cells of one stack. Cells of one call are judged together: bands and max-T are over them."""
+
+    contrast: Contrast
+    stack: Stack
+    analysis: AnalysisDesign
+    brief: bool
+
+    def means(self, estimand: str, cells: Sequence[Cell]) -> Iterator[Estimate]:
+        """The mean of each cell."""
+        data = [self._clustered(cell.rows) for cell in cells]
+        enough = [each.joint().size >= LEAST_CLUSTERS for each in data]
+        together = self._together([each for each, is_enough in zip(data, enough, strict=True) if is_enough], None)
+        for cell, own, is_enough in zip(cells, data, enough, strict=True):
+            found: dict[str, Floats] = {"estimate": own.means}
+            if is_enough:
+                interval = mean_interval(own, self._key(cell))
+                found |= {"given_low": interval.low, "given_high": interval.high} | next(together)
+                found["p_value"] = sign_flip_p(own, self._key(cell))
+                error = cluster_standard_error(own)
+                found |= self._equivalence(own.means, *error)
+            by_draw = self._by_draw(cell.rows, None)
+            mcnemar = is_paired(own.joint()) if is_enough else np.zeros(len(self.stack.columns), bool)
+            tests = [MCNEMAR if column else FLIPS for column in mcnemar]
+            yield self._estimate(estimand, cell, own, found, by_draw, tests if is_enough else None)
+
+    def against(
+        self, estimand: str, cells: Sequence[Cell], base: Sequence[Cell], strata: Rows | None = None
+    ) -> Iterator[Estimate]:
+        """The mean of each cell less that of the base, if there is one. Labels are drawn again within `strata` [n], by
+        default those of the assignment."""
+        if not base or not base[0].rows.any():
+            return
+        other = self._clustered(base[0].rows, strata)
+        data = [self._clustered(cell.rows, strata) for cell in cells]
+        least = other.joint().size
+        enough = [min(each.joint().size, least) >= LEAST_CLUSTERS for each in data]
+        together = self._together([each for each, is_enough in zip(data, enough, strict=True) if is_enough], other)
+        for cell, own, is_enough in zip(cells, data, enough, strict=True):
+            found: dict[str, Floats] = {"estimate": own.means - other.means}
+            tests = None
+            if is_enough:
+                interval = difference_interval(own, other, self._key(cell))
+                found |= {"given_low": interval.low, "given_high": interval.high} | next(together)
+                found["p_value"] = label_permutation_p(own, other, self._key(cell))
+                error = cluster_standard_error(own, other)
+                found |= self._equivalence(found["estimate"], *error)
+                text = VALUES if strata is not None else LABELS
+                if label_arrangements(own, other) < FEW_ARRANGEMENTS:
+                    text += ", of which there are too few for p to reach 0.05"
+                tests = [text] * len(self.stack.columns)
+            by_draw = self._by_draw(cell.rows, base[0].rows)
+            yield self._estimate(estimand, cell, own, found, by_draw, tests)
+
+    def _key(self, cell: Cell) -> tuple[int | str, ...]:
+        return (self.contrast.perturbation, cell.level, cell.factor)
+
+    def _clustered(self, rows: Mask, strata: Rows | None = None) -> Clustered:
+        own = self.stack.frame.where(rows)
+        draws = own.draw if len(self.stack.frame.draws) > 1 else None
+        return cluster_values(
+            self.stack.values[rows], own.cluster, own.stratum if strata is None else strata[rows], draws
+        )
+
+    def _together(self, data: Sequence[Clustered], base: Clustered | None) -> Iterator[dict[str, Floats]]:
+        """Band and max-T of each group."""
+        if self.brief or not data:
+            yield from ({} for _ in data)
+            return
+        bands = simultaneous_band(data, base, (self.contrast.perturbation, "band"))
+        p_values = max_t_p(data, base, (self.contrast.perturbation, "max-t"))
+        for band, p in zip(bands, p_values, strict=True):
+            yield {"band_low": band.low, "band_high": band.high, "p_max_t": p}
+
+    def _by_draw(self, rows: Mask, base: Mask | None) -> Floats:
+        """The estimate of every draw [S, K] that has one."""
+        found = []
+        for draw in self.stack.frame.draws.tolist():
+            of_draw = self.stack.frame.draw == draw
+            sides = [of_draw & side for side in (rows, base) if side is not None]
+            if all(side.any() for side in sides):
+                means = [self.stack.values[side].mean(0) for side in sides]
+                found.append(means[0] - means[1] if len(means) > 1 else means[0])
+        return np.array(found)
+
+    def _primary(self) -> Mask:
+        """Which columns [K] are of the primary measure."""
+        name = self.contrast.perturbation
+        return np.array([self.analysis.is_primary(name, measure) for _, measure in self.stack.columns])
+
+    def _equivalence(self, estimate: Floats, error: Floats, freedom: Floats | float) -> dict[str, Floats]:
+        """The margin of the primary measure, and the test within it."""
+        margin = self.analysis.margins.get(self.contrast.perturbation, math.nan)
+        if not math.isfinite(margin) or margin <= 0:
+            return {}
+        p = equivalence_p(estimate, error, freedom, margin)
+        return {
+            "margin": np.where(self._primary(), margin, np.nan),
+            "p_equivalent": np.where(self._primary(), p, np.nan),
+        }
+
+    def _estimate(
+        self,
+        estimand: str,
+        cell: Cell,
+        data: Clustered,
+        found: dict[str, Floats],
+        by_draw: Floats,
+        tests: Sequence[str] | None,
+    ) -> Estimate:
+        width, runs = len(self.stack.columns), len(by_draw)
+        numbers = {name: found.get(name, np.full(width, np.nan)) for name in NUMBERS}
+        low, high = numbers["given_low"], numbers["given_high"]
+        scale = 1e-12 * np.maximum(np.abs(low), np.abs(high))
+        constant = high - low <= scale if tests is not None else np.zeros(width, bool)
+        for name in ("given_low", "given_high", "band_low", "band_high"):
+            numbers[name] = np.where(constant, np.nan, numbers[name])
+        given = [
+            FEW if tests is None else CONSTANT if each else f"{BCA}; {tests[k]}" for k, each in enumerate(constant)
+        ]
+        if runs >= T_DRAWS:
+            interval = t_interval(by_draw)
+            spread = by_draw.std(0, ddof=1) / math.sqrt(runs)
+            alike = spread <= 1e-12 * np.abs(by_draw).max(0)
+            numbers["ci_low"], numbers["ci_high"] = (
+                np.where(alike, np.nan, end) for end in (interval.low, interval.high)
+            )
+            if tests is not None:
+                again = self._equivalence(by_draw.mean(0), spread, runs - 1.0)
+                numbers |= {name: np.where(alike, np.nan, values) for name, values in again.items()}
+            over = [ALIKE if each else f"t-interval over {runs} draws" for each in alike]
+            method = [f"{one}; given these runs: {other}" for one, other in zip(over, given, strict=True)]
+        else:
+            numbers["ci_low"], numbers["ci_high"] = numbers["given_low"], numbers["given_high"]
+            these = (
+                "this pair of runs"
+                if self.contrast.control and runs == 1
+                else "this run"
+                if runs == 1
+                else "these runs"
+            )
+            method = [f"given {these}: {text}" for text in given]
+        return Estimate(
+            estimand=estimand,
+            level=cell.level,
+            factor=cell.factor,
+            n=int(cell.rows.sum()),
+            n_clusters=data.joint().size,
+            n_runs=runs,
+            numbers=numbers,
+            method=tuple(method),
+        )

@@ -35,7 +35,7 @@ def sign_flip_p(data: Clustered, key: Key) -> Floats:
     of −1, 0 and 1 with one record a cluster have McNemar's exact p-value.
     """
     data = data.joint()
-    paired = _is_paired(data)
+    paired = is_paired(data)
     found = np.ones(data.sums.shape[1])
     for column in np.flatnonzero(paired):
         found[column] = mcnemar_p(int((data.sums[:, column] > 0).sum()), int((data.sums[:, column] < 0).sum()))
@@ -53,7 +53,7 @@ def sign_flip_p(data: Clustered, key: Key) -> Floats:
     return found
 
 
-def _is_paired(data: Clustered) -> NDArray[np.bool_]:
+def is_paired(data: Clustered) -> NDArray[np.bool_]:
     """Which columns [K] are 0/±1 of single records."""
     if not (data.counts == 1).all():
         return np.zeros(data.sums.shape[1], bool)

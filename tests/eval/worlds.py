@@ -33,6 +33,7 @@ ffn    = 8
 source          = "files"
 path            = "base.jsonl"
 sequence_length = 64
+tokenizer       = {{ train = "bpe", vocabulary = 512 }}
 [perturbation.quizzes]
 kind    = "testset"
 records = {{ from = "generator" }}
@@ -127,5 +128,3 @@ def simulate(
                 for step in steps
             }
     return Scores(values=values, subjects=subjects)
-
-

@@ -1,0 +1,118 @@
+"""The differences of a contrast in stacks, and the records of a stack in cells.
+
+Measures and steps that cover the same records are columns of one stack, so that they share their resamples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.design import Suite
+from .assigned import FACTORS
+from .contrasts import Contrast, common_steps, differences, measures
+from .differences import Differences, Floats, Rows
+from .scores import Measure, Scores
+
+MOST_NUMBERS = 2**26  # of one stack: 512 MiB
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """`values` [n, K] of differences: a column for each (step, measure) in `columns`, all of the records [n] of `frame`,
+    whose own values are those of the first."""
+
+    columns: tuple[tuple[int, Measure], ...]
+    frame: Differences
+    values: Floats
+
+    def where(self, keep: Mask) -> Stack:
+        """The records for which `keep` [n] holds."""
+        return replace(self, frame=self.frame.where(keep), values=self.values[keep])
+
+    def chosen(self, places: Sequence[int]) -> Stack:
+        """Some of the columns."""
+        return replace(self, columns=tuple(self.columns[k] for k in places), values=self.values[:, list(places)])
+
+
+def stacks(scores: Scores, contrast: Contrast) -> Iterator[Stack]:
+    """Everything that was measured of a contrast."""
+    frames: dict[bytes, Differences] = {}
+    columns: dict[bytes, list[tuple[int, Measure]]] = {}
+    values: dict[bytes, list[Floats]] = {}
+
+    def stacked(key: bytes) -> Stack:
+        return Stack(columns=tuple(columns.pop(key)), frame=frames.pop(key), values=np.stack(values.pop(key), axis=1))
+
+    for step in common_steps(scores, contrast):
+        for measure in measures(scores, contrast, step):
+            found = differences(scores, contrast, step, measure)
+            if found is None:
+                continue
+            key = hashlib.blake2b(found.draw.tobytes() + found.record.tobytes(), digest_size=16).digest()
+            frames.setdefault(key, found)
+            columns.setdefault(key, []).append((step, measure))
+            values.setdefault(key, []).append(found.value)
+            if len(found) * len(values[key]) >= MOST_NUMBERS:
+                yield stacked(key)
+    for key in list(frames):
+        yield stacked(key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Some records of a stack: those of a level, perhaps with one value of a factor only."""
+
+    level: int
+    factor: str
+    rows: Mask
+
+
+def level_cells(frame: Differences) -> list[Cell]:
+    """The records of each level, ascending; level 0 is held out."""
+    return [Cell(level=level, factor="", rows=frame.level == level) for level in np.unique(frame.level).tolist()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """What an arm randomizes of a perturbation: its `values` in the order of the suite file, the first the reference, and
+    for every combination the place of its value and the number of the combination of all other factors."""
+
+    name: str
+    values: tuple[str, ...]
+    value_of: Rows
+    others_of: Rows
+
+
+def factors(suite: Suite, contrast: Contrast) -> list[Factor]:
+    """The factors of the treated arm that differ among its records."""
+    combinations = suite.arms[contrast.arm].combinations(contrast.perturbation)
+    found = []
+    for place, name in enumerate(FACTORS):
+        values = list(dict.fromkeys(each[place] for each in combinations))
+        if len(values) > 1:
+            rest = [each[:place] + each[place + 1 :] for each in combinations]
+            order = list(dict.fromkeys(rest))
+            found.append(
+                Factor(
+                    name=name,
+                    values=tuple(value or "canonical" for value in values),
+                    value_of=np.array([values.index(each[place]) for each in combinations], np.int64),
+                    others_of=np.array([order.index(each) for each in rest], np.int64),
+                )
+            )
+    return found
+
+
+def value_cells(frame: Differences, factor: Factor, cell: Cell) -> list[Cell]:
+    """The records of a cell by their value of a factor."""
+    value = factor.value_of[frame.cell]
+    return [
+        replace(cell, factor=f"{factor.name}={name}", rows=cell.rows & (value == place))
+        for place, name in enumerate(factor.values)
+    ]
