@@ -123,9 +123,7 @@ def best_height(gy: Floats, gg: Floats, ceiling: Floats | None, fixed: bool) -> 
     return free if ceiling is None else np.clip(free, np.minimum(ceiling, 0), np.maximum(ceiling, 0))
 
 
-def _solved(
-    means: LevelMeans, curves: Floats, ceiling: Floats | None, fixed: bool
-) -> tuple[Floats, Floats, Floats]:
+def _solved(means: LevelMeans, curves: Floats, ceiling: Floats | None, fixed: bool) -> tuple[Floats, Floats, Floats]:
     """(height, base, squares left over [S, G])."""
     m = Moments.of(means, curves)
     height = best_height(m.gy, m.gg, None if ceiling is None else ceiling[:, None], fixed)
@@ -180,9 +178,7 @@ def monotone(means: LevelMeans, sign: Floats) -> Floats:
     total = np.concatenate([np.zeros((len(y), 1)), np.cumsum(w * y, 1)], 1)
     found = np.empty_like(y)
     for at in range(k):
-        lows = [
-            np.min([_mean(total, weight, i, j) for j in range(at, k)], axis=0) for i in range(at + 1)
-        ]
+        lows = [np.min([_mean(total, weight, i, j) for j in range(at, k)], axis=0) for i in range(at + 1)]
         found[:, at] = np.max(lows, axis=0)
     return found * sign[:, None]
 

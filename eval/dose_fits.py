@@ -10,12 +10,19 @@ to 1. Where the data refuse the curve, means are interpolated monotonely instead
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.analysis import NLL
+from ..core.design import Suite
+from ..core.parquet import write_rows
+from ..core.workspace import Workspace, finish_step, output_lock, start_step
+from ..manifests.tables import DOSE_FITS
+from .contrasts import Contrast, common_steps, contrasts, differences, measures, run_label
 from .curves import SLOPES, fit_hill, interpolated, lack_of_fit, monotone, shape
 from .differences import Differences
 from .level_means import (
@@ -29,7 +36,7 @@ from .level_means import (
     percentiles,
     sample_weights,
 )
-from .resampling import Key
+from .scores import TWINS, Measure, Scores
 from .stats import LEAST_CLUSTERS, t_interval
 
 PERFECT = {"nll_token": 0.0, "ll_byte": 0.0, "accuracy": 1.0, "extracted": 1.0, "exact_fraction": 1.0}
@@ -69,7 +76,7 @@ class _Curve:
     plateau: bool
 
 
-def fit_dose(found: Differences, own: Differences | None, metric: str, key: Key) -> DoseFit:
+def fit_dose(found: Differences, own: Differences | None, metric: str, perturbation: str) -> DoseFit:
     """The half-dose of differences `found` of one measure. `own` holds the treated runs' own values of the same records,
     by which a measure of `PERFECT` knows how far they are from perfect recall; None where the measure is of another kind.
     """
@@ -79,10 +86,10 @@ def fit_dose(found: Differences, own: Differences | None, metric: str, key: Key)
     sizes = clusters_by_level(found)
     if sizes[0] < LEAST_CLUSTERS or sum(sizes.values()) - sizes[0] < LEAST_CLUSTERS:
         return _nothing(f"fewer than {LEAST_CLUSTERS} clusters held out or inserted: no fit")
-    detected = detection_dose(found, key)
+    detected = detection_dose(found, perturbation)
     if own is None and len(levels) - 1 < LEAST_LEVELS:
         return _nothing(f"{len(levels) - 1} levels above 0: no plateau can be told", detected)
-    clusters, weights = sample_weights([found], key)
+    clusters, weights = sample_weights([found], (perturbation,))
     curve = _curve(found, own, metric, clusters, weights)
     if detected is None:
         return _nothing("no level's band leaves out 0: no curve", None, "no effect found", curve.fit_p)
@@ -165,7 +172,9 @@ def _judged(curve: _Curve, found: Differences, own: Differences | None, metric: 
         censored = f"below {least}"
     low, high, method = _interval(curve, found, own, metric)
     ends: list[float | None] = [None, None]
-    if not censored.startswith("no"):  # an end beyond the levels is open; one that the whole interval lies beyond is theirs
+    if not censored.startswith(
+        "no"
+    ):  # an end beyond the levels is open; one that the whole interval lies beyond is theirs
         ends[0] = None if low < math.log2(least) else 2.0 ** min(low, math.log2(most))
         ends[1] = None if high > math.log2(most) else 2.0 ** max(high, math.log2(least))
     return DoseFit(
@@ -198,3 +207,78 @@ def _interval(curve: _Curve, found: Differences, own: Differences | None, metric
         return *given, f"{text}: not every draw has a half-dose"
     over = t_interval(np.array(halves)[:, None])
     return float(over.low[0]), float(over.high[0]), f"t-interval over the log half-doses of {len(halves)} draws"
+
+
+def compute_dose_fits(suite: Suite, workspace: Workspace, scores: Scores) -> Path:
+    """Rebuild `dose_fits.parquet` from every score that is present."""
+    path = workspace.eval / "dose_fits.parquet"
+    with output_lock(workspace.eval, "dose fits", wait=True):
+        rows = all_dose_fits(suite, scores)
+        start_step(workspace.eval, "dose_fits")
+        write_rows(path, DOSE_FITS, rows)
+        finish_step(workspace.eval, "", [path], "dose_fits")
+    return path
+
+
+def all_dose_fits(suite: Suite, scores: Scores) -> list[dict[str, Any]]:
+    """A row for every pair, measure and step: of the last step that both runs have, and of the end of a phase before it."""
+    rows = []
+    for contrast in contrasts(suite, scores):
+        for step in fitted_steps(suite, scores, contrast):
+            for measure in fitted_measures(suite, scores, contrast, step):
+                row = _fitted(scores, contrast, step, measure)
+                rows += [row] if row else []
+    return rows
+
+
+def fitted_steps(suite: Suite, scores: Scores, contrast: Contrast) -> list[int]:
+    """The steps of a pair at which half-doses are asked for; none for other contrasts."""
+    steps = common_steps(scores, contrast) if contrast.estimand == "total" else []
+    end = suite.arms[contrast.arm].phase_end(contrast.perturbation) if steps else 0
+    return [step for step in steps if step in (end, steps[-1])]
+
+
+def fitted_measures(suite: Suite, scores: Scores, contrast: Contrast, step: int) -> list[Measure]:
+    """The primary measure, the loss, and shares of right answers and of extracted records; not those of twins."""
+    analysis = suite.eval.analysis
+    return [
+        measure
+        for measure in measures(scores, contrast, step)
+        if analysis.is_primary(contrast.perturbation, measure)
+        or measure == NLL
+        or (measure[2] in BINARY and TWINS not in measure[1])
+    ]
+
+
+def own_values(
+    scores: Scores, contrast: Contrast, step: int, measure: Measure, found: Differences
+) -> Differences | None:
+    """The treated runs' own values of the records of `found`; None where nobody knows what perfect recall is."""
+    if measure[2] not in PERFECT:
+        return None
+    own = differences(scores, replace(contrast, control=()), step, measure)
+    assert own is not None, "what has differences has values"
+    place = 2**32  # records of draw d are numbered from d · 2³² on
+    return own.where(np.isin(own.draw * place + own.record, found.draw * place + found.record))
+
+
+def _fitted(scores: Scores, contrast: Contrast, step: int, measure: Measure) -> dict[str, Any] | None:
+    found = differences(scores, contrast, step, measure)
+    if found is None:
+        return None
+    runs = {"treated": run_label(contrast.treated), "control": run_label(contrast.control)}
+    own = own_values(scores, contrast, step, measure, found)
+    fit = fit_dose(found, own, measure[2], contrast.perturbation)
+    return {
+        **dict(zip(("probe", "variant", "metric"), measure, strict=True)),
+        "perturbation": contrast.perturbation,
+        "model": contrast.model,
+        **runs,
+        "step": step,
+        "n": len(found),
+        "n_clusters": len(np.unique(found.cluster)),
+        "n_runs": len(found.draws),
+        "ci_low": fit.low,
+        "ci_high": fit.high,
+        **{name: value for name, value in vars(fit).items() if name not in ("low", "high")},
+    }

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .differences import Differences
-from .resampling import Key, cluster_values, generator, simultaneous_band
+from .resampling import Clustered, Key, cluster_values, generator, simultaneous_band
+from .stats import LEAST_CLUSTERS
 
 SAMPLES = 1000
 LEAST_DRAWS = 3  # from so many on, intervals are over draws
@@ -89,16 +90,20 @@ def clusters_by_level(found: Differences) -> dict[int, int]:
     return {int(level): len(np.unique(found.cluster[found.level == level])) for level in np.unique(found.level)}
 
 
-def detection_dose(found: Differences, key: Key) -> int | None:
-    """The lowest level whose simultaneous 95 % band (max-|t| over the levels) around its direct effect leaves out 0."""
-    sides = {
-        int(level): cluster_values(own.value[:, None], own.cluster, own.stratum, own.draw)
-        for level in np.unique(found.level)
-        for own in (found.where(found.level == level),)
-    }
-    held_out, levels = sides.pop(0), list(sides)
-    bands = simultaneous_band(list(sides.values()), held_out, key)
-    apart = [level for level, band in zip(levels, bands, strict=True) if band.low[0] > 0 or band.high[0] < 0]
+def detection_dose(found: Differences, perturbation: str) -> int | None:
+    """The lowest level whose simultaneous 95 % band around its direct effect leaves out 0: the bands of `effects`."""
+    several = len(found.draws) > 1
+    sides: dict[int, Clustered] = {}
+    for level in np.unique(found.level).tolist():
+        own = found.where(found.level == level)
+        side = cluster_values(own.value[:, None], own.cluster, own.stratum, own.draw if several else None)
+        if side.joint().size >= LEAST_CLUSTERS:
+            sides[level] = side
+    held_out = sides.pop(0, None)
+    if held_out is None or not sides:
+        return None
+    bands = simultaneous_band(list(sides.values()), held_out, (perturbation, "band"))
+    apart = [level for level, band in zip(sides, bands, strict=True) if band.low[0] > 0 or band.high[0] < 0]
     return min(apart, default=None)
 
 
