@@ -64,7 +64,10 @@ def condition_pairs(suite: Suite, every: list[Contrast]) -> Iterator[tuple[Contr
             one, other = suite.arms[a.arm], suite.arms[b.arm]
             if a.perturbation != b.perturbation or not _inserts_alike(one, other, a.perturbation):
                 continue
-            if a.model == b.model and one.train != other.train:
+            trained = [
+                replace(arm.train, every=1, also=()) for arm in (one, other)
+            ]  # when checkpoints are kept: no matter
+            if a.model == b.model and trained[0] != trained[1]:
                 slots = one.train.slots, other.train.slots
                 yield (a, b) if slots[0] > slots[1] else (b, a)
             elif a.model != b.model and a.arm == b.arm:
