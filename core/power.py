@@ -19,9 +19,8 @@ from scipy.stats import t as student
 
 from .analysis import measure_text
 from .design import ArmDesign, Suite
-from .schemes import ALPHA, LEAST, POWER, least_effect
+from .schemes import ALPHA, LEAST, LEAST_DRAWS, POWER, least_effect
 
-LEAST_DRAWS = 3  # from so many on, intervals are over draws
 CHECKED = ("extraction", "choice", "infill")  # probes with 0/1 measures
 
 

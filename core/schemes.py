@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 ALPHA, POWER = 0.05, 0.8
 LEAST = 10  # records or clusters below which no interval is given
+LEAST_DRAWS = 3  # draws from which on intervals are over draws
 
 # Hubble's ratios (arXiv 2510.19811, recovered from its published counts): copies = share of the records. In the large
 # scheme half of the records, rounded up, is held out first.

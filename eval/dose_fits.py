@@ -20,18 +20,19 @@ from numpy.typing import NDArray
 from ..core.analysis import NLL
 from ..core.design import Suite
 from ..core.parquet import write_rows
+from ..core.schemes import LEAST_DRAWS
 from ..core.workspace import Workspace, finish_step, output_lock, start_step
 from ..manifests.tables import DOSE_FITS
 from .contrasts import Contrast, common_steps, contrasts, differences, measures, run_label
 from .curves import SLOPES, fit_hill, interpolated, lack_of_fit, monotone, shape
 from .differences import Differences
 from .level_means import (
-    LEAST_DRAWS,
     SAMPLES,
     LevelMeans,
     centred,
     clusters_by_level,
     detection_dose,
+    is_complete,
     level_means,
     percentiles,
     sample_weights,
@@ -80,9 +81,9 @@ def fit_dose(found: Differences, own: Differences | None, metric: str, perturbat
     """The half-dose of differences `found` of one measure. `own` holds the treated runs' own values of the same records,
     by which a measure of `PERFECT` knows how far they are from perfect recall; None where the measure is of another kind.
     """
-    levels = np.unique(found.level)
-    if not len(levels) or levels[0] or len(levels) < 2:
+    if not is_complete(found):
         return _nothing("no held-out records, or no level above 0")
+    levels = np.unique(found.level)
     sizes = clusters_by_level(found)
     if sizes[0] < LEAST_CLUSTERS or sum(sizes.values()) - sizes[0] < LEAST_CLUSTERS:
         return _nothing(f"fewer than {LEAST_CLUSTERS} clusters held out or inserted: no fit")
@@ -90,6 +91,8 @@ def fit_dose(found: Differences, own: Differences | None, metric: str, perturbat
     if own is None and len(levels) - 1 < LEAST_LEVELS:
         return _nothing(f"{len(levels) - 1} levels above 0: no plateau can be told", detected)
     clusters, weights = sample_weights([found], (perturbation,))
+    if own is not None and abs(distance(own, metric, clusters, weights[:1])[0]) < 1e-9:
+        return _nothing("held-out records are at perfect recall already", detected)
     curve = _curve(found, own, metric, clusters, weights)
     if detected is None:
         return _nothing("no level's band leaves out 0: no curve", None, "no effect found", curve.fit_p)
@@ -200,6 +203,8 @@ def _interval(curve: _Curve, found: Differences, own: Differences | None, metric
     halves = []
     for draw in found.draws:
         one, other = found.where(found.draw == draw), own.where(own.draw == draw) if own is not None else None
+        if not is_complete(one):
+            return *given, f"{text}: a draw has no held-out records or none above level 0"
         clusters, weights = sample_weights([one], (), 0)
         alone = _curve(one, other, metric, clusters, weights)
         halves.append(float(alone.halves[0]) if alone.plateau or own is not None else math.inf)

@@ -17,7 +17,6 @@ from .resampling import Clustered, Key, cluster_values, generator, simultaneous_
 from .stats import LEAST_CLUSTERS
 
 SAMPLES = 1000
-LEAST_DRAWS = 3  # from so many on, intervals are over draws
 ENDS = (0.025, 0.975)
 
 Floats = NDArray[np.float64]
@@ -83,6 +82,11 @@ def level_means(found: Differences, clusters: Rows, weights: Floats) -> LevelMea
     np.add.at(counts, (rows, columns), 1.0)
     drawn = weights @ counts
     return LevelMeans(levels=levels, means=(weights @ sums) / np.maximum(drawn, 1e-12), counts=drawn)
+
+
+def is_complete(found: Differences) -> bool:
+    """Whether there are held-out records and others."""
+    return bool((found.level == 0).any() and (found.level > 0).any())
 
 
 def clusters_by_level(found: Differences) -> dict[int, int]:

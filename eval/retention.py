@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from ..core.analysis import NLL
 from ..core.design import Suite, phase_slots
 from ..core.parquet import write_rows
+from ..core.schemes import LEAST_DRAWS
 from ..core.workspace import Workspace, finish_step, output_lock, start_step
 from ..manifests.tables import RETENTION
 from .contrasts import Contrast, common_steps, contrasts, differences, measures, run_label
 from .differences import Differences
-from .level_means import LEAST_DRAWS, SAMPLES, centred, level_means, percentiles, sample_weights
+from .level_means import SAMPLES, centred, level_means, percentiles, sample_weights
 from .resampling import cluster_values, difference_interval
 from .scores import Measure, Scores
 from .stacks import factors

@@ -16,18 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.design import ArmDesign, Suite
+from ..core.schemes import LEAST_DRAWS
 from ..manifests.tables import EFFECTS
 from .contrasts import Contrast, common_steps, contrasts, differences, run_label
 from .curves import SHRINK, SLOPES, Moments, best_height, bounds, fit_hill, shape
 from .differences import Differences
 from .dose_fits import BINARY, LEAST_LEVELS, distance, fit_dose, fitted_measures, own_values
 from .level_means import (
-    LEAST_DRAWS,
     SAMPLES,
     LevelMeans,
     centred,
     clusters_by_level,
     detection_dose,
+    is_complete,
     level_means,
     percentiles,
     sample_weights,
@@ -36,7 +37,7 @@ from .resampling import Key
 from .scores import Measure, Scores
 from .stats import LEAST_CLUSTERS, t_interval
 
-HALVES, STEEPS, ROUNDS = 32, 10, 16
+HALVES, STEEPS, ROUNDS = 24, 7, 16
 
 Floats = NDArray[np.float64]
 Side = tuple[Differences, Differences | None]  # treated − control, and the treated runs' own values
@@ -120,8 +121,7 @@ def fit_shift(treated: Side, control: Side, metric: str, perturbation: str) -> d
     Clusters are resampled together for both sides. p is twice the smaller share of samples on one side of 0.
     """
     for found, own in (treated, control):
-        levels = np.unique(found.level)
-        if levels[0] or len(levels) < 2:
+        if not all(is_complete(found.where(found.draw == draw)) for draw in found.draws):
             return {"method": "no held-out records, or no level above 0: no shift"}
         sizes = clusters_by_level(found)
         if min(sizes[0], sum(sizes.values()) - sizes[0]) < LEAST_CLUSTERS:
@@ -162,6 +162,7 @@ def _shift(treated: Side, control: Side, metric: str, key: Key, samples: int) ->
         enough &= len(means.levels) - 1 >= LEAST_LEVELS
         if own is not None:
             way = distance(own, metric, clusters, weights)
+            way = np.where(way == 0, 1e-12, way)
             means = replace(means, means=means.means / way[:, None])
         sides.append(means)
     if treated[1] is None:

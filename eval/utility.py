@@ -16,11 +16,11 @@ from ..core.console import complain
 from ..core.design import ArmDesign, RunName, Suite
 from ..core.errors import CostarError
 from ..core.parquet import read_table
+from ..core.schemes import LEAST_DRAWS
 from ..core.workspace import Workspace
 from ..manifests.lineage import read_configs, stretches
 from ..manifests.tables import EFFECTS
 from .contrasts import run_label
-from .level_means import LEAST_DRAWS
 from .randomization import sign_flip_p
 from .resampling import Clustered, cluster_standard_error, cluster_values, mean_interval
 from .stats import LEAST_CLUSTERS, equivalence_p, t_interval
