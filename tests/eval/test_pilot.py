@@ -21,7 +21,13 @@ def test_the_spread_is_that_of_a_clusters_difference_within_its_level(
 ) -> None:
     """Both runs have the noise, and a cluster's mean has it over its records; what levels do to it is no spread."""
     suite = world_suite(tmp_path, levels="0 = 600, 1 = 300, 4 = 300")
-    scores = simulate(suite, lambda arm, step, level, cell: -2.0 * level, per_cluster=per_cluster, noise=noise)
+    scores = simulate(
+        suite,
+        lambda arm, step, level, cell: -2.0 * level,
+        measures=(suite.eval.analysis.primary["quizzes"],),
+        per_cluster=per_cluster,
+        noise=noise,
+    )
     assert spreads(suite, scores)["quizzes"] == pytest.approx(noise * (2 / per_cluster) ** 0.5, rel=0.1)
 
 
