@@ -117,12 +117,11 @@ class _Maker:
                 interval = mean_interval(own, self._key(cell))
                 found |= {"given_low": interval.low, "given_high": interval.high} | next(together)
                 found["p_value"] = sign_flip_p(own, self._key(cell))
-                error = cluster_standard_error(own)
-                found |= self._equivalence(own.means, *error)
+                found["p_equivalent"] = self._equivalent(own.means, *cluster_standard_error(own))
             by_draw = self._by_draw(cell.rows, None)
             mcnemar = is_paired(own.joint()) if is_enough else np.zeros(len(self.stack.columns), bool)
             tests = [MCNEMAR if column else FLIPS for column in mcnemar]
-            yield self._estimate(estimand, cell, own, found, by_draw, tests if is_enough else None)
+            yield self._estimate(estimand, cell, found, by_draw, tests if is_enough else None)
 
     def against(
         self, estimand: str, cells: Sequence[Cell], base: Sequence[Cell], strata: Rows | None = None
@@ -144,23 +143,22 @@ class _Maker:
                 found |= {"given_low": interval.low, "given_high": interval.high} | next(together)
                 found["p_value"] = label_permutation_p(own, other, self._key(cell))
                 error = cluster_standard_error(own, other)
-                found |= self._equivalence(found["estimate"], *error)
+                found["p_equivalent"] = self._equivalent(found["estimate"], *error)
                 text = VALUES if strata is not None else LABELS
                 if label_arrangements(own, other) < FEW_ARRANGEMENTS:
                     text += ", of which there are too few for p to reach 0.05"
                 tests = [text] * len(self.stack.columns)
             by_draw = self._by_draw(cell.rows, base[0].rows)
-            yield self._estimate(estimand, cell, own, found, by_draw, tests)
+            yield self._estimate(estimand, cell, found, by_draw, tests)
 
     def _key(self, cell: Cell) -> tuple[int | str, ...]:
         return (self.contrast.perturbation, cell.level, cell.factor)
 
     def _clustered(self, rows: Mask, strata: Rows | None = None) -> Clustered:
-        own = self.stack.frame.where(rows)
-        draws = own.draw if len(self.stack.frame.draws) > 1 else None
-        return cluster_values(
-            self.stack.values[rows], own.cluster, own.stratum if strata is None else strata[rows], draws
-        )
+        own = self.stack.where(rows)
+        draws = own.frame.draw if len(self.stack.frame.draws) > 1 else None
+        strata = own.frame.stratum if strata is None else strata[rows]
+        return cluster_values(own.values, own.unit, strata, draws)
 
     def _together(self, data: Sequence[Clustered], base: Clustered | None) -> Iterator[dict[str, Floats]]:
         """Band and max-T of each group."""
@@ -188,28 +186,25 @@ class _Maker:
         name = self.contrast.perturbation
         return np.array([self.analysis.is_primary(name, measure) for _, measure in self.stack.columns])
 
-    def _equivalence(self, estimate: Floats, error: Floats, freedom: Floats | float) -> dict[str, Floats]:
-        """The margin of the primary measure, and the test within it."""
+    def _equivalent(self, estimate: Floats, error: Floats, freedom: Floats | float) -> Floats:
+        """p-values [K] of the primary measure's effect being within its margin, NaN where there is no margin."""
         margin = self.analysis.margins.get(self.contrast.perturbation, math.nan)
-        if not math.isfinite(margin) or margin <= 0:
-            return {}
-        p = equivalence_p(estimate, error, freedom, margin)
-        return {
-            "margin": np.where(self._primary(), margin, np.nan),
-            "p_equivalent": np.where(self._primary(), p, np.nan),
-        }
+        if not margin > 0:
+            return np.full(len(estimate), np.nan)
+        return np.where(self._primary(), equivalence_p(estimate, error, freedom, margin), np.nan)
 
     def _estimate(
         self,
         estimand: str,
         cell: Cell,
-        data: Clustered,
         found: dict[str, Floats],
         by_draw: Floats,
         tests: Sequence[str] | None,
     ) -> Estimate:
         width, runs = len(self.stack.columns), len(by_draw)
+        margin = self.analysis.margins.get(self.contrast.perturbation, math.nan)
         numbers = {name: found.get(name, np.full(width, np.nan)) for name in NUMBERS}
+        numbers["margin"] = np.where(self._primary(), margin, np.nan)
         low, high = numbers["given_low"], numbers["given_high"]
         scale = 1e-12 * np.maximum(np.abs(low), np.abs(high))
         constant = high - low <= scale if tests is not None else np.zeros(width, bool)
@@ -225,27 +220,21 @@ class _Maker:
             numbers["ci_low"], numbers["ci_high"] = (
                 np.where(alike, np.nan, end) for end in (interval.low, interval.high)
             )
-            if tests is not None:
-                again = self._equivalence(by_draw.mean(0), spread, runs - 1.0)
-                numbers |= {name: np.where(alike, np.nan, values) for name, values in again.items()}
+            again = self._equivalent(by_draw.mean(0), spread, runs - 1.0)
+            numbers["p_equivalent"] = np.where(alike, np.nan, again)
             over = [ALIKE if each else f"t-interval over {runs} draws" for each in alike]
             method = [f"{one}; given these runs: {other}" for one, other in zip(over, given, strict=True)]
         else:
             numbers["ci_low"], numbers["ci_high"] = numbers["given_low"], numbers["given_high"]
-            these = (
-                "this pair of runs"
-                if self.contrast.control and runs == 1
-                else "this run"
-                if runs == 1
-                else "these runs"
-            )
+            pair = "pair of runs" if self.contrast.control else "run"
+            these = f"this {pair}" if runs == 1 else "these runs"
             method = [f"given {these}: {text}" for text in given]
         return Estimate(
             estimand=estimand,
             level=cell.level,
             factor=cell.factor,
             n=int(cell.rows.sum()),
-            n_clusters=data.joint().size,
+            n_clusters=len(np.unique(self.stack.frame.cluster[cell.rows])),
             n_runs=runs,
             numbers=numbers,
             method=tuple(method),

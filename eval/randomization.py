@@ -24,6 +24,7 @@ from .stats import holm, mcnemar_p
 EXACT_CLUSTERS = 12  # up to so many, all sign patterns are taken
 CLOSED_LEVELS = 6  # 63 sets of levels to test
 CLOSED_DRAWS = 999  # redraws for each set of more than one level
+SETTLED = 0.5  # adjusted p-values from here on are as good as any larger one
 SLACK = 1e-9
 SINGLE = 1e-5  # slack where sums are made in single precision
 
@@ -64,19 +65,20 @@ def _signs(clusters: int, key: Key) -> Iterator[Floats]:
     """Signs [·, C]: every pattern once where there are few, else the observed one and random ones."""
     if clusters <= EXACT_CLUSTERS:
         patterns = np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1
-        yield 1.0 - 2.0 * patterns
+        yield np.asarray(1.0 - 2.0 * patterns, np.float64)
         return
     yield np.ones((1, clusters))
     drawing, number, rows = generator("signs", *key), resamples(clusters) - 1, max(1, CELLS // clusters)
     for start in range(0, number, rows):
-        yield drawing.integers(0, 2, (min(rows, number - start), clusters), np.int8) * 2.0 - 1.0
+        yield np.asarray(drawing.integers(0, 2, (min(rows, number - start), clusters), np.int8) * 2.0 - 1.0, np.float64)
 
 
 def label_permutation_p(treated: Clustered, held_out: Clustered, key: Key) -> Floats:
     """Two-sided p-values [K] of no difference between two levels: labels exchanged within draw, stratum and size.
 
     The statistic is the difference of means, values taken less their cell's mean, over its own standard error, so that
-    spreads that differ between levels do not pass for a difference of means (Janssen 1997; Chung & Romano 2013). Where no
+    spreads that differ between levels do not pass for a difference of means (Janssen 1997; Chung & Romano 2013), and at
+    least over that of a common spread, or few records that happen to be alike would be the most extreme of all. Where no
     two clusters could have been exchanged the p-value is 1.
     """
     return _closed_p([treated], held_out, key, resamples(treated.size + held_out.size) - 1)
@@ -100,7 +102,8 @@ def max_t_p(groups: Sequence[Clustered], held_out: Clustered | None, key: Key) -
 
     With it: closed testing (Marcus, Peritz & Gabriel 1976). For each set of levels the labels of these and level 0 alone are
     exchanged, which is exact whatever the other levels do; a level's p-value is the largest among the sets that contain it.
-    Above six levels: Holm's adjustment of `label_permutation_p`.
+    Sets of which every level has 0.5 or more already are not tested, which changes no p-value below. Above six levels:
+    Holm's adjustment of `label_permutation_p`.
     """
     if held_out is None:
         return _flipped_together(groups, key)
@@ -112,13 +115,16 @@ def max_t_p(groups: Sequence[Clustered], held_out: Clustered | None, key: Key) -
     if len(groups) > CLOSED_LEVELS:
         adjusted = np.array([holm(column) for column in np.array(single).T.tolist()]).T
         return [np.asarray(row) for row in adjusted]
-    found = [p.copy() for p in single]
-    for size in range(2, len(groups) + 1):
+    found = np.array(single)
+    for size in range(len(groups), 1, -1):
         for chosen in itertools.combinations(range(len(groups)), size):
-            p = _closed_p([groups[place] for place in chosen], held_out, (*key, *chosen), CLOSED_DRAWS)
-            for place in chosen:
-                np.maximum(found[place], p, out=found[place])
-    return found
+            at = np.array(chosen)
+            left = np.flatnonzero((found[at] < SETTLED).any(0))
+            if len(left):
+                some = [groups[place].columns(left) for place in chosen]
+                p = _closed_p(some, held_out.columns(left), (*key, *chosen), CLOSED_DRAWS)
+                found[at[:, None], left] = np.maximum(found[at[:, None], left], p)
+    return list(found)
 
 
 def _flipped_together(groups: Sequence[Clustered], key: Key) -> list[Floats]:
@@ -172,7 +178,7 @@ def _closed_p(groups: Sequence[Clustered], held_out: Clustered, key: Key, number
     order = np.argsort(cells[mixed], kind="stable")
     labels = labels[mixed][order]
     starts = np.flatnonzero(np.diff(cells[mixed][order], prepend=-1))
-    for part in parts(width, 4 * len(labels)):
+    for part in parts(width, 4 * len(labels) + 12 * min(number, CELLS // len(labels))):
         sums = np.concatenate([group.sums[:, part] for group in (held_out, *groups)])[mixed][order]
         both = _centred(sums, starts)
         observed = _largest_t(labels[None], both, records, members)[0]
@@ -209,6 +215,7 @@ def _largest_t(labels: NDArray[Any], both: NDArray[np.float32], records: Floats,
     """The largest |t| over groups [rows, K] of labels [rows, n]: differences of means in units of their standard errors."""
     width = both.shape[1] // 2
     rest = both.sum(0, dtype=np.float64)
+    common = rest[width:] / members.sum()
     sums = []
     for group in range(1, len(records)):
         own = ((labels == group).astype(np.float32) @ both).astype(np.float64)
@@ -218,7 +225,8 @@ def _largest_t(labels: NDArray[Any], both: NDArray[np.float32], records: Floats,
     largest = np.zeros(mean.shape)
     for group, own in enumerate(sums, 1):
         mine, spread = _mean_and_variance(own, width, records[group], members[group])
-        distance, error = np.abs(mine - mean), np.sqrt(spread + variance)
+        pooled = common * (members[group] / records[group] ** 2 + members[0] / records[0] ** 2)
+        distance, error = np.abs(mine - mean), np.sqrt(np.maximum(spread + variance, pooled))
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(distance > SINGLE * error, distance / error, 0.0)
         np.maximum(largest, t, out=largest)

@@ -52,7 +52,8 @@ class Clustered:
         """How many clusters, those of several draws counted in each."""
         return len(self.counts)
 
-    def columns(self, part: slice) -> Clustered:
+    def columns(self, part: slice | Ints) -> Clustered:
+        """The same of some columns."""
         return Clustered(self.sums[:, part], self.counts, self.strata, self.names)
 
     def joint(self) -> Clustered:
@@ -60,7 +61,7 @@ class Clustered:
         if not self.size or self.names[-1] < DRAW:
             return self
         names, first, places = np.unique(self.names % DRAW, return_index=True, return_inverse=True)
-        counts = np.bincount(places, self.counts, len(names))
+        counts = np.bincount(places, self.counts, len(names)).astype(np.float64)
         return Clustered(_sum_rows(self.sums, places, len(names)), counts, self.strata[first] % DRAW, names)
 
 
@@ -97,8 +98,11 @@ def mean_interval(data: Clustered, key: Key, level: float = 0.95) -> Interval:
     """The interval of the mean over records: BCa over clusters.
 
     The bias is the normal quantile of the share of samples below the mean, ties counted half; the acceleration is that of
-    the cluster jackknife. Where BCa is undefined (all samples on one side, or no variation) the interval is the
-    percentile one; of constant values both ends are the constant, which is no statement about other values.
+    the cluster jackknife. Where BCa is undefined (all samples on one side) the interval is the percentile one.
+
+    Where all clusters have the same value a bootstrap sees no variation. Of values in [−1, 1] (a share, a difference of
+    shares) the interval is then that value ± what C equal ones may hide, the end c² / (C + c²) of Wilson's interval of
+    none in C; of other values it is NaN.
     """
     return _intervals([data], None, key, level, simultaneous=False)[0]
 
@@ -107,7 +111,8 @@ def difference_interval(treated: Clustered, held_out: Clustered, key: Key, level
     """The interval of mean − mean of two groups, as `mean_interval`.
 
     Groups without a common cluster are resampled apart. Where several draws put a cluster into both, the clusters of the
-    union are resampled together, so that what they share is shared in every sample.
+    union are resampled together, so that what they share is shared in every sample. Where one group is constant, what it
+    may hide is added to the distances of the ends from the estimate as squares are (Zou & Donner 2008).
     """
     return _intervals([treated], held_out, key, level, simultaneous=False)[0]
 
@@ -126,14 +131,18 @@ def simultaneous_band(
 def cluster_standard_error(group: Clustered, held_out: Clustered | None = None) -> tuple[Floats, Floats]:
     """Standard errors [K] of a mean, or of a difference of means, and their degrees of freedom [K].
 
-    By the cluster jackknife (Cameron & Miller 2015, section III.C: CV3); the freedom of one group is its clusters less one,
-    of two that of Welch (1947). NaN for one cluster.
+    By the cluster jackknife (Cameron & Miller 2015, section III.C: CV3); the freedom of one group is its clusters less one
+    (unequal ones count for fewer), of two that of Welch (1947). A constant group adds what it may hide, as in
+    `mean_interval`. NaN for one cluster.
     """
     group, held_out = group.joint(), held_out.joint() if held_out is not None else None
-    found: list[_Influence] = []
+    errors, freedom = [], []
     for part in parts(group.sums.shape[1], 3 * (group.size + (held_out.size if held_out is not None else 0))):
-        found.append(_influence(group.columns(part), held_out.columns(part) if held_out is not None else None))
-    errors, freedom = ([getattr(each, name) for each in found] for name in ("error", "freedom"))
+        some, other = group.columns(part), held_out.columns(part) if held_out is not None else None
+        found = influence(some, other)
+        normal = np.full(len(found.error), norm.isf(0.025))
+        errors.append(np.hypot(found.error, np.sqrt(_hidden(some, other, normal)) / normal))
+        freedom.append(found.freedom)
     return np.concatenate(errors), np.concatenate(freedom)
 
 
@@ -159,7 +168,7 @@ def _intervals(
 def _intervals_of_some(
     groups: list[Clustered], held_out: Clustered | None, key: Key, number: int, level: float, *, simultaneous: bool
 ) -> list[Interval]:
-    samples = _sampled_means([*groups, *([held_out] if held_out is not None else [])], key, number)
+    samples = sampled_means([*groups, *([held_out] if held_out is not None else [])], key, number)
     if held_out is not None:
         base = samples.pop()
         samples = [own - base for own in samples]
@@ -169,9 +178,30 @@ def _intervals_of_some(
         normal = np.maximum(normal, _joint_critical(samples, estimates, level))
     found = []
     for group, own, estimate in zip(groups, samples, estimates, strict=True):
-        moments = _influence(group, held_out)
-        found.append(bca(own, estimate, moments.acceleration, moments.widened(normal)))
+        moments = influence(group, held_out)
+        interval = bca(own, estimate, moments.acceleration, moments.widened(normal))
+        hidden = _hidden(group, held_out, normal)
+        found.append(
+            Interval(
+                np.where(hidden == 0, interval.low, estimate - np.sqrt((estimate - interval.low) ** 2 + hidden)),
+                np.where(hidden == 0, interval.high, estimate + np.sqrt((interval.high - estimate) ** 2 + hidden)),
+            )
+        )
     return found
+
+
+def _hidden(group: Clustered, held_out: Clustered | None, critical: Floats) -> Floats:
+    """The squared distance [K] from its value at which the mean of a constant group may lie, summed over the groups:
+    0 of groups that vary, NaN where values leave [−1, 1]."""
+    every = [group, *([held_out] if held_out is not None else [])]
+    hidden, bounded = np.zeros(len(critical)), np.ones(len(critical), bool)
+    for own in every:
+        values = own.sums / own.counts[:, None]
+        low, high = values.min(0), values.max(0)
+        furthest = np.maximum(np.abs(low), np.abs(high))
+        hidden += np.where(high - low <= 1e-12 * furthest, (critical**2 / (own.size + critical**2)) ** 2, 0.0)
+        bounded &= furthest <= 1 + 1e-12
+    return np.where(bounded | (hidden == 0), hidden, np.nan)
 
 
 def _joint_critical(samples: list[Floats], estimates: list[Floats], level: float) -> Floats:
@@ -219,9 +249,9 @@ def _quantiles(ordered: Floats, shares: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class _Influence:
-    """What the cluster jackknife says of a statistic [K]: its acceleration, standard error, degrees of freedom, and by
-    what factor a bootstrap's variance is too small."""
+class Influence:
+    """What the cluster jackknife says of a statistic [K]: its acceleration, standard error, degrees of freedom, and the
+    factor by which a bootstrap's variance is too small."""
 
     acceleration: Floats
     error: Floats
@@ -233,27 +263,30 @@ class _Influence:
         return np.asarray(np.sqrt(self.factor) * student.isf(norm.sf(normal), self.freedom))
 
 
-def _influence(group: Clustered, held_out: Clustered | None) -> _Influence:
-    """By delete-one-cluster values; two groups without a common cluster as two samples, else as one of their union."""
-    blocks: list[Floats] = []
+def influence(group: Clustered, held_out: Clustered | None) -> Influence:
+    """By delete-one-cluster values; two groups without a common cluster as two samples, else as one of their union.
+
+    Of n_i records in its clusters a group counts as (Σn)² / Σn² clusters (Kish 1965), which is C where they are equal.
+    """
     if held_out is None:
-        blocks = [_jackknife(group)]
+        blocks, counts = [_jackknife(group)], [group.counts]
     elif not np.isin(group.names, held_out.names).any():
-        blocks = [_jackknife(group), -_jackknife(held_out)]
+        blocks, counts = [_jackknife(group), -_jackknife(held_out)], [group.counts, held_out.counts]
     else:
         names = np.union1d(group.names, held_out.names)
-        blocks = [_jackknife(_among(group, names)) - _jackknife(_among(held_out, names))]
+        one, other = _among(group, names), _among(held_out, names)
+        blocks, counts = [_jackknife(one) - _jackknife(other)], [one.counts + other.counts]
+    sizes = [max(1.5, own.sum() ** 2 / (own**2).sum()) for own in counts]
     squares = [(block**2).sum(0) for block in blocks]
-    sizes = [len(block) for block in blocks]
-    variance = np.sum(squares, axis=0)
-    unbiased = np.sum([v * n / max(1, n - 1) for v, n in zip(squares, sizes, strict=True)], axis=0)
-    below = np.sum([v**2 / max(1, n - 1) for v, n in zip(squares, sizes, strict=True)], axis=0)
+    unbiased = [square * n / (n - 1) for square, n in zip(squares, sizes, strict=True)]
+    biased, variance = np.sum(squares, axis=0), np.sum(unbiased, axis=0)
+    below = np.sum([own**2 / (n - 1) for own, n in zip(unbiased, sizes, strict=True)], axis=0)
     with np.errstate(all="ignore"):
         cubes = np.sum([(block**3).sum(0) for block in blocks], axis=0)
-        acceleration = np.where(variance > 0, cubes / (6 * variance**1.5), 0.0)
-        factor = np.where(variance > 0, unbiased / variance, 1.0)
-        freedom = np.where(variance > 0, variance**2 / below, max(1, min(sizes) - 1))
-    return _Influence(acceleration, np.sqrt(unbiased), freedom, factor)
+        acceleration = np.where(biased > 0, cubes / (6 * biased**1.5), 0.0)
+        factor = np.where(biased > 0, variance / biased, 1.0)
+        freedom = np.where(biased > 0, variance**2 / below, min(sizes) - 1)
+    return Influence(acceleration, np.sqrt(variance), freedom, factor)
 
 
 def _jackknife(group: Clustered) -> Floats:
@@ -263,8 +296,7 @@ def _jackknife(group: Clustered) -> Floats:
     with np.errstate(all="ignore"):
         values /= left[:, None]
     values -= values.mean(0)
-    values *= -(group.size - 1) / group.size
-    return values
+    return np.asarray(-(group.size - 1) / group.size * values)
 
 
 def _among(group: Clustered, names: Ints) -> Clustered:
@@ -275,23 +307,24 @@ def _among(group: Clustered, names: Ints) -> Clustered:
     return Clustered(sums, counts, np.zeros(len(names), np.int64), names)
 
 
-def _sampled_means(groups: list[Clustered], key: Key, number: int) -> list[Floats]:
+def sampled_means(groups: list[Clustered], key: Key, number: int) -> list[Floats]:
     """Means [K, number] of each group over clusters drawn with replacement: the clusters of each group apart, or where
     groups share any, those of all together."""
     names = np.unique(np.concatenate([group.names for group in groups]))
     if len(names) == sum(group.size for group in groups):
-        return [_means_of([group], [slice(None)], (*key, g), number)[0] for g, group in enumerate(groups)]
-    return _means_of(groups, [np.searchsorted(names, group.names) for group in groups], (*key, "together"), number)
+        return [_means_of([group], group.names, (*key, g), number)[0] for g, group in enumerate(groups)]
+    return _means_of(groups, names, (*key, "together"), number)
 
 
-def _means_of(groups: list[Clustered], places: Sequence[Ints | slice], key: Key, number: int) -> list[Floats]:
-    total = groups[0].size if isinstance(places[0], slice) else 1 + max(int(np.max(p)) for p in places)
+def _means_of(groups: list[Clustered], names: Ints, key: Key, number: int) -> list[Floats]:
+    """Means [K, number] of groups over the named clusters drawn with replacement; a group's own where it has none."""
+    places = [np.searchsorted(names, group.names) for group in groups]
     found = [np.empty((group.sums.shape[1], number)) for group in groups]
     start = 0
-    for weights in _weights(total, key, number):
+    for weights in _weights(len(names), key, number):
         stop = start + len(weights)
         for group, place, out in zip(groups, places, found, strict=True):
-            own = weights[:, place]
+            own = weights[:, place] if len(groups) > 1 else weights
             counts = own @ group.counts
             means = (own @ group.sums) / np.maximum(counts, 0.5)[:, None]
             means[counts == 0] = group.means

@@ -16,24 +16,27 @@ from ..core.design import Suite
 from .assigned import FACTORS
 from .contrasts import Contrast, common_steps, differences, measures
 from .differences import Differences, Floats, Rows
+from .resampling import generator
 from .scores import Measure, Scores
 
 MOST_NUMBERS = 2**26  # of one stack: 512 MiB
+LEAST_UNITS = 200
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
     """`values` [n, K] of differences: a column for each (step, measure) in `columns`, all of the records [n] of `frame`,
-    whose own values are those of the first."""
+    whose own values are those of the first. `unit` [n] numbers what is resampled as a whole."""
 
     columns: tuple[tuple[int, Measure], ...]
     frame: Differences
+    unit: Rows
     values: Floats
 
     def where(self, keep: Mask) -> Stack:
         """The records for which `keep` [n] holds."""
-        return replace(self, frame=self.frame.where(keep), values=self.values[keep])
+        return replace(self, frame=self.frame.where(keep), unit=self.unit[keep], values=self.values[keep])
 
     def chosen(self, places: Sequence[int]) -> Stack:
         """Some of the columns."""
@@ -47,7 +50,9 @@ def stacks(scores: Scores, contrast: Contrast) -> Iterator[Stack]:
     values: dict[bytes, list[Floats]] = {}
 
     def stacked(key: bytes) -> Stack:
-        return Stack(columns=tuple(columns.pop(key)), frame=frames.pop(key), values=np.stack(values.pop(key), axis=1))
+        frame = frames.pop(key)
+        columns_, values_ = tuple(columns.pop(key)), np.stack(values.pop(key), axis=1)
+        return Stack(columns=columns_, frame=frame, unit=units(frame), values=values_)
 
     for step in common_steps(scores, contrast):
         for measure in measures(scores, contrast, step):
@@ -62,6 +67,36 @@ def stacks(scores: Scores, contrast: Contrast) -> Iterator[Stack]:
                 yield stacked(key)
     for key in list(frames):
         yield stacked(key)
+
+
+def units(frame: Differences) -> Rows:
+    """The cluster of each record [n]; of very many clusters, blocks of equally many that got the same in every draw.
+
+    Blocks of independent clusters are independent, and a block has one level, factor and stratum in each draw, so that
+    signs and levels of whole blocks are drawn again as those of clusters are. They are as large as leaves every level (with
+    one combination of factors) `LEAST_UNITS` of them, more than which would change an interval by a few parts in a hundred.
+    """
+    clusters, place = np.unique(frame.cluster, return_inverse=True)
+    got = np.stack([frame.draw, frame.level, frame.cell])
+    group = np.unique(got, axis=1, return_inverse=True)[1].reshape(-1)
+    sizes = np.bincount(np.unique(group * len(clusters) + place) // len(clusters))
+    size = int(sizes.min()) // LEAST_UNITS
+    if size < 2:
+        return frame.cluster
+    draws = frame.draws
+    signature = np.full((1 + 2 * len(draws), len(clusters)), -1, np.int64)
+    signature[0, place] = frame.stratum
+    for number, draw in enumerate(draws.tolist()):
+        own = frame.draw == draw
+        signature[1 + 2 * number, place[own]] = group[own]
+        signature[2 + 2 * number] = np.bincount(place[own], minlength=len(clusters))
+    alike = np.unique(signature, axis=1, return_inverse=True)[1].reshape(-1)
+    order = np.lexsort((generator("blocks", len(clusters)).permutation(len(clusters)), alike))
+    starts = np.flatnonzero(np.diff(alike[order], prepend=-1))
+    rank = np.arange(len(clusters)) - np.repeat(starts, np.diff(starts, append=len(clusters)))
+    block = np.empty(len(clusters), np.int64)
+    block[order] = np.cumsum(rank % size == 0) - 1
+    return np.asarray(block[place])
 
 
 @dataclass(frozen=True, kw_only=True)

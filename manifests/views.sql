@@ -42,6 +42,14 @@ join record_scores c
  and c.record_id = t.record_id and c.rendering = t.rendering
  and c.probe = t.probe and c.variant = t.variant and c.metric = t.metric;
 
+-- Estimates of all draws together: of one draw only where there is no other.
+create view pooled_effects as
+select * from effects e
+where estimate is not null
+  and not exists (
+      select * from effects o where o.treated <> e.treated and o.treated = regexp_replace(e.treated, '[.]d[0-9]+$', '')
+  );
+
 create view timing_effect as
 select * from effects where estimand = 'timing';
 

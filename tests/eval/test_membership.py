@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from costar.eval.membership import Attack, Labels, Texts, adjusted, evaluate, ev
 from costar.eval.scores import load_scores
 from costar.eval.suite_attacks import Attacked, compute_membership, read_membership
 
+from .worlds import changed, names, second_draw, swapped
+
+LOSS = ("membership", "attack=loss", "attack_score")
 ATTACKS = {"loss", "zlib", "min-k", "min-k-plus-plus", "recall", "dc-pdd"}
 
 
@@ -126,13 +130,14 @@ def test_the_labels_of_a_gate_are_those_of_the_treated_arm_and_no_row_comes_twic
 
 def test_scores_are_those_of_the_ledger_and_the_prefix_of_recall_was_never_inserted(built: Path) -> None:
     found = attacked(built)
-    measures = found.scores.values["late.nano.d0"][96]
-    nll = measures[("likelihood", "", "nll_token")]
-    loss = measures[("membership", "attack=loss", "attack_score")]
+    nll, loss, recall = (
+        found.scores.by_id("late.nano.d0", 96, measure)
+        for measure in (("likelihood", "", "nll_token"), LOSS, ("membership", "attack=recall", "attack_score"))
+    )
     assert {record: pytest.approx(-value) for record, value in loss.items()} == nll
-    recall = measures[("membership", "attack=recall", "attack_score")]
     missing = set(loss) - set(recall)
-    assert {found.scores.perturbation[record] for record in missing} == {"passages", "quizzes", "passwords"}
+    perturbations = ("passages", "quizzes", "passwords")
+    assert all(missing & names(found.scores, found.scores.subjects.members(name)) for name in perturbations)
     assert not missing & set().union(*found.members.values())
 
 
@@ -161,9 +166,7 @@ def test_a_model_of_another_size_is_a_reference_and_the_twin_is_an_oracle(built:
 def test_two_draws_are_pooled_and_one_of_them_is_the_others_reference(built: Path) -> None:
     found = attacked(built)
     scores, suite = found.scores, found.suite
-    again = {run.replace(".d0", ".d1"): own for run, own in scores.values.items()}
-    levels = {(arm, 1): own for (arm, _), own in scores.levels.items()}
-    twice = replace(scores, values=dict(scores.values) | again, levels=dict(scores.levels) | levels)
+    twice = second_draw(scores)
     doubled = replace(suite, arms={name: replace(arm, draws=2) for name, arm in suite.arms.items()})
     members = dict(found.members) | {(arm, 1): own for (arm, _), own in found.members.items()}
 
@@ -193,27 +196,14 @@ def test_two_draws_are_pooled_and_one_of_them_is_the_others_reference(built: Pat
 def in_two_draws(found: Attacked) -> Attacked:
     """A second draw with the scores of the first, in which members and held-out passages have changed places."""
     scores = found.scores
-    own = scores.levels[("late", 0)]
-    passages = sorted(record for record in own if scores.perturbation.get(record) == "passages")
-    other = dict(zip(passages, reversed(passages), strict=True))
-    assert any((own[one] > 0) != (own[two] > 0) for one, two in other.items())
-    again = {
-        run.replace(".d0", ".d1"): {
-            step: {
-                measure: {other.get(record, record): value for record, value in values.items()}
-                for measure, values in measures.items()
-            }
-            for step, measures in steps.items()
-        }
-        for run, steps in scores.values.items()
-    }
-    levels = {
-        (arm, 1): {other.get(r, r): level for r, level in each.items()} for (arm, _), each in scores.levels.items()
-    }
+    order = swapped(scores, "passages")
+    own, ids = scores.subjects.levels[("late", 0)], scores.subjects.ids
+    assert ((own > 0) != (own[order] > 0)).any()
+    other = {ids[one]: ids[two] for one, two in enumerate(order.tolist())}
     members = {(arm, 1): frozenset(other.get(r, r) for r in read) for (arm, _), read in found.members.items()}
     return Attacked(
         replace(found.suite, arms={name: replace(arm, draws=2) for name, arm in found.suite.arms.items()}),
-        replace(scores, values=scores.values | again, levels=dict(scores.levels) | levels),
+        second_draw(scores, order),
         dict(found.members) | members,
     )
 
@@ -228,25 +218,21 @@ def from_draws(each: Attacked) -> dict[str, dict[str, float]]:
     }
 
 
-def with_loss(each: Attacked, run: str, records: set[str], shift: float) -> Attacked:
+def with_loss(each: Attacked, run: str, records: Set[str], shift: float) -> Attacked:
     """The loss scores of some records in a run moved."""
-    measure = ("membership", "attack=loss", "attack_score")
-    steps = {
-        step: measures
-        | {measure: {r: value + shift * (r in records) for r, value in measures.get(measure, {}).items()}}
-        for step, measures in each.scores.values[run].items()
-    }
-    return replace(each, scores=replace(each.scores, values=each.scores.values | {run: steps}))
+    chosen = [row for row, name in enumerate(each.scores.subjects.ids) if name in records]
+    shifted = changed(each.scores, run, LOSS, lambda rows, values: values + shift * np.isin(rows, chosen))
+    return replace(each, scores=shifted)
 
 
 def test_a_run_that_has_read_a_record_is_not_among_those_without_it(built: Path) -> None:
     both = in_two_draws(attacked(built))
     before = from_draws(both)
     assert set(before) == {"lira", "rmia"}
-    read = {record for record in both.members[("late", 1)] if both.scores.perturbation.get(record) == "passages"}
+    read = both.members[("late", 1)] & names(both.scores, both.scores.subjects.members("passages"))
     after = from_draws(with_loss(both, "late.nano.d1", read, 50.0))
     assert after == before
-    unread = set(both.scores.levels[("late", 1)]) - read
+    unread = set(both.scores.subjects.ids) - read
     assert from_draws(with_loss(both, "late.nano.d1", unread, 50.0))["lira"] != before["lira"]
 
 
@@ -254,7 +240,7 @@ def test_the_population_of_rmia_is_held_out(built: Path) -> None:
     """What the run says of other members moves no one's rank, what it says of held-out records does."""
     both = in_two_draws(attacked(built))
     before = from_draws(both)["rmia"]
-    levels = both.scores.levels[("late", 0)]
+    levels = dict(zip(both.scores.subjects.ids, both.scores.subjects.levels[("late", 0)].tolist(), strict=True))
     members, held_out = ({r for r in before if (levels[r] > 0) == side} for side in (True, False))
     assert members
     assert held_out
@@ -266,10 +252,9 @@ def test_the_population_of_rmia_is_held_out(built: Path) -> None:
 
 def test_what_a_parent_arm_has_read_is_not_held_out_and_fillers_have_no_members(built: Path) -> None:
     found = attacked(built)
-    own = dict(found.scores.levels[("late", 0)])
-    held_out = [
-        record for record, level in own.items() if not level and found.scores.perturbation.get(record) == "passages"
-    ]
+    passages = found.scores.subjects.members("passages")
+    own = found.scores.subjects.levels[("late", 0)][passages]
+    held_out = sorted(names(found.scores, passages[own == 0]))
     read = dict(found.members) | {("early", 0): found.members[("early", 0)] | set(held_out[:3])}
     arms = dict(found.suite.arms)
     child = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,16 @@ prefixes = [8]
 {eval}
 """
 
+LOSS_FIRST = 'primary = { testset = "likelihood nll_token" }'
+
 
 def world_suite(
-    folder: Path, *, draws: int = 1, levels: str = "0 = 60, 1 = 30, 4 = 30", more: str = "", evaluation: str = ""
+    folder: Path,
+    *,
+    draws: int = 1,
+    levels: str = "0 = 60, 1 = 30, 4 = 30",
+    more: str = "",
+    evaluation: str = LOSS_FIRST,
 ) -> Suite:
     """A suite of one perturbation and a pair of arms; `more` follows `[arm.perturbed]`, `evaluation` stands in `[eval]`."""
     path = folder / "world.toml"
@@ -128,3 +136,62 @@ def simulate(
                 for step in steps
             }
     return Scores(values=values, subjects=subjects)
+
+
+def second_draw(scores: Scores, other: Codes | None = None) -> Scores:
+    """The same scores and a second draw of every run, in which each record has the score and levels of the row `other`."""
+    subjects = scores.subjects
+    other = np.arange(len(subjects.ids)) if other is None else other
+    again = {
+        run.replace(".d0", ".d1"): {
+            step: {measure: moved(values, other) for measure, values in measures.items()}
+            for step, measures in steps.items()
+        }
+        for run, steps in scores.values.items()
+    }
+    levels, cells = (
+        dict(own) | {(arm, 1): codes[other] for (arm, _), codes in own.items()}
+        for own in (subjects.levels, subjects.cells)
+    )
+    return replace(scores, values=dict(scores.values) | again, subjects=replace(subjects, levels=levels, cells=cells))
+
+
+def moved(values: Values, other: Codes) -> Values:
+    """The values that rows have when each gets that of another, where that one has any."""
+    rows = np.arange(len(other))
+    found = values.at(other)
+    there = np.isfinite(found)
+    return Values(rows=rows[there], values=found[there])
+
+
+def changed(scores: Scores, run: str, measure: Measure, change: Callable[[Codes, Floats], Floats]) -> Scores:
+    """Scores with those of one measure of a run changed at every step; what becomes NaN is a gap."""
+    steps = {}
+    for step, measures in scores.values[run].items():
+        own = measures[measure]
+        found = change(own.rows, own.values)
+        there = np.isfinite(found)
+        steps[step] = dict(measures) | {measure: Values(rows=own.rows[there], values=found[there])}
+    return replace(scores, values=dict(scores.values) | {run: steps})
+
+
+def swapped(scores: Scores, perturbation: str) -> Codes:
+    """Every row, those of a perturbation in reverse."""
+    members = scores.subjects.members(perturbation)
+    other = np.arange(len(scores.subjects.ids))
+    other[members] = members[::-1]
+    return other
+
+
+def names(scores: Scores, rows: Codes) -> set[str]:
+    """The ids of some rows."""
+    return {scores.subjects.ids[row] for row in rows.tolist()}
+
+
+def kept(scores: Scores, *measures: Measure) -> Scores:
+    """The scores of some measures alone."""
+    values = {
+        run: {step: {m: own[m] for m in measures if m in own} for step, own in steps.items()}
+        for run, steps in scores.values.items()
+    }
+    return replace(scores, values=values)
