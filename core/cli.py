@@ -275,15 +275,13 @@ def evaluate(
 
 
 def _effects(session: Session, started: float) -> None:
-    from ..eval.effects import compute_effects
+    from ..eval.analyses import compute_analyses
     from ..eval.queue import told_measures
-    from ..eval.scores import load_scores
     from ..eval.stored import told_gaps
     from ..eval.suite_attacks import compute_membership
 
     suite, place = session.suite, session.workspace
-    scores = load_scores(suite, place)
-    compute_effects(suite, place, scores)
+    scores = compute_analyses(suite, place)
     stage_line("eval", told_measures(suite, place), time.monotonic() - started)
     if gaps := told_gaps(suite, place):
         console.say(f"           {gaps}")

@@ -8,14 +8,14 @@ perfect recall have curves of their own height, so there the two half-doses must
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.design import ArmDesign, Suite
+from ..core.design import ArmDesign, Suite, TrainDesign
 from ..core.schemes import LEAST_DRAWS
 from ..manifests.tables import EFFECTS
 from .contrasts import Contrast, common_steps, contrasts, differences, run_label
@@ -56,30 +56,38 @@ def shifts(suite: Suite, scores: Scores) -> list[dict[str, Any]]:
     return rows
 
 
-def condition_pairs(suite: Suite, every: list[Contrast]) -> Iterator[tuple[Contrast, Contrast]]:
-    """Pairs that differ in the training budget, in schedule, rate or optimizer, or in the model, and in nothing else:
-    first the one with more steps, with more parameters, or of the later arm."""
+def condition_pairs(suite: Suite, every: Sequence[Contrast]) -> Iterator[tuple[Contrast, Contrast]]:
+    """Pairs that differ in the training budget, or in schedule, rate or optimizer, or in the model and the rate that suits
+    it, and in nothing else. First stands what has the larger budget; else the later arm; else the larger model."""
     pairs = [each for each in every if each.estimand == "total" and each.treated]
+    order = list(suite.arms)
     for i, a in enumerate(pairs):
         for b in pairs[i + 1 :]:
             one, other = suite.arms[a.arm], suite.arms[b.arm]
             if a.perturbation != b.perturbation or not _inserts_alike(one, other, a.perturbation):
                 continue
-            trained = [
-                replace(arm.train, every=1, also=()) for arm in (one, other)
-            ]  # when checkpoints are kept: no matter
-            if a.model == b.model and trained[0] != trained[1]:
-                slots = one.train.slots, other.train.slots
-                yield (a, b) if slots[0] > slots[1] else (b, a)
-            elif a.model != b.model and a.arm == b.arm:
-                sizes = [suite.preset(each.model).shape(1).parameters for each in (a, b)]
-                yield (a, b) if sizes[0] > sizes[1] else (b, a)
+            if not _differs_in_one(one.train, other.train, a.model != b.model):
+                continue
+            sizes = [suite.preset(each.model).shape(1).parameters for each in (a, b)]
+            ranks = [
+                (arm.train.slots, order.index(arm.name), size) for arm, size in zip((one, other), sizes, strict=True)
+            ]
+            yield (a, b) if ranks[0] > ranks[1] else (b, a)
 
 
 def _inserts_alike(a: ArmDesign, b: ArmDesign, perturbation: str) -> bool:
+    """Whether both insert the same, this perturbation in the same way, and begin without weights of others or from the same."""
     placed = [(arm.inserted, arm.factors[perturbation], arm.turn, arm.init) for arm in (a, b)]
-    begun = (a.parent is None) == (b.parent is None)
-    return placed[0] == placed[1] and begun
+    return placed[0] == placed[1] and a.parent is None and b.parent is None
+
+
+def _differs_in_one(a: TrainDesign, b: TrainDesign, other_model: bool) -> bool:
+    """Whether two conditions differ in one of budget, way of training and model; a model may have its own rate."""
+    budget = ("steps", "batch", "warmup", "decay")
+    rates = ("lr", "lr_end")
+    way = ("optimizer", "schedule", "weight_decay", *(() if other_model else rates))
+    differing = [other_model, *(any(getattr(a, key) != getattr(b, key) for key in keys) for keys in (budget, way))]
+    return sum(differing) == 1
 
 
 def _shift_row(

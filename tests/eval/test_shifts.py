@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from costar.core.design import Suite
 from costar.eval.contrasts import contrasts
 from costar.eval.shifts import condition_pairs, fit_shift, shifts
 from numpy.typing import NDArray
@@ -73,3 +75,24 @@ def test_budgets_and_schedules_are_compared_and_phases_are_not(tmp_path: Path) -
     assert (row["treated"], row["control"]) == ("longer.nano.d0", "perturbed.nano.d0")
     assert row["estimate"] == pytest.approx(np.log2(3), abs=0.5)
     assert row["ci_low"] > 0
+
+
+def test_sizes_with_rates_of_their_own_are_compared_and_two_differences_at_once_are_not(tmp_path: Path) -> None:
+    more = "\n".join(
+        [
+            "[arm.small-standard]\nperturbations = []\ncontrol = 'none'\nmodels = ['tiny']\nlr = 2e-3",
+            "[arm.small]\ncontrol = 'small-standard'\nmodels = ['tiny']\nlr = 2e-3",
+            "[arm.other-standard]\nperturbations = []\ncontrol = 'none'\noptimizer = 'muon'",
+            "[arm.other]\ncontrol = 'other-standard'\noptimizer = 'muon'",
+        ]
+    )
+    suite = world_suite(tmp_path, more=more)
+    values = {model: simulate(suite, lambda *_: 0.0, model=model).values for model in ("nano", "tiny")}
+    scores = simulate(suite, lambda *_: 0.0)
+    merged = {run: each for found in values.values() for run, each in found.items() if _is_run(suite, run)}
+    pairs = condition_pairs(suite, contrasts(suite, replace(scores, values=merged)))
+    assert [(a.arm, b.arm) for a, b in pairs] == [("other", "perturbed"), ("small", "perturbed")]
+
+
+def _is_run(suite: Suite, run: str) -> bool:
+    return run in [str(name) for name in suite.runs()]
