@@ -131,10 +131,10 @@ def _paired(runs: list[list[Floats]]) -> Clustered:
 
 
 def _given(data: Clustered, key: tuple[int | str, ...]) -> dict[str, Any]:
+    if not data.sums.any():
+        return {}  # two runs that are one so far
     interval = mean_interval(data, ("utility", *key))
     low, high = float(interval.low[0]), float(interval.high[0])
-    if low == high:
-        return {}  # two runs that are the same: nothing varies
     error, freedom = cluster_standard_error(data)
     p = float(equivalence_p(data.means, error, freedom, MARGIN)[0])
     different = float(sign_flip_p(data, ("utility", *key))[0])
