@@ -33,13 +33,15 @@ ModelOption = Annotated[
 ]
 ArmOption = Annotated[str | None, typer.Option("--arm", help="one arm only")]
 DrawOption = Annotated[int | None, typer.Option("--draw", help="one draw only")]
+PilotOption = Annotated[str | None, typer.Option("--pilot", help="a measured suite whose spread gives power its units")]
 ArchiveOption = Annotated[bool, typer.Option("--archive", help="put runs that an edit touches aside")]
 ForceOption = Annotated[bool, typer.Option("--force", help="go on although the estimated time is over limit_hours")]
 
 
 @app.command()
-def plan(suite: SuiteArgument = "demo", model: ModelOption = None) -> None:
+def plan(suite: SuiteArgument = "demo", model: ModelOption = None, pilot: PilotOption = None) -> None:
     """Validate a suite; print its runs, their tree, cost, load and power."""
+    from ..eval.pilot import read_pilot
     from ..train.shares import exact_shares
     from .plan import print_plan
 
@@ -47,7 +49,8 @@ def plan(suite: SuiteArgument = "demo", model: ModelOption = None) -> None:
     warnings = _check(session)
     names = session.run_names(model)
     exact = exact_shares(session.suite, session.workspace, names, session.folders)
-    print_plan(session.suite, names, session.vocabulary(), session.machine, warnings, exact)
+    known = read_pilot(session, open_session(pilot) if pilot else session)
+    print_plan(session.suite, names, session.vocabulary(), session.machine, warnings, exact, known)
 
 
 @app.command()
@@ -272,15 +275,13 @@ def evaluate(
 
 
 def _effects(session: Session, started: float) -> None:
-    from ..eval.effects import compute_effects
+    from ..eval.analyses import compute_analyses
     from ..eval.queue import told_measures
-    from ..eval.scores import load_scores
     from ..eval.stored import told_gaps
     from ..eval.suite_attacks import compute_membership
 
     suite, place = session.suite, session.workspace
-    scores = load_scores(suite, place)
-    compute_effects(suite, place, scores)
+    scores = compute_analyses(suite, place)
     stage_line("eval", told_measures(suite, place), time.monotonic() - started)
     if gaps := told_gaps(suite, place):
         console.say(f"           {gaps}")

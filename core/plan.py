@@ -12,8 +12,8 @@ from .console import token_text
 from .design import ArmDesign, RunName, Suite
 from .machine import Machine
 from .needs import device_of, gpus_here, measured_rate, run_needs, size_text
+from .power import NO_PILOT, Pilot, power_table
 from .schedule import shared_rates, training_besides_rates
-from .schemes import LEAST, detectable
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,6 @@ def _insertion_text(arm: ArmDesign) -> str:
     return ", ".join(parts) if arm.inserted else "nothing"
 
 
-def _power_cells(levels: Mapping[int, int]) -> list[str]:
-    """The smallest effect at each level, or why there is none."""
-    if not levels.get(0):
-        return ["no held-out records: no effect beyond them"]
-    few = {level for level, count in levels.items() if count < LEAST or levels[0] < LEAST}
-    sizes = detectable(levels)
-    return [f"{level}×: {'too few records' if level in few else f'{size:.2f}'}" for level, size in sizes.items()]
-
-
 def rotation_notes(suite: Suite) -> list[str]:
     """How many records an arm with an assignment of its own inserts that the suite's assignment inserts as well."""
     notes = []
@@ -173,8 +164,10 @@ def print_plan(
     machine: Machine,
     warnings: Sequence[str],
     exact: Shares | None = None,
+    pilot: Pilot = NO_PILOT,
 ) -> None:
-    """What `costar plan` says; `exact` has what runs share by their exposures, where those are there."""
+    """What `costar plan` says; `exact` has what runs share by their exposures, where those are there, `pilot` what is known
+    of clusters and of the spread of effects."""
     runs = plan_runs(suite, names, vocabulary, exact)
     tokens = token_text(sum(run.tokens for run in runs))
     console.say(f"costar {suite.name} · {len(suite.arms)} arms · {len(runs)} runs · {tokens} tokens")
@@ -220,10 +213,10 @@ def print_plan(
     ]
     console.table(("arm", "control", "insertion", "slots with a copy", "copies"), load, numeric=(3, 4))
     console.say(
-        "\nSmallest effect beyond held-out records found with 80 % power, in standard deviations of the paired difference:"
+        "\nSmallest effects found with 80 % power (sd: standard deviations of treated − control over records; turn right: "
+        "least share of 0/1 answers):"
     )
-    power = [(design.name, *_power_cells(design.levels)) for design in suite.perturbations.values()]
-    width = max((len(row) for row in power), default=1)
-    console.table(("perturbation", *[""] * (width - 1)), [row + ("",) * (width - len(row)) for row in power])
+    headers, power = power_table(suite, pilot)
+    console.table(headers, power)
     for warning in [*rotation_notes(suite), *factor_notes(suite), *warnings]:
         console.say(f"note: {warning}")

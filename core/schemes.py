@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 ALPHA, POWER = 0.05, 0.8
 LEAST = 10  # records or clusters below which no interval is given
+LEAST_DRAWS = 3  # draws from which on intervals are over draws
 
 # Hubble's ratios (arXiv 2510.19811, recovered from its published counts): copies = share of the records. In the large
 # scheme half of the records, rounded up, is held out first.
@@ -39,32 +40,21 @@ def detect_levels(effect: float, copies: Sequence[int]) -> dict[int, int]:
     """The fewest records that show an effect of `effect` standard deviations at every level with 80 % power.
 
     The held-out group is compared with each of k levels, so it is √k times as large as they are (Dunnett 1955); then
-    z² · (1/n + 1/(n·√k)) = effect², with the z of `_least_effect`.
+    z² · (1/n + 1/(n·√k)) = effect², with the z of `least_effect`.
     """
     compared = len(copies)
     root = math.sqrt(compared)
-    each = math.ceil((_least_effect(1, 1, compared) / math.sqrt(2) / effect) ** 2 * (1 + 1 / root))
+    each = math.ceil((least_effect(1, 1, compared) / math.sqrt(2) / effect) ** 2 * (1 + 1 / root))
     held_out = math.ceil(each * root)
-    while each > 1 and _least_effect(each - 1, held_out, compared) <= effect:  # what rounding up left over
+    while each > 1 and least_effect(each - 1, held_out, compared) <= effect:  # what rounding up left over
         each -= 1
-    while held_out > 1 and _least_effect(each, held_out - 1, compared) <= effect:
+    while held_out > 1 and least_effect(each, held_out - 1, compared) <= effect:
         held_out -= 1
     return {0: held_out} | dict.fromkeys(sorted(copies), each)
 
 
-def _least_effect(count: int, held_out: int, compared: int) -> float:
+def least_effect(count: float, held_out: float, compared: int) -> float:
     """(z₁₋α/₂ₖ + z₀.₈) · √(1/n + 1/n₀): the strictest step of Holm's adjustment over k levels, α = 5 %."""
     normal = NormalDist()
     z = normal.inv_cdf(1 - ALPHA / (2 * compared)) + normal.inv_cdf(POWER)
     return z * math.sqrt(1 / count + 1 / held_out)
-
-
-def detectable(levels: Mapping[int, int]) -> dict[int, float]:
-    """Per level the smallest direct effect that is found in 4 of 5 studies after Holm's adjustment over the levels, in
-    standard deviations of the difference between treated and control; records count as independent."""
-    held_out, compared = levels.get(0, 0), sum(level > 0 for level in levels)
-    return {
-        level: _least_effect(count, held_out, compared) if held_out else math.nan
-        for level, count in levels.items()
-        if level
-    }

@@ -3,6 +3,7 @@
 - `total`: treated − control at a level. `spillover`: total at level 0. `direct`: total at the level − total at 0.
 - `displacement`: filler arm − control, over all records. `timing`: later − earlier phase.
 - `interference`: with other perturbations − without. `factor`: one value of a randomized factor − its first, at one level.
+- `shift`: log2 of the ratio of two half-doses (`shifts.py`). `utility`: loss on validation documents (`utility.py`).
 - `placebo`: within a run that has read nothing of a perturbation, nor its parents, level − 0: it should find nothing.
 
 What is compared is in `contrasts.py`, how in `estimates.py`; here are the rows, and the families over which p-values of
@@ -26,8 +27,10 @@ from ..manifests.tables import EFFECTS
 from .contrasts import Contrast, common_steps, contrasts, run_label
 from .estimates import Estimate, estimates
 from .scores import Measure, Scores, load_scores
+from .shifts import shifts
 from .stacks import Stack, stacks
 from .stats import holm
+from .utility import utility_effects
 
 Row = dict[str, Any]
 KEYS = EFFECTS.names[:11]
@@ -38,7 +41,9 @@ def compute_effects(suite: Suite, workspace: Workspace, scores: Scores | None = 
     """Rebuild `effects.parquet` from every score that is present."""
     path = workspace.eval / "effects.parquet"
     with output_lock(workspace.eval, "effects", wait=True):
-        rows = sorted(all_effects(suite, scores or load_scores(suite, workspace)), key=_order)
+        scores = scores or load_scores(suite, workspace)
+        found = [*all_effects(suite, scores), *shifts(suite, scores), *utility_effects(suite, workspace)]
+        rows = sorted(found, key=_order)
         start_step(workspace.eval, "effects")
         write_rows(path, EFFECTS, rows)
         finish_step(workspace.eval, "", [path], "effects")

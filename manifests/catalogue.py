@@ -205,6 +205,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, suite: Suite, workspace: Worksp
     parts = {run: [read_table(path, mend=MEND_LOG)] for run, path in logs.items() if path.is_file()}
     _load(connection, "log", LOG, _inherited(configs, parts, 1))
     held = {run: _spared(workspace.run(run) / "log" / "validation.parquet") for run in configs}
+    held = {run: [_widened(part, VALIDATION) for part in parts] for run, parts in held.items()}
     _load(connection, "validation", VALIDATION, _inherited(configs, held, 0))
     speeds = [part for run in configs for part in _spared(workspace.run(run) / "speed" / "speed.parquet")]
     _load(connection, "speed", SPEED, [_widened(part, SPEED) for part in speeds])

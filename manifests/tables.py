@@ -129,7 +129,9 @@ LOG = pa.schema(
 
 SPEED = pa.schema([("run", STRING), ("step", INT), ("seconds", DOUBLE), ("tokens_per_second", DOUBLE), ("mfu", DOUBLE)])
 
-VALIDATION = pa.schema([("run", STRING), ("step", INT), ("tokens", BIG), ("loss", DOUBLE)])
+VALIDATION = pa.schema(
+    [("run", STRING), ("step", INT), ("tokens", BIG), ("loss", DOUBLE), ("losses", pa.list_(DOUBLE))]
+)
 
 LEDGER = pa.schema(
     [

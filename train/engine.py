@@ -135,10 +135,10 @@ class Engine:
             parameter.grad = grad
         return flat[0]
 
-    def loss_sum(self, ids: Tensor) -> Tensor:
-        """The sum of cross-entropies in nats over the targets of ids [B, L+1]."""
+    def loss_sum(self, ids: Tensor, *, by_row: bool = False) -> Tensor:
+        """The sum of cross-entropies in nats over the targets of ids [B, L+1], or of each row's [B]."""
         with self._precision():
-            total: Tensor = self.model(ids[:, :-1], targets=ids[:, 1:])
+            total: Tensor = self.model(ids[:, :-1], targets=ids[:, 1:], by_row=by_row)
         return total
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
@@ -146,23 +146,24 @@ class Engine:
         lower = self.dtype != torch.float32 and not self.sharded
         return torch.autocast(self.world.device.type, dtype=self.dtype, enabled=lower)
 
-    def evaluate(self, rows: NDArray[np.integer[Any]]) -> float:
-        """Mean cross-entropy in nats over the targets of the rows [n, L+1], of which every process has all."""
-        total = torch.zeros((), dtype=torch.float64, device=self.world.device)
+    def evaluate(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+        """Mean cross-entropy in nats over the targets of each row [n] of [n, L+1], of which every process has all."""
+        losses = torch.zeros(len(rows), dtype=torch.float64, device=self.world.device)
         passes = -(-len(rows) // EVALUATED)
         turns = -(-passes // self.world.size)
         with torch.no_grad():
             for turn in range(turns):
                 number = turn * self.world.size + self.world.rank
-                part = rows[min(number, passes - 1) * EVALUATED :][:EVALUATED]
-                loss = self.loss_sum(self._to_device(part))
-                total += loss.double() if number < passes else 0.0
+                first = min(number, passes - 1) * EVALUATED  # a process without a pass left takes part in the exchanges
+                part = self.loss_sum(self._to_device(rows[first : first + EVALUATED]), by_row=True)
+                if number < passes:
+                    losses[first : first + EVALUATED] = part.double()
         for unit in self.model.modules():
             if isinstance(unit, FSDPModule):
                 unit.reshard()  # without a backward pass, gathered weights would stay in place of the shards
         if self.world.size > 1:
-            dist.all_reduce(total)
-        return float(total) / float(len(rows) * (rows.shape[1] - 1))
+            dist.all_reduce(losses)
+        return np.asarray(losses.cpu().numpy() / (rows.shape[1] - 1))
 
 
 def shard(model: Llama, sharding: str, dtype: torch.dtype, world: World) -> None:

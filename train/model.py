@@ -136,14 +136,19 @@ class Llama(nn.Module):
         positions: Tensor | None = None,
         mask: Tensor | None = None,
         targets: Tensor | None = None,
+        by_row: bool = False,
     ) -> Tensor:
-        """Logits [B, T, V], or with `targets` [B, T] the sum of their cross-entropies in nats, a float32 scalar.
+        """Logits [B, T, V], or with `targets` [B, T] the sum of their cross-entropies in nats, a float32 scalar, or a sum
+        for each row [B] (`by_row`).
 
         The loss reads the weight of the head here, inside the forward of the root module, where a sharded weight is whole.
         """
         x = self.states(ids, positions, mask)
         if targets is None:
             return as_tensor(self.lm_head(x))
+        if by_row:
+            rows = zip(x, targets, strict=True)
+            return torch.stack([summed_cross_entropy(own, self.lm_head.weight, ids, self.softmax) for own, ids in rows])
         return summed_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), self.softmax)
 
     def states(self, ids: Tensor, positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

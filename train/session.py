@@ -11,7 +11,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..core.workspace import Workspace
 from .log import RunLog, SpeedLog
@@ -99,11 +101,11 @@ class Session:
     def _save(self) -> None:
         """Everything up to here is in the log before a checkpoint says that it was done."""
         self._settle(0)
-        loss = None
+        losses = None
         if self.held is not None and self.trainer.step in self.config.checkpoints:
-            loss = self.trainer.engine.evaluate(self.held)
+            losses = self.trainer.engine.evaluate(self.held)
         if self.book is not None:
-            self.book.save(self.trainer.step, loss)
+            self.book.save(self.trainer.step, losses)
         self.saver.save(self.trainer.step, self.trainer.digest, self.config.config_sha256())
 
 
@@ -130,11 +132,11 @@ class _Book:
             self.remark(remark_of(self.workspace, self.config, verdict))
         self.log.append(row)
 
-    def save(self, step: int, loss: float | None) -> None:
+    def save(self, step: int, losses: NDArray[np.float64] | None) -> None:
         self.log.save()
         self.speed.save()
-        if loss is not None:
-            self.validation.append(step, step * self.config.train.batch * self.config.sequence_length, loss)
+        if losses is not None:
+            self.validation.append(step, step * self.config.train.batch * self.config.sequence_length, losses)
 
 
 class Signals:

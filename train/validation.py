@@ -41,8 +41,8 @@ def validation_sequences(workspace: Workspace, length: int) -> NDArray[np.int64]
 
 @dataclass
 class ValidationLog:
-    """`log/validation.parquet`: the mean nats a token at permanent checkpoints. `step` is a checkpoint's, `tokens` what
-    the run had read by then."""
+    """`log/validation.parquet`: the mean nats a token at permanent checkpoints, `losses` those of each sequence in the order
+    of `validation_sequences`. `step` is a checkpoint's, `tokens` what the run had read by then."""
 
     path: Path
     run: str
@@ -59,10 +59,10 @@ class ValidationLog:
             )
         return cls(path, run, [row for row in rows or [] if row["step"] <= step])
 
-    def append(self, step: int, tokens: int, loss: float) -> None:
-        """The loss at a checkpoint; call it before the checkpoint is written, so that none is without it."""
-        self.rows = [row for row in self.rows if row["step"] != step]
-        self.rows.append({"run": self.run, "step": step, "tokens": tokens, "loss": loss})
+    def append(self, step: int, tokens: int, losses: NDArray[np.float64]) -> None:
+        """The losses [n] of the sequences at a checkpoint; call it before that is written, so that none is without them."""
+        row = {"run": self.run, "step": step, "tokens": tokens, "loss": float(losses.mean()), "losses": losses.tolist()}
+        self.rows = [each for each in self.rows if each["step"] != step] + [row]
         write_rows(self.path, VALIDATION, self.rows)
 
 
@@ -73,8 +73,8 @@ def last_validation(workspace: Workspace, run: str) -> dict[str, Any] | None:
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]] | None:
-    """The rows of a file, none where there is no file; None where it is damaged."""
+    """The rows of a file, none where there is no file; None where it is damaged. An older file has no `losses`."""
     if not path.is_file():
         return []
     table = read_if_whole(path, VALIDATION)
-    return None if table is None else table.to_pylist()
+    return None if table is None else [dict.fromkeys(VALIDATION.names) | row for row in table.to_pylist()]

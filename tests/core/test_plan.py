@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
 from costar.core.design import Suite
 from costar.core.plan import factor_notes, full_runs, plan_runs, rotation_notes, tree_remark
-from costar.core.schemes import detectable
 from costar.core.suite import find_suite, load_suite
 
 from tests.small import SUITE
@@ -69,18 +67,6 @@ def test_exact_shares_take_the_place_of_the_bound() -> None:
     exact = {str(name): (None, 0) for name in suite.runs()} | {"late.tiny.d0": ("standard.tiny.d0", 400)}
     runs = plan_runs(suite, suite.runs(), 1024, exact)
     assert full_runs(runs) == pytest.approx(4 - 400 / 732)
-
-
-def test_detectable_effect_follows_the_two_sample_formula() -> None:
-    sizes = detectable({0: 200, 1: 50})
-    assert set(sizes) == {1}
-    assert sizes[1] == pytest.approx(2.80158 * math.sqrt(1 / 50 + 1 / 200), rel=1e-4)
-
-
-def test_several_levels_are_compared_at_the_strictest_step_of_holm() -> None:
-    one, three = detectable({0: 200, 1: 50}), detectable({0: 200, 1: 50, 4: 50, 16: 50})
-    assert set(three) == {1, 4, 16}
-    assert three[1] / one[1] == pytest.approx((2.39398 + 0.841621) / 2.80158, rel=1e-4)
 
 
 def test_records_that_a_rotation_inserts_twice_are_counted(tmp_path: Path) -> None:

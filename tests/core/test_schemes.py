@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from costar.core.errors import CostarError
 from costar.core.plugins import load_plugin
-from costar.core.schemes import detect_levels, detectable, scheme_levels, shares
+from costar.core.power import detectable
+from costar.core.schemes import detect_levels, scheme_levels, shares
 from costar.core.suite import find_suite, load_suite
 from hypothesis import given
 from hypothesis import strategies as st

@@ -47,7 +47,8 @@ def train(
         first, last = world.rows(batch)
         update = engine.update(ids[first:last], 1e-2)
         measured.append((update.loss.item(), update.norm.item()))
-    loss = engine.evaluate(generator.integers(0, 300, (11, 33)))
+    losses = engine.evaluate(generator.integers(0, 300, (11, 33)))
+    loss = float(losses.mean())
     weights = [p.full_tensor() if isinstance(p, DTensor) else p for p in engine.model.parameters()]
     state = hashlib.sha256(b"".join(weight.detach().numpy().tobytes() for weight in weights)).hexdigest()
     return {"measured": measured, "loss": loss, "state": state}
@@ -113,7 +114,17 @@ def test_the_loss_of_a_step_is_the_mean_over_all_targets_of_the_batch() -> None:
     init_weights(engine.model, 1, 0)
     ids = np.random.default_rng(1).integers(0, 300, (4, 33))
     expected = engine.evaluate(ids)
-    assert engine.update(ids, 1e-3).loss.item() == pytest.approx(expected, rel=1e-3)
+    assert engine.update(ids, 1e-3).loss.item() == pytest.approx(expected.mean(), rel=1e-3)
+
+
+def test_losses_of_sequences_are_those_of_each_alone() -> None:
+    engine = Engine(shape(), design(), Layout(), World())
+    init_weights(engine.model, 1, 0)
+    ids = np.random.default_rng(1).integers(0, 300, (11, 33))
+    together = engine.evaluate(ids)
+    assert together.shape == (11,)
+    assert together == pytest.approx([engine.evaluate(row[None])[0] for row in ids], rel=1e-5)
+    assert len(set(together)) == 11
 
 
 def test_a_sharded_model_turns_positions_in_float32_as_every_other_does() -> None:

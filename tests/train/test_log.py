@@ -153,12 +153,28 @@ def test_every_kept_checkpoint_of_a_run_has_a_validation_loss_and_branches_inher
 def test_a_measured_checkpoint_is_measured_again_without_a_second_row(tmp_path: Path) -> None:
     log = ValidationLog.open(tmp_path, "r", 0)
     for step in (0, 24, 48):
-        log.append(step, step * 8, 3.0 + step)
+        log.append(step, step * 8, np.array([3.0 + step, 4.0 + step]))
     again = ValidationLog.open(tmp_path, "r", 24)
     assert [each["step"] for each in again.rows] == [0, 24]
-    again.append(24, 192, 2.5)
+    again.append(24, 192, np.array([2.0, 3.0]))
     rows = pq.read_table(tmp_path / "validation.parquet", partitioning=None).to_pylist()
-    assert rows[1:] == [{"run": "r", "step": 24, "tokens": 192, "loss": 2.5}]
+    assert rows[1:] == [{"run": "r", "step": 24, "tokens": 192, "loss": 2.5, "losses": [2.0, 3.0]}]
+
+
+def test_losses_that_were_written_without_those_of_sequences_go_on_and_are_read_as_unknown(built_copy: Path) -> None:
+    folder = built_copy / "runs" / "standard.nano.d0" / "log"
+    path = folder / "validation.parquet"
+    table = pq.read_table(path, partitioning=None)
+    assert all(len(losses) > 1 for losses in table.column("losses").to_pylist())
+    pq.write_table(table.drop_columns(["losses"]), path)
+    build_manifest(load_suite(built_copy / "suite.toml"), Workspace(built_copy))
+    connection = open_manifest(Workspace(built_copy))
+    query = "select count(loss), count(losses) from validation where run = 'standard.nano.d0'"
+    assert connection.execute(query).fetchone() == (len(table), 0)
+    connection.close()
+    log = ValidationLog.open(folder, "standard.nano.d0", 24)
+    log.append(48, 1, np.array([3.0]))
+    assert [each["losses"] is None for each in log.rows] == [True] * (len(log.rows) - 1) + [False]
 
 
 def test_speed_that_was_written_without_utilization_is_read_as_unknown(built_copy: Path) -> None:

@@ -1,0 +1,151 @@
+"""Acquisition, retention and half-lives of planted effects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from costar.core.design import ArmDesign
+from costar.core.workspace import Workspace
+from costar.eval.effects import all_effects
+from costar.eval.retention import all_retention, compute_retention, half_lives
+from costar.manifests.tables import RETENTION
+from numpy.typing import NDArray
+
+from .worlds import Effect, simulate, world_suite
+
+Codes = NDArray[np.int64]
+STEPS = (5, 10, 12, 14, 16, 18, 20)
+
+
+def forgetting(life: float, size: float = -1.0) -> Effect:
+    """An effect of `size` at level 4 (half of it at 1) in the treated arm by step 10, halved every `life` steps after."""
+
+    def effect(arm: ArmDesign, step: int, level: Codes, cell: Codes) -> NDArray[np.float64]:
+        share = 0.0 if arm.name == "standard" else 2.0 ** (-max(0, step - 10) / life)
+        return np.where(level == 4, 1.0, np.where(level == 1, 0.5, 0.0)) * size * share + 0.3 * (arm.name != "standard")
+
+    return effect
+
+
+def rows_of(folder: Path, effect: Effect, **given: Any) -> list[dict[str, Any]]:
+    suite = world_suite(folder, more=given.pop("more", "phase = [0.0, 0.5]"), draws=given.pop("draws", 1))
+    return all_retention(suite, simulate(suite, effect, steps=STEPS, **given))
+
+
+def last(rows: list[dict[str, Any]], level: int = 4, factor: str = "") -> dict[str, Any]:
+    (row,) = [row for row in rows if (row["level"], row["factor"], row["step"]) == (level, factor, 20)]
+    return row
+
+
+def test_what_was_acquired_kept_and_for_how_long_is_found(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, forgetting(5.0))
+    assert [(row["level"], row["step"]) for row in rows] == [(level, step) for level in (1, 4) for step in STEPS[2:]]
+    assert {row["phase_end"] for row in rows} == {10}
+    row = last(rows)
+    assert row["acquired"] == pytest.approx(-1.0, abs=0.1)
+    assert row["kept"] == pytest.approx(-0.25, abs=0.1)
+    assert row["acquired_low"] < row["acquired"] < row["acquired_high"] < 0
+    assert row["share_low"] < 0.25 < row["share_high"]
+    assert row["share"] == pytest.approx(row["kept"] / row["acquired"])
+    assert row["half_life"] == pytest.approx(5.0, rel=0.15)
+    assert row["half_life_low"] < 5.0 < row["half_life_high"]
+    assert row["censored"] == ""
+    assert all(row["half_life"] is None for row in rows if row["step"] < 20)
+
+
+def test_acquired_and_kept_are_the_direct_effects_with_their_intervals(tmp_path: Path) -> None:
+    suite = world_suite(tmp_path, more="phase = [0.0, 0.5]")
+    scores = simulate(suite, forgetting(5.0), steps=STEPS)
+    direct = {(row["level"], row["step"]): row for row in all_effects(suite, scores) if row["estimand"] == "direct"}
+    for row in all_retention(suite, scores):
+        for name, step in (("acquired", 10), ("kept", row["step"])):
+            effect = direct[(row["level"], step)]
+            found = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
+            assert found == pytest.approx([effect["estimate"], effect["ci_low"], effect["ci_high"]])
+
+
+@pytest.mark.parametrize(
+    ("effect", "censored"),
+    [
+        (forgetting(40.0), "above 10 steps"),
+        (forgetting(math.inf), "above 10 steps"),
+        (forgetting(0.3), "below 2 steps"),
+        (forgetting(5.0, 0.0), "nothing acquired: the interval holds 0"),
+    ],
+)
+def test_what_the_checkpoints_do_not_carry_is_no_number(tmp_path: Path, effect: Effect, censored: str) -> None:
+    row = last(rows_of(tmp_path, effect))
+    assert row["half_life"] is None
+    assert row["censored"] == censored
+    if censored.startswith("nothing"):
+        assert (row["share"], row["share_low"], row["half_life_low"]) == (None, None, None)
+    if censored.startswith("above"):
+        assert row["half_life_high"] is None
+        assert row["share"] > 0.5
+
+
+def test_intervals_of_half_lives_hold_the_planted_one_about_as_often_as_they_say(tmp_path: Path) -> None:
+    """Of 40 intervals at 95 % at least 34: fewer would come less than once in 100 times."""
+    held = 0
+    for seed in range(40):
+        row = last(rows_of(tmp_path, forgetting(5.0), seed=seed, noise=0.3))
+        held += (row["half_life_low"] or 0.0) <= 5.0 <= (row["half_life_high"] or math.inf)
+    assert held >= 34
+
+
+def test_from_three_draws_on_intervals_are_over_them(tmp_path: Path) -> None:
+    row = last(rows_of(tmp_path, forgetting(5.0), draws=3))
+    assert row["n_runs"] == 3
+    assert row["method"].count("3 draws") == 2
+    assert row["half_life_low"] < 5.0 < row["half_life_high"]
+
+
+def test_records_of_a_randomized_phase_are_followed_from_its_end(tmp_path: Path) -> None:
+    def effect(arm: ArmDesign, step: int, level: Codes, cell: Codes) -> NDArray[np.float64]:
+        end = np.array([10, 15])[cell]
+        share = np.where(step >= end, 2.0 ** (-np.maximum(0, step - end) / 5.0), 0.0)
+        return -1.0 * (level > 0) * share * (arm.name == "perturbed")
+
+    steps = (10, 12, 14, 15, 16, 18, 20)
+    suite = world_suite(tmp_path, more="factors = { phase = [[0.0, 0.5], [0.5, 0.75]] }")
+    rows = all_retention(suite, simulate(suite, effect, steps=steps))
+    found = {(row["factor"], row["phase_end"], row["step"]) for row in rows}
+    assert found == {("phase=0-1/2", 10, step) for step in steps[1:]} | {("phase=1/2-3/4", 15, s) for s in steps[4:]}
+    for factor, kept in (("phase=0-1/2", 0.25), ("phase=1/2-3/4", 0.5)):
+        row = last(rows, factor=factor)
+        assert row["share_low"] < kept < row["share_high"]
+        assert row["acquired"] == pytest.approx(-1.0, abs=0.15)
+
+
+def test_without_a_later_checkpoint_and_below_ten_clusters_nothing_is_claimed(tmp_path: Path) -> None:
+    assert rows_of(tmp_path, forgetting(5.0), more="") == []
+    row = last(rows_of(tmp_path, forgetting(5.0), per_cluster=15))
+    assert row["acquired"] == pytest.approx(-1.0, abs=0.3)
+    assert (row["acquired_low"], row["share"], row["half_life"]) == (None, None, None)
+    assert "clusters" in row["censored"]
+
+
+@pytest.mark.parametrize("life", [0.7, 3.0, 11.0])
+def test_half_lives_of_exact_decays_are_exact(life: float) -> None:
+    times = np.array([0.0, 1, 2, 4, 8])
+    decay: Callable[[float], NDArray[np.float64]] = lambda size: size * 2 ** (-times / life)  # noqa: E731
+    found = half_lives(np.stack([decay(-1.0), decay(3.0), np.ones(5)]), times)
+    assert found[:2] == pytest.approx(life, rel=1e-2)
+    assert found[2] == math.inf
+
+
+def test_the_table_is_the_same_bytes_when_computed_again(tmp_path: Path) -> None:
+    suite = world_suite(tmp_path, more="phase = [0.0, 0.5]")
+    scores = simulate(suite, forgetting(5.0), steps=STEPS)
+    workspace = Workspace(tmp_path / "built")
+    workspace.eval.mkdir(parents=True)
+    path = compute_retention(suite, workspace, scores)
+    first = path.read_bytes()
+    assert pq.read_table(path, partitioning=None).schema.names == RETENTION.names
+    assert compute_retention(suite, workspace, scores).read_bytes() == first
