@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from .analysis import AnalysisDesign
+from .analysis import AnalysisDesign, Hypothesis
 from .models import ModelPreset, presets
 
 Phase = tuple[Fraction, Fraction]
@@ -249,6 +249,11 @@ class Suite:
     def argument(self) -> str:
         """What a user gives to a verb: the suite's name where it is found by it, or its path."""
         return self.name if self.path.parent.name == "suites" else str(self.path)
+
+    @property
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        """The hypotheses of the suite, in the order of the file."""
+        return self.eval.analysis.hypotheses
 
     def runs(self, model: str | None = None, arm: str | None = None, draw: int | None = None) -> list[RunName]:
         """The suite's runs in the order of its arms. A `model` outside the suite adds its runs to every arm."""
