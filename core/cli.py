@@ -273,12 +273,14 @@ def evaluate(
 
 def _effects(session: Session, started: float) -> None:
     from ..eval.effects import compute_effects
+    from ..eval.hypotheses import compute_hypotheses
     from ..eval.queue import told_measures
     from ..eval.stored import told_gaps
     from ..eval.suite_attacks import compute_membership
 
     suite, place = session.suite, session.workspace
     compute_effects(suite, place)
+    compute_hypotheses(suite, place)
     stage_line("eval", told_measures(suite, place), time.monotonic() - started)
     if gaps := told_gaps(suite, place):
         console.say(f"           {gaps}")
