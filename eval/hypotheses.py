@@ -84,7 +84,7 @@ def _tested(hypothesis: Hypothesis, effects: Sequence[Row]) -> dict[str, Any]:
     row = find_row(hypothesis, effects)
     if isinstance(row, str):
         return found | absent | {"verdict": NOT_MEASURED, "method": row}
-    found |= absent | {name: row[name] for name in ("n_runs", "estimate", "ci_low", "ci_high", "margin")}
+    found |= absent | {name: row[name] for name in ("control", "n_runs", "estimate", "ci_low", "ci_high", "margin")}
     equivalence = hypothesis.expect == "equivalent"
     if row["ci_low"] is None or (equivalence and row["margin"] is None):
         why = row["method"] if row["ci_low"] is None else "no margin of equivalence"
@@ -98,7 +98,6 @@ def _tested(hypothesis: Hypothesis, effects: Sequence[Row]) -> dict[str, Any]:
 def find_row(hypothesis: Hypothesis, effects: Sequence[Row]) -> Row | str:
     """The row of `effects` that a hypothesis speaks of, over as many draws as there are, or why there is none."""
     name = f"{hypothesis.treated}.{hypothesis.model}"
-    other = f"{hypothesis.control}.{hypothesis.model}"
     pair = f"{hypothesis.estimand} of {hypothesis.perturbation or 'validation text'} in {name}"
     left = [
         row
@@ -109,7 +108,7 @@ def find_row(hypothesis: Hypothesis, effects: Sequence[Row]) -> Row | str:
     if not left:
         return f"no {pair}: its runs, or their scores, are missing"
     ways = (
-        ("control", other, lambda row: _is_of(row["control"], other)),
+        ("control", hypothesis.control, lambda row: row["control"].split(".")[0] == hypothesis.control),
         ("measure", measure_text(hypothesis.measure), lambda row: _measure(row) == hypothesis.measure),
         ("factor", hypothesis.factor, lambda row: row["factor"] == hypothesis.factor),
         ("level", hypothesis.level, lambda row: hypothesis.level in (None, row["level"])),

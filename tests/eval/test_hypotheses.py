@@ -129,7 +129,7 @@ def test_holm_goes_over_all_hypotheses_and_one_without_a_measurement_counts() ->
     ("change", "says"),
     [
         ({"perturbation": "quizzes"}, "scores, are missing"),
-        ({"control": "early"}, "not with control early.nano"),
+        ({"control": "early"}, "not with control early"),
         ({"measure": ("choice", "", "margin")}, "not with measure choice margin"),
         ({"factor": "phase=0-1/4"}, "not with factor phase=0-1/4"),
         ({"level": 1}, "not with level 1"),
