@@ -195,7 +195,7 @@ def randomized(arm: ArmDesign, perturbation: str) -> dict[str, list[str]]:
     found = {}
     combinations = arm.combinations(perturbation)
     for number, name in enumerate(("phase", "position", "spacing", "rendering")):
-        values = list(dict.fromkeys(each[number] for each in combinations))
+        values = list(dict.fromkeys(each[number] or "canonical" for each in combinations))
         if len(values) > 1:
             found[name] = values
     return found

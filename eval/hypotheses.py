@@ -3,8 +3,8 @@
 With three or more draws the claim is about runs, so the draw is the unit: the p-value is that of a one-sided t-test over
 the estimates of the draws (df = draws − 1), and not below that of the randomization test given these runs (an
 intersection-union test: Berger 1982, Technometrics 24:295). With fewer draws only the latter is there, and the claim is
-about these runs. Equivalence takes two one-sided t-tests (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657) in the same
-way. Holm's adjustment goes over all hypotheses of the suite; one that could not be measured counts as a p-value of 1.
+about these runs. Equivalence takes two one-sided t-tests over the draws (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657).
+Holm's adjustment goes over all hypotheses of the suite; one that could not be measured counts as a p-value of 1.
 
 The t-interval of a row over draws holds all that its t-test needs: its middle, and from its width the standard error.
 """
@@ -31,7 +31,7 @@ LEAST_DRAWS = 3  # for a t-interval over draws
 OVER_DRAWS = "one-sided t-test over {n} draws, and randomization given these runs: the larger p"
 T_ALONE = "one-sided t-test over {n} draws; no randomization test: {why}"
 GIVEN = "randomization test given {n}; nothing is said of other runs"
-TOST_DRAWS = "two one-sided t-tests over {n} draws, and given these runs: the larger p"
+TOST_DRAWS = "two one-sided t-tests over {n} draws: the larger p"
 TOST_GIVEN = "two one-sided tests given {n}; nothing is said of other runs"
 
 Row = Mapping[str, Any]
@@ -87,7 +87,7 @@ def _tested(hypothesis: Hypothesis, effects: Sequence[Row]) -> dict[str, Any]:
     found |= absent | {name: row[name] for name in ("control", "n_runs", "estimate", "ci_low", "ci_high", "margin")}
     equivalence = hypothesis.expect == "equivalent"
     if row["ci_low"] is None or (equivalence and row["margin"] is None):
-        why = row["method"] if row["ci_low"] is None else "no margin of equivalence"
+        why = row["method"] if row["ci_low"] is None else f"no margin of equivalence ({row['method']})"
         return found | {"verdict": NOT_MEASURED, "method": why}
     p, method = equivalence_p(row) if equivalence else one_sided_p(row, hypothesis.expect)
     if p is None:
@@ -153,7 +153,7 @@ def equivalence_p(row: Row) -> tuple[float | None, str]:
         return given, TOST_GIVEN.format(n=_runs(row)) if given is not None else "no equivalence test: " + row["method"]
     middle, error, freedom = _over_draws(row)
     p = float(student.sf((margin - abs(middle)) / error, freedom))
-    return max(p, given or 0.0), TOST_DRAWS.format(n=row["n_runs"])
+    return p, TOST_DRAWS.format(n=row["n_runs"])
 
 
 def _over_draws(row: Row) -> tuple[float, float, int]:

@@ -86,10 +86,10 @@ def test_equivalence_over_draws_is_two_one_sided_t_tests() -> None:
         ttest_1samp(estimates, 0.3, alternative="less").pvalue,
         ttest_1samp(estimates, -0.3, alternative="greater").pvalue,
     )
-    found = verdict(claim, row(estimates, p_equivalent=0.0))
+    found = verdict(claim, row(estimates))
     assert found["p_value"] == pytest.approx(expected)
     assert found["verdict"] == "supported"
-    assert verdict(claim, row(estimates, p_equivalent=0.2))["verdict"] == "not shown"
+    assert verdict(claim, row([0.4, -0.1, 0.2]))["verdict"] == "not shown"
     assert verdict(claim, row([1.0, 1.02, 0.98]))["verdict"] == "contradicted"
     assert verdict(claim, row(estimates, margin=None))["verdict"] == "not measured"
 
