@@ -187,6 +187,17 @@ class ArmDesign:
         return sorted(step for step in steps if 0 < step < self.train.steps)
 
 
+def kept_steps(arm: ArmDesign, arms: Mapping[str, ArmDesign]) -> tuple[int, ...]:
+    """The checkpoints of an arm: those asked for, the last, and the phase ends of every arm of the same length, so that
+    pairs share them."""
+    train = arm.train
+    steps = {*range(train.every, train.steps + 1, train.every), train.steps, *train.also}
+    for other in arms.values():
+        if (other.train.steps, other.train.batch) == (train.steps, train.batch):
+            steps |= set(other.phase_ends())
+    return tuple(sorted(step for step in steps if 0 <= step <= train.steps))
+
+
 def earlier_exposure(arm: str, arms: Mapping[str, ArmDesign]) -> str:
     """What an arm's weights had read before its first step: "none", what its "parent" read, or "unknown"."""
     design = arms[arm]

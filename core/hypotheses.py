@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from . import schema
 from .analysis import AnalysisDesign, Hypothesis, Measure, measure_text, parse_measure
 from .arms import Fail
-from .design import ArmDesign, PerturbationDesign, phase_slots
+from .design import ArmDesign, PerturbationDesign, kept_steps, phase_slots
 from .errors import nearest
 
 VALIDATION: Measure = ("validation", "", "nll_token")
@@ -67,7 +67,7 @@ class HypothesisReader:
             control=control,
             factor=factor,
             level=self._level(key, table),
-            step=self._step(key, table, factor, arm),
+            step=self._step(key, table, factor, arm, control),
             hubble=table.hubble,
         )
 
@@ -171,7 +171,7 @@ class HypothesisReader:
                 else f"name an arm with factors, not {arm.name}",
             )
 
-    def _step(self, key: str, table: schema.HypothesisTable, factor: str, arm: ArmDesign) -> int:
+    def _step(self, key: str, table: schema.HypothesisTable, factor: str, arm: ArmDesign, control: str) -> int:
         """The last step, the end of the phase (of the cell where one is named), or the number itself."""
         if table.step == "last":
             return arm.train.steps
@@ -185,8 +185,14 @@ class HypothesisReader:
                 if f"{phase[0]}-{phase[1]}" in values
             ]
             return max(ends, default=arm.phase_end(table.perturbation))
-        if table.step > arm.train.steps:
-            raise self.fail(f"{key} step", found=table.step, expected=f"at most {arm.train.steps}", mend="correct it")
+        both = set(kept_steps(arm, self.arms)) & set(kept_steps(self.arms[control], self.arms))
+        if table.step not in both:
+            raise self.fail(
+                f"{key} step",
+                found=table.step,
+                expected=f"a checkpoint of both arms: {', '.join(map(str, sorted(both)))}",
+                mend="correct it, or add it to checkpoints.also in [train]",
+            )
         return table.step
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def test_the_full_suite_claims_all_that_the_core_does_of_the_same_records() -> N
         assert claimed[each.name] == vars(each) | {"step": 0}
     for name, design in core.perturbations.items():
         assert full.perturbations[name] == design
+
+
+def test_the_page_has_a_row_for_every_claim_with_what_is_expected() -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "findings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z0-9-]+)`[^|]*\| (below|above|equivalent)", page, flags=re.MULTILINE)
+    assert rows == [(each.name, each.expect) for each in loaded("findings-full").hypotheses]
 
 
 def test_density_doubles_from_one_to_eight_percent_around_the_same_records() -> None:
