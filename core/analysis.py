@@ -24,15 +24,41 @@ MARGINS = {"nll_token": 0.05, "margin": 0.2, "exposure_bits": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """A claim, the row of `effects` that it speaks of, and what is expected of the estimate there.
+
+    `expect` is "below" or "above" (zero), or "equivalent" (none within the margin of the row). `treated` and `control` are
+    arms; `level` is None where rows have none; `step` is a number of optimizer steps. `hubble` is the published figure in
+    words.
+    """
+
+    name: str
+    claim: str
+    expect: str
+    estimand: str
+    measure: Measure
+    perturbation: str
+    model: str
+    treated: str
+    control: str
+    factor: str
+    level: int | None
+    step: int
+    hubble: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnalysisDesign:
     """By perturbation: its `primary` measure and the `margins` within which that one's effects count as none, in its own
     units (NaN where none was set). `families` says over what Holm's adjustment of the primary p-values goes:
-    "perturbation" (the levels of one contrast) or "suite" (everything primary of one estimand).
+    "perturbation" (the levels of one contrast) or "suite" (everything primary of one estimand). `hypotheses` are those of
+    the suite file, in its order.
     """
 
     primary: Mapping[str, Measure]
     margins: Mapping[str, float]
     families: str
+    hypotheses: tuple[Hypothesis, ...] = ()
 
     def is_primary(self, perturbation: str, measure: Measure) -> bool:
         return self.primary.get(perturbation) == measure
@@ -43,6 +69,7 @@ class AnalysisDesign:
             "primary": {name: measure_text(measure) for name, measure in self.primary.items()},
             "margins": dict(self.margins),
             "families": self.families,
+            "hypotheses": [vars(each) | {"measure": measure_text(each.measure)} for each in self.hypotheses],
         }
 
     def sha256(self) -> str:

@@ -99,10 +99,12 @@ class ArmReader:
         self._refuse_unknown(f"{key} renderings", table.renderings)
         positions = self._spread(f"{key} position", table.position, "balanced")
         spacings = self._spread(f"{key} spacing", table.spacing, "uniform")
-        self._check_factors(key, table)
-        many = table.factors
+        self._refuse_unknown(f"{key} factors", (name for name in table.factors if name != schema.ALL))
+        for factors in table.factors.values():
+            self._check_factors(key, table, factors)
         found = {}
         for name in self.perturbations:
+            many = table.factors.get(name) or table.factors.get(schema.ALL) or schema.FactorsTable()
             randomize, default = name in inserted, self.perturbations[name].rendering
             found[name] = tuple(
                 Factors(phase=phase, position=position, spacing=spacing, rendering=rendering)
@@ -115,12 +117,12 @@ class ArmReader:
             )
         return found
 
-    def _check_factors(self, key: str, table: schema.ArmTable) -> None:
-        randomized = {name: getattr(table.factors, name) for name in schema.FactorsTable.model_fields}
+    def _check_factors(self, key: str, table: schema.ArmTable, factors: schema.FactorsTable) -> None:
+        randomized = {name: getattr(factors, name) for name in schema.FactorsTable.model_fields}
         fixed = {"phase": table.phase, "rendering": table.renderings}
         given = table.model_fields_set
         for name, values in randomized.items():
-            written = name in table.factors.model_fields_set
+            written = name in factors.model_fields_set
             if written and (len(values) < 2 or len(values) != len(set(values))):
                 raise self.fail(
                     f"{key} factors.{name}",

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from .analysis import AnalysisDesign
+from .analysis import AnalysisDesign, Hypothesis
 from .models import ModelPreset, presets
 
 Phase = tuple[Fraction, Fraction]
@@ -187,6 +187,17 @@ class ArmDesign:
         return sorted(step for step in steps if 0 < step < self.train.steps)
 
 
+def kept_steps(arm: ArmDesign, arms: Mapping[str, ArmDesign]) -> tuple[int, ...]:
+    """The checkpoints of an arm: those asked for, the last, and the phase ends of every arm of the same length, so that
+    pairs share them."""
+    train = arm.train
+    steps = {*range(train.every, train.steps + 1, train.every), train.steps, *train.also}
+    for other in arms.values():
+        if (other.train.steps, other.train.batch) == (train.steps, train.batch):
+            steps |= set(other.phase_ends())
+    return tuple(sorted(step for step in steps if 0 <= step <= train.steps))
+
+
 def earlier_exposure(arm: str, arms: Mapping[str, ArmDesign]) -> str:
     """What an arm's weights had read before its first step: "none", what its "parent" read, or "unknown"."""
     design = arms[arm]
@@ -249,6 +260,11 @@ class Suite:
     def argument(self) -> str:
         """What a user gives to a verb: the suite's name where it is found by it, or its path."""
         return self.name if self.path.parent.name == "suites" else str(self.path)
+
+    @property
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        """The hypotheses of the suite, in the order of the file."""
+        return self.eval.analysis.hypotheses
 
     def runs(self, model: str | None = None, arm: str | None = None, draw: int | None = None) -> list[RunName]:
         """The suite's runs in the order of its arms. A `model` outside the suite adds its runs to every arm."""

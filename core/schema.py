@@ -32,6 +32,7 @@ def _to_phase(value: Any) -> Any:
     raise ValueError("expected [a, b] with 0 ≤ a < b ≤ 1")
 
 
+ALL = "*"
 SCHEMES = ("hubble-large", "hubble-small", "hubble-wikipedia")
 
 
@@ -206,13 +207,19 @@ class FactorsTable(Table):
     rendering: list[str] = []
 
 
+def _to_factors(value: Any) -> Any:
+    """A table of factors for all perturbations stands under "*", so that it is one of several by perturbation."""
+    flat = isinstance(value, dict) and not (value and all(isinstance(each, dict) for each in value.values()))
+    return {ALL: value} if flat else value
+
+
 class ArmTable(TrainKeys):
     perturbations: list[str] | None = None
     phase: PhaseSpec | dict[str, PhaseSpec] | None = None
     renderings: dict[str, str] = {}
     position: Position | dict[str, Position] = "balanced"
     spacing: Spacing | dict[str, Spacing] = "uniform"
-    factors: FactorsTable = FactorsTable()
+    factors: Annotated[dict[str, FactorsTable], BeforeValidator(_to_factors)] = {}
     assignment: str = "suite"
     filler: Literal["none", "base", "kin"] = "none"
     control: str | None = None
@@ -240,6 +247,34 @@ class EvalTable(Table):
     families: Literal["perturbation", "suite"] = "perturbation"
 
 
+class HypothesisTable(Table):
+    """A claim, the row of effects it speaks of, and what is expected there."""
+
+    claim: Annotated[str, Field(min_length=10)]
+    expect: Literal["below", "above", "equivalent"]
+    estimand: Literal[
+        "total",
+        "spillover",
+        "direct",
+        "timing",
+        "displacement",
+        "placebo",
+        "interference",
+        "factor",
+        "shift",
+        "utility",
+    ]
+    perturbation: str = ""
+    level: Annotated[int, Field(ge=0)] | None = None
+    treated: str
+    control: str = ""
+    factor: str = ""
+    measure: str = ""
+    model: str = ""
+    step: Literal["last", "phase-end"] | Count = "last"
+    hubble: str = ""
+
+
 class ReleaseTable(Table):
     arms: list[str] = []
     licence: str = "CC0-1.0"
@@ -253,4 +288,5 @@ class SuiteSpec(Table):
     model: dict[str, ModelTable] = {}
     train: TrainTable
     eval: EvalTable = EvalTable()
+    hypothesis: dict[str, HypothesisTable] = {}
     release: ReleaseTable = ReleaseTable()

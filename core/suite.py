@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ from .design import (
     plain,
 )
 from .errors import CostarError, nearest, shorten
+from .hypotheses import HypothesisReader
 from .models import ModelPreset, presets
 from .schemes import detect_levels, scheme_levels
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+NAMED = ("perturbation", "arm", "model", "hypothesis")  # tables of tables, each with a name of the user's
 
 
 def find_suite(name: str) -> Path:
@@ -106,8 +109,8 @@ def _explain(path: Path, error: ValidationError) -> CostarError:
 
 
 def _place(path: Path, loc: list[str]) -> str:
-    tables = 3 if loc[:2] == ["corpus", "mixture"] else 2 if loc and loc[0] in ("perturbation", "arm", "model") else 1
-    table, keys = loc[:tables], loc[tables:]
+    tables = 3 if loc[:2] == ["corpus", "mixture"] else 2 if loc and loc[0] in NAMED else 1
+    table, keys = loc[:tables], [key for key in loc[tables:] if key != schema.ALL]
     return f"{path}, [{'.'.join(table)}]" + (f" {'.'.join(keys)}" if keys else "")
 
 
@@ -124,7 +127,7 @@ def _known_keys(loc: list[str]) -> list[str]:
         models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not models:
             return []
-        model, skip = models[0], annotation not in models and part in ("perturbation", "arm", "model", "mixture")
+        model, skip = models[0], annotation not in models and part in (*NAMED, "mixture", "factors")
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
@@ -139,7 +142,7 @@ class _Builder:
 
     def build(self) -> Suite:
         spec = self.spec
-        for table in ("perturbation", "arm", "model"):
+        for table in NAMED:
             for name in getattr(spec, table):
                 self._check_name(f"[{table}.{name}]", name)
         for name in spec.corpus.mixture:
@@ -189,6 +192,22 @@ class _Builder:
                     expected=f"arms with a control: {', '.join(treated)}",
                     mend="correct it",
                 )
+        analysis = read_analysis(
+            {name: design.kind for name, design in perturbations.items()},
+            spec.eval.probes,
+            spec.eval.primary,
+            spec.eval.margins,
+            spec.eval.families,
+            self.fail,
+        )
+        hypotheses = HypothesisReader(
+            analysis=analysis,
+            probes=spec.eval.probes,
+            perturbations=perturbations,
+            arms=arms,
+            models=spec.suite.models,
+            fail=self.fail,
+        )
         return Suite(
             name=self.path.resolve().parent.name if self.path.name == "suite.toml" else self.path.stem,
             seed=spec.suite.seed,
@@ -203,13 +222,8 @@ class _Builder:
                 probes=tuple(spec.eval.probes),
                 prefixes=tuple(spec.eval.prefixes),
                 suffix=spec.eval.suffix,
-                analysis=read_analysis(
-                    {name: design.kind for name, design in perturbations.items()},
-                    spec.eval.probes,
-                    spec.eval.primary,
-                    spec.eval.margins,
-                    spec.eval.families,
-                    self.fail,
+                analysis=replace(
+                    analysis, hypotheses=tuple(hypotheses.read(*item) for item in spec.hypothesis.items())
                 ),
             ),
             release=ReleaseDesign(arms=tuple(spec.release.arms), licence=spec.release.licence),

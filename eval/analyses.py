@@ -6,6 +6,7 @@ from ..core.design import Suite
 from ..core.workspace import Workspace
 from .dose_fits import compute_dose_fits
 from .effects import compute_effects
+from .hypotheses import compute_hypotheses
 from .retention import compute_retention
 from .scores import Scores, load_scores
 
@@ -16,4 +17,5 @@ def compute_analyses(suite: Suite, workspace: Workspace) -> Scores:
     compute_effects(suite, workspace, scores)
     compute_dose_fits(suite, workspace, scores)
     compute_retention(suite, workspace, scores)
+    compute_hypotheses(suite, workspace)
     return scores

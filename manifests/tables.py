@@ -283,6 +283,8 @@ HYPOTHESES = pa.schema(
         ("p_value", DOUBLE),
         ("p_adjusted", DOUBLE),
         ("verdict", STRING),
+        ("method", STRING),
+        ("hubble", STRING),
     ]
 )
 

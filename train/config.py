@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.design import RunName, Suite, TrainDesign, earlier_exposure, plain
+from ..core.design import RunName, Suite, TrainDesign, earlier_exposure, kept_steps, plain
 from ..core.errors import CostarError
 from ..core.hashing import sha256_json
 from ..core.models import ModelShape
@@ -293,12 +293,7 @@ def check_inits(suite: Suite, workspace: Workspace, folders: Sequence[Path]) -> 
 
 def planned_checkpoints(suite: Suite, arm: str) -> tuple[int, ...]:
     """Steps to keep: the suite's, the last, and the phase ends of every arm of the same length, so that pairs share them."""
-    design = suite.arms[arm].train
-    steps = {*range(design.every, design.steps + 1, design.every), design.steps, *design.also}
-    for other in suite.arms.values():
-        if (other.train.steps, other.train.batch) == (design.steps, design.batch):
-            steps |= set(other.phase_ends())
-    return tuple(sorted(step for step in steps if 0 <= step <= design.steps))
+    return kept_steps(suite.arms[arm], suite.arms)
 
 
 def write_config(workspace: Workspace, config: RunConfig) -> None:

@@ -56,6 +56,16 @@ def test_factors_are_every_combination_for_what_the_arm_inserts(tmp_path: Path) 
     assert x.phases("passages") == halves
 
 
+def test_factors_by_perturbation_leave_the_others_alone(tmp_path: Path) -> None:
+    x = arm(
+        tmp_path,
+        'factors = { passages = { position = ["start", "end"] }, quizzes = { rendering = ["cloze", "plain"] } }',
+    )
+    assert [f.position for f in x.factors["passages"]] == ["start", "end"]
+    assert [(f.position, f.rendering) for f in x.factors["quizzes"]] == [("balanced", "cloze"), ("balanced", "plain")]
+    assert len(x.factors["passwords"]) == 1
+
+
 @pytest.mark.parametrize(
     ("assignment", "turn"),
     [("suite", "0"), ("swap", "1/2"), ("rotate-0/3", "0"), ("rotate-1/3", "1/3"), ("rotate-2/4", "1/2")],
@@ -107,6 +117,8 @@ def test_an_unknown_assignment_is_named(tmp_path: Path, assignment: str) -> None
         ("factors = { phase = [[0, 0.5], [0.0, 0.50]] }", "[arm.x] factors.phase", "two or more values that differ"),
         ('factors = { position = ["end", "end"] }', "[arm.x] factors.position", "two or more values that differ"),
         ('factors = { place = ["end"] }', "[arm.x] factors", "did you mean 'phase'"),
+        ('factors = { passages = { place = ["end"] } }', "[arm.x] factors.passages", "did you mean 'phase'"),
+        ('factors = { passage = { position = ["end", "start"] } }', "[arm.x] factors", "did you mean 'passages'"),
         ('factors = { position = ["ende", "start"] }', "[arm.x] factors.position", "'balanced', 'start'"),
         ("factors = { phase = [[0, 2], [0, 1]] }", "[arm.x] factors.phase", "0 ≤ a < b ≤ 1"),
         ("phase = { pasages = [0, 0.5] }", "[arm.x] phase", "did you mean 'passages'"),

@@ -77,7 +77,7 @@ def test_every_recipe_runs_and_says_what_it_shows(built: Path, name: str) -> Non
     connection = open_manifest(Workspace(built))
     _, rows = ask(connection, name)
     connection.close()
-    assert rows or name == "gaps"  # the small suite has none; tests/eval/test_bad_input.py asks where there are some
+    assert rows or name in ("gaps", "findings", "equal_loss")  # the small suite has none, no hypotheses, one size
 
 
 def test_inherited_checkpoints_scores_and_logs_stand_under_their_heir(built: Path) -> None:

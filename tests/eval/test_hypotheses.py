@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from costar.core.analysis import NLL, Hypothesis
+from costar.core.errors import CostarError
+from costar.core.parquet import read_table, write_rows
+from costar.core.suite import load_suite
+from costar.core.workspace import Workspace, finish_step, start_step
+from costar.eval.hypotheses import compute_hypotheses, verdicts
+from costar.manifests.tables import EFFECTS, HYPOTHESES
+from scipy.stats import t as student
+from scipy.stats import ttest_1samp
+
+from tests.small import SUITE
+
+ONE = Hypothesis(
+    name="one",
+    claim="Fourteen copies are remembered.",
+    expect="below",
+    estimand="direct",
+    measure=NLL,
+    perturbation="passages",
+    model="nano",
+    treated="perturbed",
+    control="standard",
+    factor="",
+    level=14,
+    step=96,
+    hubble="",
+)
+
+
+def row(estimates: list[float], p: float | None = 0.001, **other: Any) -> dict[str, Any]:
+    """A row of effects over draws with these estimates, its t-interval from them; one draw has an interval of ±0.1."""
+    draws, middle = len(estimates), float(np.mean(estimates))
+    half = 0.1
+    if draws >= 3:
+        half = float(student.ppf(0.975, draws - 1) * np.std(estimates, ddof=1) / math.sqrt(draws))
+    probe, variant, metric = NLL
+    found = dict.fromkeys(EFFECTS.names) | {
+        "estimand": "direct",
+        "probe": probe,
+        "variant": variant,
+        "metric": metric,
+        "perturbation": "passages",
+        "model": "nano",
+        "treated": "perturbed.nano" if draws > 1 else "perturbed.nano.d0",
+        "control": "standard.nano" if draws > 1 else "standard.nano.d0",
+        "factor": "",
+        "level": 14,
+        "step": 96,
+        "n_runs": draws,
+        "estimate": middle,
+        "ci_low": middle - half,
+        "ci_high": middle + half,
+        "p_value": p,
+        "margin": 0.3,
+        "p_equivalent": 0.001,
+        "method": "as they come",
+    }
+    return found | other
+
+
+def verdict(hypothesis: Hypothesis, *rows: dict[str, Any]) -> dict[str, Any]:
+    return verdicts([hypothesis], rows)[0]
+
+
+def test_over_draws_the_p_value_is_that_of_the_t_test_and_not_below_that_of_the_randomization() -> None:
+    estimates = [-1.0, -1.2, -0.9]
+    expected = ttest_1samp(estimates, 0, alternative="less").pvalue
+    assert verdict(ONE, row(estimates))["p_value"] == pytest.approx(expected)
+    assert verdict(ONE, row(estimates, p=0.04))["p_value"] == 0.04
+    assert verdict(ONE, row(estimates))["verdict"] == "supported"
+
+
+def test_equivalence_over_draws_is_two_one_sided_t_tests() -> None:
+    claim = replace(ONE, expect="equivalent")
+    estimates = [0.02, -0.01, 0.03]
+    expected = max(
+        ttest_1samp(estimates, 0.3, alternative="less").pvalue,
+        ttest_1samp(estimates, -0.3, alternative="greater").pvalue,
+    )
+    found = verdict(claim, row(estimates))
+    assert found["p_value"] == pytest.approx(expected)
+    assert found["verdict"] == "supported"
+    assert verdict(claim, row([0.4, -0.1, 0.2]))["verdict"] == "not shown"
+    assert verdict(claim, row([1.0, 1.02, 0.98]))["verdict"] == "contradicted"
+    assert verdict(claim, row(estimates, margin=None))["verdict"] == "not measured"
+
+
+@pytest.mark.parametrize("expect", ["below", "above"])
+def test_an_interval_on_the_other_side_contradicts_and_one_over_zero_shows_nothing(expect: str) -> None:
+    sign = -1 if expect == "below" else 1
+    claim = replace(ONE, expect=expect)
+    assert verdict(claim, row([sign * 1.0, sign * 1.1, sign * 0.9]))["verdict"] == "supported"
+    assert verdict(claim, row([-sign * 1.0, -sign * 1.1, -sign * 0.9]))["verdict"] == "contradicted"
+    assert verdict(claim, row([-sign * 1.0, -sign * 1.1, -sign * 0.9]))["p_value"] > 0.9
+    assert verdict(claim, row([1.0, -1.0, 0.2]))["verdict"] == "not shown"
+
+
+def test_one_pair_of_runs_is_judged_given_that_pair() -> None:
+    found = verdict(ONE, row([-1.0]))
+    assert (found["p_value"], found["verdict"], found["n_runs"]) == (0.001, "supported", 1)
+    assert "given this pair of runs" in found["method"]
+    assert verdict(replace(ONE, expect="above"), row([-1.0]))["p_value"] == 1.0
+
+
+def test_the_row_over_draws_is_read_and_not_those_of_each_draw() -> None:
+    draws = [row([value], treated=f"perturbed.nano.d{n}") for n, value in enumerate([9.0, 9.0, 9.0])]
+    assert verdict(ONE, *draws, row([-1.0, -1.2, -0.9]))["n_runs"] == 3
+
+
+def test_holm_goes_over_all_hypotheses_and_one_without_a_measurement_counts() -> None:
+    claims = [replace(ONE, name=name) for name in "abcd"] + [replace(ONE, name="absent", step=97)]
+    rows = [row([-1.0], p=p, level=level) for level, p in enumerate([0.011, 0.02, 0.001, 0.03])]
+    claims = [replace(claim, level=level) if level < 4 else claim for level, claim in enumerate(claims)]
+    found = verdicts(claims, rows)
+    assert [each["p_adjusted"] for each in found] == pytest.approx([0.044, 0.06, 0.005, 0.06, None])
+    assert [each["verdict"] for each in found] == ["supported", "not shown", "supported", "not shown", "not measured"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"perturbation": "quizzes"}, "scores, are missing"),
+        ({"control": "early"}, "not with control early"),
+        ({"measure": ("choice", "", "margin")}, "not with measure choice margin"),
+        ({"factor": "phase=0-1/4"}, "not with factor phase=0-1/4"),
+        ({"level": 1}, "not with level 1"),
+        ({"step": 48}, "not with step 48"),
+    ],
+)
+def test_what_was_not_measured_says_what_is_missing(change: dict[str, Any], says: str) -> None:
+    found = verdict(replace(ONE, **change), row([-1.0, -1.2, -0.9]))
+    assert (found["verdict"], found["p_adjusted"]) == ("not measured", None)
+    assert says in found["method"]
+
+
+def test_too_few_clusters_for_an_interval_is_not_measured_and_the_point_stays() -> None:
+    found = verdict(ONE, row([-1.0], ci_low=None, ci_high=None, p=None, method="fewer than 10 clusters: no interval"))
+    assert (found["verdict"], found["estimate"]) == ("not measured", -1.0)
+    assert "fewer than 10" in found["method"]
+
+
+def test_runs_that_differ_by_chance_support_a_claim_no_more_often_than_said() -> None:
+    """Four claims, none true: every draw has an effect of its own, of mean zero, so the randomization test always finds it."""
+    generator = np.random.default_rng(3)
+    claims = [
+        replace(ONE, name=str(level), level=level, expect="above" if level % 2 else "below") for level in range(4)
+    ]
+    wrong = 0
+    for _ in range(500):
+        rows = [row(list(generator.normal(0, 1, 3)), p=0.0002, level=level) for level in range(4)]
+        wrong += any(each["verdict"] == "supported" for each in verdicts(claims, rows))
+    assert wrong <= 40  # 5 % of 500, and three standard errors
+
+
+def test_verdicts_are_kept_beside_the_effects_and_altered_effects_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    table = '[hypothesis.one]\nclaim = "Fourteen copies are remembered."\nexpect = "below"\nestimand = "direct"\n'
+    path.write_text(f'{SUITE}{table}treated = "perturbed"\nperturbation = "passages"\nlevel = 14\n', encoding="utf-8")
+    suite, place = load_suite(path), Workspace(tmp_path / "build")
+    place.eval.mkdir(parents=True)
+    effects = place.eval / "effects.parquet"
+    start_step(place.eval, "effects")
+    write_rows(effects, EFFECTS, [row([-1.0, -1.2, -0.9])])
+    finish_step(place.eval, "", [effects], "effects")
+    found = read_table(compute_hypotheses(suite, place), mend="")
+    assert found.schema.names == HYPOTHESES.names
+    assert found.column("verdict").to_pylist() == ["supported"]
+    write_rows(effects, EFFECTS, [row([-9.0, -9.2, -8.9])])
+    with pytest.raises(CostarError, match="other effects"):
+        compute_hypotheses(suite, place)
+
+
+def test_a_suite_without_hypotheses_has_an_empty_table(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(SUITE, encoding="utf-8")
+    place = Workspace(tmp_path / "build")
+    place.eval.mkdir(parents=True)
+    assert read_table(compute_hypotheses(load_suite(path), place), mend="").num_rows == 0
