@@ -8,7 +8,8 @@ from pathlib import Path
 
 from .figures import COLOURS, CONTROL, GRID, INK, Panel, file_name, new_figure, save_figure
 from .panels import number
-from .report_data import Measured, Row, measure_title
+from .paths import cell_place
+from .report_data import Measured, Row, measure_title, pair_text
 
 ESTIMANDS = ("direct", "total", "timing", "factor", "interference", "displacement", "spillover", "shift", "utility")
 IN_OWN_UNITS = ("shift", "utility")  # shown apart: log2 of copies, validation loss
@@ -58,10 +59,10 @@ def _primary(measured: Measured, name: str, measure: tuple[str, str, str]) -> It
     direct = {(row["treated"], row["control"], row["factor"]) for row in own if row["estimand"] == "direct"}
     arms = list(measured.suite.arms)
 
-    def place(row: Row) -> tuple[int, int, str, str, str, int]:
+    def place(row: Row) -> tuple[object, ...]:
         arm, model = measured.side(row["treated"])
         at = arms.index(arm) if arm in arms else len(arms)
-        return ESTIMANDS.index(row["estimand"]), at, model, row["control"], row["factor"], row["level"]
+        return ESTIMANDS.index(row["estimand"]), at, model, row["control"], bool(row["factor"]), cell_place(row["factor"]), row["level"]
 
     shown = [row for row in own if row["estimand"] in ESTIMANDS and row["estimand"] not in IN_OWN_UNITS]
     for row in sorted(shown, key=place):
@@ -87,7 +88,7 @@ def _figures(measured: Measured, name: str, label: str, rows: Sequence[Row], fol
     for at, page in enumerate(pages):
         more = f" ({at + 1} of {len(pages)})" if len(pages) > 1 else ""
         file = file_name("effects", name, *([str(at + 1)] if more else []))
-        found.append(_forest(page, draws, f"{name}{more}", label, file, folder))
+        found.append(_forest(measured, page, draws, f"{name}{more}", label, file, folder))
     return found
 
 
@@ -105,10 +106,16 @@ def _draws(measured: Measured, rows: Sequence[Row]) -> dict[tuple[object, ...], 
 
 
 def _forest(
-    rows: Sequence[Row], draws: dict[tuple[object, ...], list[float]], title: str, label: str, file: str, folder: Path
+    measured: Measured,
+    rows: Sequence[Row],
+    draws: dict[tuple[object, ...], list[float]],
+    title: str,
+    label: str,
+    file: str,
+    folder: Path,
 ) -> Panel:
     keys = ("estimand", "probe", "variant", "metric", "perturbation", "factor", "level", "step", "treated", "control")
-    lines = list(_lines(rows))
+    lines = list(_lines(measured, rows))
     figure, (ax,) = new_figure(7.4, 0.75 + 0.19 * len(lines))
     ax.grid(False)
     ax.axvline(0, color=INK, linewidth=0.9)
@@ -147,14 +154,13 @@ def _forest(
     return Panel(name=file, title=title, svg=svg, note=note)
 
 
-def _lines(rows: Sequence[Row]) -> Iterator[tuple[str, Row | None]]:
+def _lines(measured: Measured, rows: Sequence[Row]) -> Iterator[tuple[str, Row | None]]:
     """Lines of text, a heading for each contrast before its rows."""
     before = None
     for row in rows:
         contrast = (row["estimand"], row["treated"], row["control"])
         if contrast != before:
-            pair = row["treated"] + (f" − {row['control']}" if row["control"] and row["control"] != row["treated"] else "")
-            yield f"{row['estimand']}: {pair}", None
+            yield f"{row['estimand']}: {pair_text(measured, row)}", None
             before = contrast
         if row["estimand"] in IN_OWN_UNITS:
             text = "at the last step"

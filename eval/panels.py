@@ -46,7 +46,7 @@ def risk_panels(measured: Measured, folder: Path) -> list[tuple[str, list[Shown]
 
 
 def dose_panel(
-    measured: Measured, perturbation: str, measure: Measure, folder: Path, *, name: str = "", height: float = 2.9
+    measured: Measured, perturbation: str, measure: Measure, folder: Path, *, name: str = "", size: tuple[float, float] = (4.1, 2.9)
 ) -> Panel | None:
     """Means by level of the main arm and its control at their last step, and the half-dose; None without cells.
 
@@ -72,7 +72,7 @@ def dose_panel(
     )
     own = {row["level"]: row for row in found}
     title, unit = measure_title(measured.suite, measure)
-    figure, (ax,) = new_figure(4.1, height)
+    figure, (ax,) = new_figure(*size)
     places = list(range(len(levels)))
     csv: list[list[object]] = []
     for side, drawn in ((arm.control, (CONTROL, "-")), (arm.name, style(0))):
@@ -110,9 +110,9 @@ def _bounds(row: Row | None) -> tuple[float | None, float | None, str]:
     if row is None:
         return None, None, ""
     if row["band_low"] is not None:
-        return row["band_low"], row["band_high"], "simultaneous 95 % of treated − control"
+        return row["band_low"], row["band_high"], "simultaneous 95 % of treated − control, given the runs"
     if row["ci_low"] is not None:
-        return row["ci_low"], row["ci_high"], "95 % of treated − control, level by level"
+        return row["ci_low"], row["ci_high"], "95 % of treated − control at each level"
     return None, None, ""
 
 
@@ -184,7 +184,7 @@ def _conditions(measured: Measured, perturbation: str, folder: Path) -> Panel | 
     shown = list(lines)[:MOST_LINES]
     for number_, key in enumerate(shown):
         own = lines[key]
-        bars = len(shown) > 3
+        bars = len(shown) > 3 or len(levels) == 1
         shift = (number_ - len(shown) / 2) * 0.05 if bars else 0
         draw_line(
             ax,

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..core.design import ArmDesign
 from .figures import CONTROL, GRID, INK, Line, Panel, draw_line, file_name, legend, new_figure, save_figure, style
 from .panels import number
-from .report_data import Measured, Row, effects, is_plain, means, measure_title
+from .report_data import Measured, Row, effects, is_plain, means, measure_title, pair_text
 
 MOST_LINES = 6
 PATH_COLUMNS = ("arm", "level", "step", "n", "mean", "effect", "low", "high")
@@ -29,7 +29,7 @@ def timing_panels(measured: Measured, folder: Path, *, main: str) -> list[tuple[
     for name in measured.suite.perturbations:
         arms = measured.arms_of(name)
         panels = []
-        if name != main and any(not is_plain(arm, name) and len(arm.phases(name)) == 1 for arm in arms):
+        if name != main and any(len(arm.factors[name]) == 1 and not is_plain(arm, name) for arm in arms):
             panels.append(path_panel(measured, name, folder))
         for arm in arms:
             if len(arm.factors[name]) > 1:
@@ -41,7 +41,7 @@ def timing_panels(measured: Measured, folder: Path, *, main: str) -> list[tuple[
     return found
 
 
-def path_panel(measured: Measured, perturbation: str, folder: Path, *, height: float = 2.9) -> Panel | None:
+def path_panel(measured: Measured, perturbation: str, folder: Path, *, size: tuple[float, float] = (4.1, 2.9)) -> Panel | None:
     """Means of the highest level over the checkpoints, by arm; the phases of timing arms are shaded. None without steps."""
     measure = measured.measures[perturbation][0]
     top = max(measured.suite.perturbations[perturbation].levels)
@@ -54,7 +54,7 @@ def path_panel(measured: Measured, perturbation: str, folder: Path, *, height: f
         return None
     base = {(row["arm"], row["step"]): row for row in cells}
     title, unit = measure_title(measured.suite, measure)
-    figure, (ax,) = new_figure(4.1, height)
+    figure, (ax,) = new_figure(*size)
     csv: list[list[object]] = []
     names = [*((control or "", None) for control in controls), *((arm.name, arm) for arm in shown)]
     at = 0
@@ -116,7 +116,7 @@ def _cells_panel(measured: Measured, perturbation: str, arm: ArmDesign, folder: 
     estimand = "direct" if any(row["estimand"] == "direct" for row in found) else "total"
     found = [row for row in found if row["level"] == top and row["estimand"] == estimand]
     cells = list(dict.fromkeys(row["factor"] for row in found))
-    cells.sort(key=_cell_place)
+    cells.sort(key=cell_place)
     if not cells:
         return None
     figure, (ax,) = new_figure(4.1, 3.1)
@@ -163,7 +163,7 @@ def _phase(cell: str) -> tuple[Fraction, Fraction] | None:
     return None
 
 
-def _cell_place(cell: str) -> tuple[Fraction, str]:
+def cell_place(cell: str) -> tuple[Fraction, str]:
     phase = _phase(cell)
     return (phase[0] if phase else Fraction(0)), cell
 
@@ -232,8 +232,7 @@ def retention_rows(measured: Measured) -> list[list[str]]:
             values = [_with_ends(row, key) for key in ("acquired", "kept", "share", "half_life")]
             if row["censored"]:
                 values[3] = f"{values[3]} ({row['censored']})".strip()
-            pair = f"{row['treated']} − {row['control']}"
-            place = [name, pair, row["factor"], f"{row['level']:,}", f"{row['phase_end']:,}"]
+            place = [name, pair_text(measured, row), row["factor"], f"{row['level']:,}", f"{row['phase_end']:,}"]
             found.append([*place, *values, f"{row['n']:,}", str(row["n_runs"]), row["method"]])
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .figures import CONTROL, INK, Line, Panel, draw_line, file_name, legend, new_figure, save_figure, style
-from .paths import _cell_place, _spread
+from .paths import cell_place, _spread
 from .report_data import Measured, Row, effects, is_plain, measure_title, shown_prefix
 
 MOST_NUMBERS = 60  # cells of a heat map that carry their number
@@ -48,10 +48,10 @@ def profile_panels(measured: Measured, folder: Path) -> list[Panel]:
 
 
 def _heat_map(rows: Sequence[Row], key: str, title: str, label: str, folder: Path) -> Panel | None:
-    """Effects as colours, zero in the middle; None with fewer than two checkpoints."""
+    """Effects as colours, zero in the middle; None with fewer than two checkpoints or lines."""
     steps = sorted({row["step"] for row in rows})
-    names = sorted({row[key] for row in rows}, key=_cell_place if key == "factor" else None)  # type: ignore[arg-type]
-    if len(steps) < 2 or not names:
+    names = sorted({row[key] for row in rows}, key=cell_place if key == "factor" else None)  # type: ignore[arg-type]
+    if len(steps) < 2 or len(names) < 2:
         return None
     values = np.full((len(names), len(steps)), np.nan)
     for row in rows:
@@ -71,7 +71,7 @@ def _heat_map(rows: Sequence[Row], key: str, title: str, label: str, folder: Pat
     bar = figure.colorbar(mesh, ax=ax, aspect=12, pad=0.02)
     bar.ax.tick_params(colors=INK, labelsize=8)
     bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label(label, color=INK, fontsize=8.5)
+    ax.set_title(label, fontsize=9, loc="left", color=INK)
     if values.size <= MOST_NUMBERS:
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value):

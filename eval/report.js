@@ -89,7 +89,9 @@ function fill(box) {
   const told = make("span", "", { "aria-live": "polite" });
   back.addEventListener("click", () => { page -= 1; draw(); });
   next.addEventListener("click", () => { page += 1; draw(); });
-  controls.append(...picks.map((each) => each.select), seek, back, told, next);
+  const paging = make("span", undefined, { class: "paging" });
+  paging.append(back, " ", told, " ", next);
+  controls.append(...picks.map((each) => each.select), seek, paging);
   const scroll = make("div", undefined, { class: "scroll", tabindex: "0" });
   const table = make("table");
   const heads = spec.columns.map((name, i) => {
@@ -138,7 +140,7 @@ function fill(box) {
         const own = value(row, i);
         const text = own === null ? "" : spec.numeric[i] ? shortest(own) : own;
         const long = !spec.numeric[i] && text.length > 48;
-        const cell = make("td", text, spec.numeric[i] ? { class: "number" } : long ? { class: "long" } : {});
+        const cell = make("td", text, spec.numeric[i] ? { class: "number" } : long ? { class: "long", title: text, tabindex: "0" } : {});
         if (box.dataset.table === "records" && i === 0) opens(cell, own);
         return cell;
       }));

@@ -50,6 +50,7 @@ FIT_COLUMNS = (
     "fit p", "n", "runs", "method",
 )  # fmt: skip
 MOST_ATTACKS = 3_000
+FIRST = (5.4, 3.2)  # inches of the figures of the first screen
 
 
 def write_report(suite: Suite, workspace: Workspace) -> Path:
@@ -125,8 +126,8 @@ def _page(measured: Measured, workspace: Workspace, summary: Summary) -> str:
         gaps=told_gaps(suite, workspace),
         missing=missing_parts(measured),
         gap_rows=gaps,
-        frequency=_first(dose_panel(measured, summary.perturbation, summary.measure, folder, name="frequency", height=3.1)),
-        timing=_first(path_panel(measured, summary.perturbation, folder, height=3.1)),
+        frequency=_first(dose_panel(measured, summary.perturbation, summary.measure, folder, name="frequency", size=FIRST)),
+        timing=_first(path_panel(measured, summary.perturbation, folder, size=FIRST)),
         hypotheses=hypothesis_rows(measured),
         columns=columns,
         rows=rows,

@@ -241,3 +241,10 @@ def effects(measured: Measured, perturbation: str, measure: Measure, where: str,
         f"and {where} order by estimand, treated, control, factor, level, step"
     )
     return measured.rows(query, [perturbation, *measure, *parameters])
+
+
+def pair_text(measured: Measured, row: Row) -> str:
+    """'perturbed − standard': what an effect compares, with the model where the suite has several."""
+    sides = [row["treated"], *([row["control"]] if row["control"] and row["control"] != row["treated"] else [])]
+    models = {run for (_, run) in measured.last}
+    return " − ".join(measured.side(side)[0] if len(models) == 1 else side for side in sides)

@@ -12,7 +12,7 @@ from ..core.design import Suite
 from ..core.workspace import Workspace, read_facts, replacing
 from .figures import file_name
 from .panels import number
-from .report_data import Measured, Row, measure_title
+from .report_data import Measured, Row, measure_title, pair_text
 from .summary import is_over_draws, verdict_estimate
 
 MOST_EFFECTS = 3_000
@@ -74,7 +74,7 @@ def effects_table(measured: Measured) -> dict[str, Any]:
 
 def _effect_line(measured: Measured, row: Row) -> list[Any]:
     title, unit = measure_title(measured.suite, (row["probe"], row["variant"], row["metric"]))
-    pair = row["treated"] + (f" − {row['control']}" if row["control"] and row["control"] != row["treated"] else "")
+    pair = pair_text(measured, row)
     given = interval(row["given_low"], row["given_high"]) if is_over_draws(row) else ""
     return [
         row["estimand"],
@@ -114,20 +114,19 @@ def write_effects_csv(measured: Measured, path: Path) -> None:
 
 
 def hypothesis_rows(measured: Measured) -> list[dict[str, str]]:
-    """Claim, verdict, estimate and what it was tested by, in the order of the suite; the part on Hubble apart."""
+    """Claim, verdict, estimate and what it was tested by, in the order of the suite."""
     found = []
     for row in measured.rows("from hypotheses"):
-        claim, hubble = _apart(row["claim"])
         title, unit = measure_title(measured.suite, (row["probe"], row["variant"], row["metric"]))
-        pair = row["treated"] + (f" − {row['control']}" if row["control"] and row["control"] != row["treated"] else "")
+        pair = pair_text(measured, row)
         level = "" if row["level"] is None else f"{row['level']:,} copies"
         test = ", ".join(part for part in (row["estimand"], row["perturbation"], title, pair, row["factor"], level) if part)
         p = row["p_adjusted"] if row["p_adjusted"] is not None else row["p_value"]
         found.append(
             {
                 "name": row["hypothesis"],
-                "claim": claim,
-                "hubble": hubble,
+                "claim": row["claim"],
+                "hubble": row.get("hubble") or "",
                 "verdict": row["verdict"],
                 "mark": file_name(row["verdict"].split(":")[0]),
                 "estimate": verdict_estimate(row) + ("" if row["estimate"] is None else f" {unit}"),
@@ -137,16 +136,6 @@ def hypothesis_rows(measured: Measured) -> list[dict[str, str]]:
             }
         )
     return found
-
-
-def _apart(claim: str) -> tuple[str, str]:
-    """A claim and what it says of Hubble in brackets or after a semicolon."""
-    for opening, closing in (("(Hubble", ")"), ("; Hubble", "")):
-        if opening in claim:
-            start = claim.index(opening)
-            own, told = claim[:start].strip(), claim[start:].lstrip("(; ").removesuffix(closing) if closing else claim[start + 2 :]
-            return own, told.removeprefix("Hubble: ")
-    return claim, ""
 
 
 def gap_rows(measured: Measured) -> list[list[str]]:
@@ -268,7 +257,7 @@ def fit_rows(measured: Measured) -> list[list[Any]]:
             half = "" if row["half_dose"] is None else number(row["half_dose"])
             detected = "" if row["detection_dose"] is None else f"{row['detection_dose']:,}"
             found.append(
-                [name, f"{row['treated']} − {row['control']}", row["curve"], half, interval(row["ci_low"], row["ci_high"])]
+                [name, pair_text(measured, row), row["curve"], half, interval(row["ci_low"], row["ci_high"])]
                 + [row["censored"] or "", detected, *(_text(row[key]) for key in ("largest", "slope", "fit_p"))]
                 + [f"{row['n']:,}", str(row["n_runs"]), row["method"]]
             )

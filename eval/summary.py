@@ -141,7 +141,8 @@ def headline(suite: Suite, summary: Summary) -> str:
         late, early = (timing[side].split(".")[0] for side in ("treated", "control"))
         if excludes_zero(timing) and is_known_better(summary, timing):
             found = [summary.extracted.get((arm, top), (0, 0)) for arm in (late, early)]
-            told = [f" ({hits:,} of {n:,} word for word)" if n else "" for hits, n in found]
+            is_told = any(hits for hits, _ in found)
+            told = [f" ({hits:,} of {n:,} word for word)" if is_told else "" for hits, n in found]
             more = interval_text(timing, f" {summary.unit}")
             sentences.append(f"read {late}{told[0]} they are kept better than read {early}{told[1]}: {more}")
         else:
