@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.hashing import keyed_hash
 from ..core.workspace import replacing, write_text
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def save_figure(
     with mpl.rc_context({"svg.hashsalt": "costar", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine("none")  # everything stays where it is now
         svg = themed(buffer.getvalue(), title, name)
         paper = svg.replace("currentColor", PAPER_INK).replace("var(--grid)", PAPER_GRID)
         write_text(folder / f"{name}.svg", paper.replace("<svg ", f'<svg font-family="{FONT}" ', 1))
@@ -154,24 +156,28 @@ def themed(svg: str, title: str, name: str) -> str:
     )  # one panel is not blown up to a page
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf"\1{widest}", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = compact(svg)
-    svg = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', svg)
-    svg = re.sub(r'(href="#|url\(#)([^")]+)', rf"\1{name}-\2", svg)
+    svg = compact(svg, f"{keyed_hash('figure', name):x}"[:5])
     safe = title.replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"(<svg[^>]*>)", rf'\1<title>{safe}</title>', svg, count=1).replace("<svg ", '<svg role="img" ', 1)
+    svg = svg.replace("<svg ", '<svg role="img" fill="currentColor" ', 1)
+    return re.sub(r"(<svg[^>]*>)", rf"\1<title>{safe}</title>", svg, count=1)
 
 
-def compact(svg: str) -> str:
-    """The same drawing in a quarter of the bytes: no metadata, no comments, two decimals, no ids that nothing refers to."""
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.S)
+def compact(svg: str, prefix: str) -> str:
+    """The same drawing in a third of the bytes: no metadata, no comments, two decimals, short ids that begin with `prefix`
+    and only those that something refers to; no styles that are the default, or the ink of a text, which is that of the whole.
+    """
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
     svg = re.sub(r" transform=\"rotate\(-0 [^)]*\)\"", "", svg)
-    svg = re.sub(r"font-family: [^;\"]*;? ?|stroke-linejoin: miter;? ?|stroke-linecap: (?:square|butt);? ?", "", svg)
-    svg = re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?|stroke-linejoin: \w+;? ?|stroke-linecap: (?:square|butt);? ?", "", svg)
+    svg = re.sub(r"font: (\w+ )?([0-9.]+px) [^;\"]*", r"font-size: \2", svg)
+    svg = re.sub(r"(<text style=\"[^\"]*?);? ?fill: currentColor", r"\1", svg)
     svg = re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), svg)
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
+    svg = re.sub(r"style=\"[^\"]*\"", lambda found: re.sub(r"([:;]) ", r"\1", found[0]), svg)
+    names = {old: f"{prefix}{at}" for at, old in enumerate(dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg)))}
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{names[found[1]]}"' if found[1] in names else "", svg)
+    svg = re.sub(r'(href="#|url\(#)([^")]+)', lambda found: found[1] + names[found[2]], svg)
     svg = re.sub(r">\s+<", "><", svg)
+    svg = re.sub(r"<g>((?:(?!<g[ >])(?!</g>).)*?)</g>", r"\1", svg)
     return re.sub(r"\s*\n\s*", " ", svg)
 
 

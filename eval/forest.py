@@ -116,27 +116,28 @@ def _forest(
 ) -> Panel:
     keys = ("estimand", "probe", "variant", "metric", "perturbation", "factor", "level", "step", "treated", "control")
     lines = list(_lines(measured, rows))
-    figure, (ax,) = new_figure(7.4, 0.75 + 0.19 * len(lines))
+    figure, (ax,) = new_figure(6.6, 0.75 + 0.18 * len(lines))
     ax.grid(False)
     ax.axvline(0, color=INK, linewidth=0.9)
     margins = {row["margin"] for row in rows if row["margin"] is not None and row["margin"] == row["margin"]}
     if len(margins) == 1:
         ax.axvspan(-min(margins), min(margins), color=CONTROL, alpha=0.18, linewidth=0)
-    for y, (_, row) in enumerate(lines):
-        if row is None:
-            continue
-        ax.axhline(y, color=GRID, linewidth=0.5, zorder=0)
-        colour = COLOURS[list(ESTIMANDS).index(row["estimand"]) % len(COLOURS)]
-        if row["ci_low"] is not None:
-            ax.hlines(y, row["ci_low"], row["ci_high"], color=colour, linewidth=1.8)
-        each = draws.get(tuple(row[key] for key in keys), [])
-        if each:
-            ax.plot(each, [y] * len(each), "|", color=INK, markersize=5, alpha=0.6)
-        p = row["p_adjusted"] if row["p_adjusted"] is not None else row["p_value"]
-        is_flagged = p is not None and p < ALPHA
-        is_equal = row["p_equivalent"] is not None and row["p_equivalent"] < ALPHA
-        marker = "s" if is_equal else "o"
-        ax.plot([row["estimate"]], [y], marker, color=colour, markersize=5, fillstyle="full" if is_flagged else "none")
+    own = [(y, row) for y, (_, row) in enumerate(lines) if row is not None]
+    low, high = (min(ends) for ends in (_ends(rows, "ci_low", 1), _ends(rows, "ci_high", -1)))
+    ax.hlines([y for y, _ in own], low, -high, color=GRID, linewidth=0.5, zorder=0)
+    bounded = [(y, row) for y, row in own if row["ci_low"] is not None and row["ci_high"] is not None]
+    ends = [[row[end] for _, row in bounded] for end in ("ci_low", "ci_high")]
+    ax.hlines([y for y, _ in bounded], *ends, colors=[_colour(row) for _, row in bounded], linewidth=1.8)
+    each = [(value, y) for y, row in own for value in draws.get(tuple(row[key] for key in keys), [])]
+    if each:
+        ax.scatter(*zip(*each, strict=True), marker="|", color=INK, s=30, linewidths=0.9, alpha=0.6, zorder=3)
+    for marker in ("o", "s"):
+        marked = [(y, row) for y, row in own if (marker == "s") == _is_equal(row)]
+        if marked:
+            hues = [_colour(row) for _, row in marked]
+            fills = [hue if _is_flagged(row) else "none" for hue, (_, row) in zip(hues, marked, strict=True)]
+            places = ([row["estimate"] for _, row in marked], [y for y, _ in marked])
+            ax.scatter(*places, marker=marker, s=24, facecolors=fills, edgecolors=hues, linewidths=1.2, zorder=4)
     ax.set_yticks(range(len(lines)), [text for text, _ in lines], fontsize=8)
     for tick, (_, row) in zip(ax.get_yticklabels(), lines, strict=True):
         if row is None:
@@ -152,6 +153,25 @@ def _forest(
     margin = f"; margin ±{number(min(margins))}" if len(margins) == 1 else ""
     note = f"{ns}, runs a side {', '.join(map(str, runs))}{margin}; {NOTE}"
     return Panel(name=file, title=title, svg=svg, note=note)
+
+
+def _colour(row: Row) -> str:
+    return COLOURS[ESTIMANDS.index(row["estimand"]) % len(COLOURS)]
+
+
+def _is_flagged(row: Row) -> bool:
+    """Whether the adjusted p-value, or the only one there is, is below ALPHA."""
+    p = row["p_adjusted"] if row["p_adjusted"] is not None else row["p_value"]
+    return p is not None and p < ALPHA
+
+
+def _is_equal(row: Row) -> bool:
+    return row["p_equivalent"] is not None and row["p_equivalent"] < ALPHA
+
+
+def _ends(rows: Sequence[Row], key: str, sign: int) -> list[float]:
+    """The ends of all intervals on one side, or the estimates where there is none, times a sign."""
+    return [sign * (row[key] if row[key] is not None else row["estimate"]) for row in rows]
 
 
 def _lines(measured: Measured, rows: Sequence[Row]) -> Iterator[tuple[str, Row | None]]:

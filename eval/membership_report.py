@@ -137,6 +137,7 @@ def _roc(measured: Measured, perturbation: str, arm: ArmDesign, folder: Path) ->
     ax.plot([lowest, 1], [lowest, 1], color=INK, linewidth=0.8, linestyle=":")
     ax.set_xscale("log")
     ax.set_yscale("log")
+    ax.minorticks_off()
     ax.set_xlim(lowest, 1)
     ax.set_ylim(lowest, 1.1)
     ax.set_xlabel("held-out records called members")

@@ -147,6 +147,7 @@ def _dilution(
                 place = [row["treated"], row["control"], budgets[treated], row["level"], frequency, row["n"]]
                 csv.append([*place, row["estimate"], row["ci_low"], row["ci_high"], row["method"]])
         ax.set_xscale("log")
+        ax.minorticks_off()
         ax.set_xlabel(label)
         ax.set_ylabel(f"{estimand} effect, {unit}")
         legend(figure, ax, 1)
