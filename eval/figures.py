@@ -75,9 +75,7 @@ def style(number: int) -> tuple[str, str]:
 def draw_line(ax: Axes, line: Line, *, bars: bool = False) -> None:
     """A line with its band, or with bars, over the places that have bounds."""
     colour, dash = line.style
-    ax.plot(
-        line.xs, line.ys, color=colour, linestyle=dash, marker="o", markersize=3.5, linewidth=1.8, label=line.label
-    )
+    ax.plot(line.xs, line.ys, color=colour, linestyle=dash, marker="o", markersize=3.5, linewidth=1.8, label=line.label)
     bounded = [
         (x, low, high)
         for x, low, high in zip(line.xs, line.low, line.high, strict=True)
@@ -107,8 +105,15 @@ def legend(figure: Figure, ax: Axes, columns: int = 2) -> None:
     if max(map(len, labels)) > 22:
         columns = 1
     figure.legend(
-        handles, labels, loc="outside lower left", ncols=columns, frameon=False, fontsize=8.5, labelcolor=INK,
-        handlelength=1.6, columnspacing=1.2,
+        handles,
+        labels,
+        loc="outside lower left",
+        ncols=columns,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=INK,
+        handlelength=1.6,
+        columnspacing=1.2,
     )
 
 
@@ -173,12 +178,32 @@ def compact(svg: str, prefix: str) -> str:
     svg = re.sub(r"(<text style=\"[^\"]*?);? ?fill: currentColor", r"\1", svg)
     svg = re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), svg)
     svg = re.sub(r"style=\"[^\"]*\"", lambda found: re.sub(r"([:;]) ", r"\1", found[0]), svg)
-    names = {old: f"{prefix}{at}" for at, old in enumerate(dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg)))}
+    names = {
+        old: f"{prefix}{at}" for at, old in enumerate(dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg)))
+    }
     svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{names[found[1]]}"' if found[1] in names else "", svg)
     svg = re.sub(r'(href="#|url\(#)([^")]+)', lambda found: found[1] + names[found[2]], svg)
     svg = re.sub(r">\s+<", "><", svg)
-    svg = re.sub(r"<g>((?:(?!<g[ >])(?!</g>).)*?)</g>", r"\1", svg)
+    svg = re.sub(r'<defs><style type="text/css">.*?</style></defs>|<path [^>]*style="fill:none;opacity:0"/>', "", svg)
+    svg = _unwrapped(svg)
     return re.sub(r"\s*\n\s*", " ", svg)
+
+
+def _unwrapped(svg: str) -> str:
+    """Without groups that say nothing, and with one group where several in a row say the same."""
+    kept: list[bool] = []
+    parts = []
+    for part in re.split(r"(<g(?: [^>]*)?/?>|</g>)", svg):
+        if part == "<g>":
+            kept.append(False)
+        elif part == "</g>":
+            if kept.pop():
+                parts.append(part)
+        elif part != "<g/>":
+            if part.startswith("<g "):
+                kept.append(True)
+            parts.append(part)
+    return re.sub(r'(?<=/>)</g><g clip-path="([^"]+)">(?=<use)', r"", "".join(parts))
 
 
 def _blacken(figure: Figure) -> None:

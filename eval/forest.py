@@ -62,7 +62,15 @@ def _primary(measured: Measured, name: str, measure: tuple[str, str, str]) -> It
     def place(row: Row) -> tuple[object, ...]:
         arm, model = measured.side(row["treated"])
         at = arms.index(arm) if arm in arms else len(arms)
-        return ESTIMANDS.index(row["estimand"]), at, model, row["control"], bool(row["factor"]), cell_place(row["factor"]), row["level"]
+        return (
+            ESTIMANDS.index(row["estimand"]),
+            at,
+            model,
+            row["control"],
+            bool(row["factor"]),
+            cell_place(row["factor"]),
+            row["level"],
+        )
 
     shown = [row for row in own if row["estimand"] in ESTIMANDS and row["estimand"] not in IN_OWN_UNITS]
     for row in sorted(shown, key=place):
@@ -97,7 +105,8 @@ def _draws(measured: Measured, rows: Sequence[Row]) -> dict[tuple[object, ...], 
     if not rows or max(row["n_runs"] for row in rows) < 2:
         return {}
     keys = ("estimand", "probe", "variant", "metric", "perturbation", "factor", "level", "step")
-    query = f"select {', '.join(keys)}, treated, control, estimate from effects where n_runs = 1 and perturbation = ? order by all"
+    columns = ", ".join((*keys, "treated", "control", "estimate"))
+    query = f"select {columns} from effects where n_runs = 1 and perturbation = ? order by all"
     found: dict[tuple[object, ...], list[float]] = {}
     for row in measured.rows(query, [rows[0]["perturbation"]]):
         sides = (re.sub(r"\.d\d+$", "", row[side]) for side in ("treated", "control"))
@@ -126,18 +135,22 @@ def _forest(
     low, high = (min(ends) for ends in (_ends(rows, "ci_low", 1), _ends(rows, "ci_high", -1)))
     ax.hlines([y for y, _ in own], low, -high, color=GRID, linewidth=0.5, zorder=0)
     bounded = [(y, row) for y, row in own if row["ci_low"] is not None and row["ci_high"] is not None]
-    ends = [[row[end] for _, row in bounded] for end in ("ci_low", "ci_high")]
-    ax.hlines([y for y, _ in bounded], *ends, colors=[_colour(row) for _, row in bounded], linewidth=1.8)
+    left, right = ([row[end] for _, row in bounded] for end in ("ci_low", "ci_high"))
+    ax.hlines([y for y, _ in bounded], left, right, colors=[_colour(row) for _, row in bounded], linewidth=1.8)
     each = [(value, y) for y, row in own for value in draws.get(tuple(row[key] for key in keys), [])]
     if each:
-        ax.scatter(*zip(*each, strict=True), marker="|", color=INK, s=30, linewidths=0.9, alpha=0.6, zorder=3)
+        ax.scatter(
+            [x for x, _ in each], [y for _, y in each], marker="|", color=INK, s=30, linewidths=0.9, alpha=0.6, zorder=3
+        )
     for marker in ("o", "s"):
         marked = [(y, row) for y, row in own if (marker == "s") == _is_equal(row)]
         if marked:
             hues = [_colour(row) for _, row in marked]
             fills = [hue if _is_flagged(row) else "none" for hue, (_, row) in zip(hues, marked, strict=True)]
             places = ([row["estimate"] for _, row in marked], [y for y, _ in marked])
-            ax.scatter(*places, marker=marker, s=24, facecolors=fills, edgecolors=hues, linewidths=1.2, zorder=4)
+            ax.scatter(
+                places[0], places[1], marker=marker, s=24, facecolors=fills, edgecolors=hues, linewidths=1.2, zorder=4
+            )
     ax.set_yticks(range(len(lines)), [text for text, _ in lines], fontsize=8)
     for tick, (_, row) in zip(ax.get_yticklabels(), lines, strict=True):
         if row is None:

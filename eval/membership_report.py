@@ -117,7 +117,9 @@ def _roc(measured: Measured, perturbation: str, arm: ArmDesign, folder: Path) ->
     lowest = 1.0
     for side, name in enumerate((arm.name, arm.control)):
         for at, attack in enumerate(DRAWN):
-            own = [r for r in rows if (r["arm"], r["variant"]) == (name, f"attack={attack}") and r["record_id"] in levels]
+            own = [
+                r for r in rows if (r["arm"], r["variant"]) == (name, f"attack={attack}") and r["record_id"] in levels
+            ]
             is_member = np.array([levels[row["record_id"]] > 0 for row in own], bool)
             if not is_member.any() or is_member.all():
                 continue
@@ -127,7 +129,15 @@ def _roc(measured: Measured, perturbation: str, arm: ArmDesign, folder: Path) ->
             colour = CONTROL if side else COLOURS[at]
             dash = ("-", "--")[at]
             edge = np.maximum(false, lowest)
-            ax.step(edge, np.maximum(true, lowest), where="post", linewidth=1.6, label=f"{attack}, {name}", color=colour, linestyle=dash)
+            ax.step(
+                edge,
+                np.maximum(true, lowest),
+                where="post",
+                linewidth=1.6,
+                label=f"{attack}, {name}",
+                color=colour,
+                linestyle=dash,
+            )
             if not side and not at:
                 ax.fill_between(edge, np.maximum(low, lowest), high, step="post", color=colour, alpha=0.18, linewidth=0)
             points = zip(false, true, low, high, strict=True)
@@ -145,7 +155,8 @@ def _roc(measured: Measured, perturbation: str, arm: ArmDesign, folder: Path) ->
     legend(figure, ax)
     file = file_name(perturbation, "roc")
     svg = save_figure(figure, folder, file, ROC_COLUMNS, csv, f"{perturbation}: members found against false alarms")
-    note = f"{csv[0][3]:,} members, {csv[0][4]:,} held out, draw 0; ribbon: exact 95 % of {DRAWN[0]} at each threshold; grey: control"
+    sizes = f"{csv[0][3]:,} members, {csv[0][4]:,} held out, draw 0"
+    note = f"{sizes}; ribbon: exact 95 % of {DRAWN[0]} at each threshold; grey: control"
     return Panel(name=file, title=perturbation, svg=svg, note=note)
 
 

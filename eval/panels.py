@@ -9,7 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from ..core.design import ArmDesign
-from .figures import CONTROL, INK, Line, Panel, draw_line, file_name, legend, level_ticks, new_figure, save_figure, style
+from .figures import (
+    CONTROL,
+    INK,
+    Line,
+    Panel,
+    draw_line,
+    file_name,
+    legend,
+    level_ticks,
+    new_figure,
+    save_figure,
+    style,
+)
 from .report_data import Measure, Measured, Row, effects, is_plain, means, measure_title, rows
 
 RISKS = {"copyright": "Copyright", "privacy": "Privacy", "testset": "Test sets", "secret": "Secrets"}
@@ -46,7 +58,13 @@ def risk_panels(measured: Measured, folder: Path) -> list[tuple[str, list[Shown]
 
 
 def dose_panel(
-    measured: Measured, perturbation: str, measure: Measure, folder: Path, *, name: str = "", size: tuple[float, float] = (4.1, 2.9)
+    measured: Measured,
+    perturbation: str,
+    measure: Measure,
+    folder: Path,
+    *,
+    name: str = "",
+    size: tuple[float, float] = (4.1, 2.9),
 ) -> Panel | None:
     """Means by level of the main arm and its control at their last step, and the half-dose; None without cells.
 
@@ -97,7 +115,7 @@ def dose_panel(
     svg = save_figure(figure, folder, file, COLUMNS, csv, f"{perturbation}: {title}")
     ns = sorted({row["n"] for row in by_side[arm.name].values()})
     spread = f"n {ns[0]:,}" if len(ns) == 1 else f"n {ns[0]:,} to {ns[-1]:,} a level"
-    kinds = sorted({end for row in own.values() if (end := _bounds(row)[2])})
+    kinds = sorted({kind for row in own.values() if (kind := _bounds(row)[2])})
     parts = [spread, f"band: {', '.join(kinds)}" if kinds else "no intervals"]
     if half is not None:
         parts.append(half_dose_text(half))
@@ -143,7 +161,13 @@ def number(value: float) -> str:
     """Three digits, a real minus sign, no exponent below a million."""
     if not np.isfinite(value):
         return "∞" if value > 0 else "−∞" if value < 0 else "not a number"
-    text = f"{value:.3g}" if 1e-3 <= abs(value) < 1e3 or value == 0 else f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:.1e}"
+    text = (
+        f"{value:.3g}"
+        if 1e-3 <= abs(value) < 1e3 or value == 0
+        else f"{value:,.0f}"
+        if abs(value) >= 1e3
+        else f"{value:.1e}"
+    )
     return text.replace("-", "−")
 
 

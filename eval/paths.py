@@ -41,13 +41,17 @@ def timing_panels(measured: Measured, folder: Path, *, main: str) -> list[tuple[
     return found
 
 
-def path_panel(measured: Measured, perturbation: str, folder: Path, *, size: tuple[float, float] = (4.1, 2.9)) -> Panel | None:
+def path_panel(
+    measured: Measured, perturbation: str, folder: Path, *, size: tuple[float, float] = (4.1, 2.9)
+) -> Panel | None:
     """Means of the highest level over the checkpoints, by arm; the phases of timing arms are shaded. None without steps."""
     measure = measured.measures[perturbation][0]
     top = max(measured.suite.perturbations[perturbation].levels)
     cells = means(measured, perturbation, measure, "level = ? and model = ?", top, measured.model)
     arms = [arm for arm in measured.arms_of(perturbation) if len(arm.factors[perturbation]) == 1]
-    arms.sort(key=lambda arm: is_plain(arm, perturbation) and arm != measured.main_arm(perturbation))  # timing arms first
+    arms.sort(
+        key=lambda arm: is_plain(arm, perturbation) and arm != measured.main_arm(perturbation)
+    )  # timing arms first
     shown = [arm for arm in measured.suite.arms.values() if arm in arms[:MOST_LINES]]
     controls = list(dict.fromkeys(arm.control for arm in shown))[:2]
     if not shown:
@@ -144,8 +148,10 @@ def _cells_panel(measured: Measured, perturbation: str, arm: ArmDesign, folder: 
     legend(figure, ax)
     file = file_name(perturbation, arm.name, "cells")
     csv = [
-        [row["treated"], row["control"], row["factor"], row["level"], row["step"], row["n"], row["estimate"]]
-        + [row["ci_low"], row["ci_high"], row["method"]]
+        [
+            row[key]
+            for key in ("treated", "control", "factor", "level", "step", "n", "estimate", "ci_low", "ci_high", "method")
+        ]
         for row in found
     ]
     svg = save_figure(figure, folder, file, CELL_COLUMNS, csv, f"{perturbation}: cells of {arm.name}")
@@ -189,7 +195,7 @@ def _retention_panel(measured: Measured, perturbation: str, folder: Path) -> Pan
     found = [row for row in found if row["level"] == top]
     if not found:
         return None
-    title, unit = measure_title(measured.suite, (probe, variant, metric))
+    _, unit = measure_title(measured.suite, (probe, variant, metric))
     figure, (ax,) = new_figure(4.1, 1.1 + 0.27 * len(found))
     ax.grid(False)
     ax.axvline(0, color=INK, linewidth=0.8)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .figures import CONTROL, INK, Line, Panel, draw_line, file_name, legend, new_figure, save_figure, style
-from .paths import cell_place, _spread
+from .paths import _spread, cell_place
 from .report_data import Measured, Row, effects, is_plain, measure_title, shown_prefix
 
 MOST_NUMBERS = 60  # cells of a heat map that carry their number
@@ -35,7 +35,7 @@ def profile_panels(measured: Measured, folder: Path) -> list[Panel]:
             )
             estimand = "direct" if any(row["estimand"] == "direct" for row in rows) else "total"
             rows = [row for row in rows if row["estimand"] == estimand]
-            title, unit = measure_title(measured.suite, measure)
+            _, unit = measure_title(measured.suite, measure)
             label = f"{estimand} effect, {unit}"
             plain = [row for row in rows if not row["factor"]]
             if arm == main:
@@ -50,7 +50,7 @@ def profile_panels(measured: Measured, folder: Path) -> list[Panel]:
 def _heat_map(rows: Sequence[Row], key: str, title: str, label: str, folder: Path) -> Panel | None:
     """Effects as colours, zero in the middle; None with fewer than two checkpoints or lines."""
     steps = sorted({row["step"] for row in rows})
-    names = sorted({row[key] for row in rows}, key=cell_place if key == "factor" else None)  # type: ignore[arg-type]
+    names = sorted({row[key] for row in rows}, key=cell_place if key == "factor" else None)
     if len(steps) < 2 or len(names) < 2:
         return None
     values = np.full((len(names), len(steps)), np.nan)
@@ -70,20 +70,31 @@ def _heat_map(rows: Sequence[Row], key: str, title: str, label: str, folder: Pat
     ax.set_xlabel("training step")
     bar = figure.colorbar(mesh, ax=ax, aspect=12, pad=0.02)
     bar.ax.tick_params(colors=INK, labelsize=8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     ax.set_title(label, fontsize=9, loc="left", color=INK)
     if values.size <= MOST_NUMBERS:
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value):
                 dark = abs(value) > 0.62 * limit
                 text = f"{value:.2f}".replace("-", "−")
-                ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8, color="#ffffff" if dark else "#222222")
-    file = file_name(title.split(",")[0], key, "profile")
-    csv = [
-        [row["treated"], row["control"], row["factor"], row["level"], row["step"], row["n"], row["estimate"]]
-        + [row["ci_low"], row["ci_high"], row["p_adjusted"], row["method"]]
-        for row in rows
-    ]
+                ax.text(
+                    j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8, color="#ffffff" if dark else "#222222"
+                )
+    file = file_name(title.split(",", maxsplit=1)[0], key, "profile")
+    keys = (
+        "treated",
+        "control",
+        "factor",
+        "level",
+        "step",
+        "n",
+        "estimate",
+        "ci_low",
+        "ci_high",
+        "p_adjusted",
+        "method",
+    )
+    csv = [[row[key] for key in keys] for row in rows]
     svg = save_figure(figure, folder, file, PROFILE_COLUMNS, csv, f"profile of {title}")
     return Panel(name=file, title=title, svg=svg, note=f"n {_spread(rows)} a cell; intervals and p-values in the CSV")
 
@@ -153,7 +164,9 @@ def _dilution(
         legend(figure, ax, 1)
         file = file_name(name, "dilution", what)
         svg = save_figure(figure, folder, file, DILUTION_COLUMNS, csv, f"{name}: {title} against {label}")
-        note = "95 % intervals; where relative frequency alone counts, the lines of this figure coincide" if scale else ""
+        note = (
+            "95 % intervals; where relative frequency alone counts, the lines of this figure coincide" if scale else ""
+        )
         panels.append(Panel(name=file, title=f"against {label}", svg=svg, note=note or "95 % intervals"))
     return panels
 
@@ -185,7 +198,9 @@ def query_panels(measured: Measured, folder: Path) -> list[Panel]:
             text = f"{row['level']:,} {'copy' if row['level'] == 1 else 'copies'}"
             lines.append((text, row["level"], np.array(row["worth"]), style(at)))
         for text, level, worth, (colour, dash) in lines:
-            below = np.where(grid < QUERIES - 1, np.searchsorted(worth, grid, "right"), np.searchsorted(worth, grid, "left"))
+            below = np.where(
+                grid < QUERIES - 1, np.searchsorted(worth, grid, "right"), np.searchsorted(worth, grid, "left")
+            )
             share = below / len(worth)
             ax.step(10.0**grid, share, where="post", color=colour, linestyle=dash, linewidth=1.8, label=text)
             side = arm.control if level == "all" else arm.name

@@ -50,12 +50,16 @@ def browse(measured: Measured, workspace: Workspace) -> Browsed:
     lines = []
     for row in sorted(listed, key=lambda row: (order.index(row["perturbation"]), -row["level"], row["record_id"])):
         values = losses.get(row["record_id"], (None, None))
-        difference = None if None in values else round(values[1] - values[0], 4)
+        control, treated = values
+        difference = None if control is None or treated is None else round(treated - control, 4)
         rounded = [None if value is None else round(value, 4) for value in values]
         lines.append([row["record_id"], row["perturbation"], row["level"], row["n_tokens"], *rounded, difference])
     note = ""
     if len(listed) < len(records):
-        note = f"{len(listed):,} of {len(records):,} records: of each perturbation and level those that come first by keyed hash; the rest by SQL (record_scores)"
+        note = (
+            f"{len(listed):,} of {len(records):,} records: of each perturbation and level those that come first by keyed hash; "
+            "the rest by SQL (record_scores)"
+        )
     shown, tokens = _tokens(measured, workspace, with_tokens, sides)
     return Browsed(browser={"records": shown, "tokens": tokens}, lines=lines, note=note)
 

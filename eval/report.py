@@ -126,7 +126,9 @@ def _page(measured: Measured, workspace: Workspace, summary: Summary) -> str:
         gaps=told_gaps(suite, workspace),
         missing=missing_parts(measured),
         gap_rows=gaps,
-        frequency=_first(dose_panel(measured, summary.perturbation, summary.measure, folder, name="frequency", size=FIRST)),
+        frequency=_first(
+            dose_panel(measured, summary.perturbation, summary.measure, folder, name="frequency", size=FIRST)
+        ),
         timing=_first(path_panel(measured, summary.perturbation, folder, size=FIRST)),
         hypotheses=hypothesis_rows(measured),
         columns=columns,
@@ -143,7 +145,8 @@ def _page(measured: Measured, workspace: Workspace, summary: Summary) -> str:
         plan=analysis_plan(measured),
         built=built_rows(measured, workspace),
         data=_embedded(data),
-        has={name: bool(value.get("rows")) for name, value in data.items()} | {"browser": bool(browsed.browser["records"])},
+        has={name: bool(value.get("rows")) for name, value in data.items()}
+        | {"browser": bool(browsed.browser["records"])},
     )
 
 

@@ -148,7 +148,9 @@ def opened(suite: Suite, workspace: Workspace) -> Iterator[Measured]:
         connection.execute("set preserve_insertion_order = true")
         rows(connection, POOLED)
         measures = _shown_measures(suite, connection)
-        connection.execute("create temp table wanted (perturbation varchar, probe varchar, variant varchar, metric varchar)")
+        connection.execute(
+            "create temp table wanted (perturbation varchar, probe varchar, variant varchar, metric varchar)"
+        )
         wanted = [[name, *measure] for name, own in measures.items() for measure in own]
         if wanted:
             connection.executemany("insert into wanted values (?, ?, ?, ?)", wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,23 @@ EFFECT_COLUMNS = (
     "given the runs", "band", "p", "p (Holm)", "p (max-T)", "p (equivalent)", "family", "method",
 )  # fmt: skip
 EFFECT_NUMBERS = (5, 6, 7, 8, 9, 10, 14, 15, 16, 17)
-ORDER = ("direct", "total", "timing", "factor", "interference", "displacement", "spillover", "shift", "utility", "placebo")
+ORDER = (
+    "direct",
+    "total",
+    "timing",
+    "factor",
+    "interference",
+    "displacement",
+    "spillover",
+    "shift",
+    "utility",
+    "placebo",
+)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], filters: Sequence[str] = (), note: str = "") -> dict[str, Any]:
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], filters: Sequence[str] = (), note: str = ""
+) -> dict[str, Any]:
     """A table as the page's script reads it: texts once, cells by their number or as numbers."""
     texts: dict[str, int] = {}
     numeric = [all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(columns))]
@@ -120,7 +134,9 @@ def hypothesis_rows(measured: Measured) -> list[dict[str, str]]:
         title, unit = measure_title(measured.suite, (row["probe"], row["variant"], row["metric"]))
         pair = pair_text(measured, row)
         level = "" if row["level"] is None else f"{row['level']:,} copies"
-        test = ", ".join(part for part in (row["estimand"], row["perturbation"], title, pair, row["factor"], level) if part)
+        test = ", ".join(
+            part for part in (row["estimand"], row["perturbation"], title, pair, row["factor"], level) if part
+        )
         p = row["p_adjusted"] if row["p_adjusted"] is not None else row["p_value"]
         found.append(
             {
@@ -170,7 +186,9 @@ def missing_parts(measured: Measured) -> list[str]:
         missing.append("timing: no two arms that differ in their phase alone were measured")
     for name, design in measured.suite.perturbations.items():
         if 0 not in design.levels:
-            missing.append(f"{name}: no held-out records, so no direct effect, no spillover and no membership inference")
+            missing.append(
+                f"{name}: no held-out records, so no direct effect, no spillover and no membership inference"
+            )
         few = [f"{count} at {level} copies" for level, count in sorted(design.levels.items()) if 0 < count < 10]
         if few:
             missing.append(f"{name}: {', '.join(few)}: too few records for an interval")
@@ -183,7 +201,7 @@ def analysis_plan(measured: Measured) -> list[tuple[str, str]]:
     """What was fixed before training: primary measures, margins, families, and the hash of it all."""
     design = measured.suite.eval.analysis
     found = [
-        (name, f"primary: {text}" + ("" if margin != margin else f"; equivalent to none within ±{margin:g}"))
+        (name, f"primary: {text}" + ("" if math.isnan(margin) else f"; equivalent to none within ±{margin:g}"))
         for name, text, margin in (
             (name, text, design.margins.get(name, float("nan"))) for name, text in design.plain()["primary"].items()
         )
@@ -250,17 +268,16 @@ def fit_rows(measured: Measured) -> list[list[Any]]:
         probe, variant, metric = measured.measures[name][0]
         rows = measured.rows(
             "from dose_fits f where perturbation = ? and probe = ? and variant = ? and metric = ? and step = (select "
-            "max(step) from dose_fits o where o.treated = f.treated and o.perturbation = f.perturbation) order by treated, control",
+            "max(step) from dose_fits o where o.treated = f.treated and o.perturbation = f.perturbation) "
+            "order by treated, control",
             [name, probe, variant, metric],
         )
         for row in rows:
             half = "" if row["half_dose"] is None else number(row["half_dose"])
             detected = "" if row["detection_dose"] is None else f"{row['detection_dose']:,}"
-            found.append(
-                [name, pair_text(measured, row), row["curve"], half, interval(row["ci_low"], row["ci_high"])]
-                + [row["censored"] or "", detected, *(_text(row[key]) for key in ("largest", "slope", "fit_p"))]
-                + [f"{row['n']:,}", str(row["n_runs"]), row["method"]]
-            )
+            place = [name, pair_text(measured, row), row["curve"], half, interval(row["ci_low"], row["ci_high"])]
+            values = [row["censored"] or "", detected, *(_text(row[key]) for key in ("largest", "slope", "fit_p"))]
+            found.append([*place, *values, f"{row['n']:,}", str(row["n_runs"]), row["method"]])
     return found
 
 

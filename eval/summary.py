@@ -142,9 +142,9 @@ def headline(suite: Suite, summary: Summary) -> str:
         if excludes_zero(timing) and is_known_better(summary, timing):
             found = [summary.extracted.get((arm, top), (0, 0)) for arm in (late, early)]
             is_told = any(hits for hits, _ in found)
-            told = [f" ({hits:,} of {n:,} word for word)" if is_told else "" for hits, n in found]
+            shares = [f" ({hits:,} of {n:,} word for word)" if is_told else "" for hits, n in found]
             more = interval_text(timing, f" {summary.unit}")
-            sentences.append(f"read {late}{told[0]} they are kept better than read {early}{told[1]}: {more}")
+            sentences.append(f"read {late}{shares[0]} they are kept better than read {early}{shares[1]}: {more}")
         else:
             sentences.append(f"{late} and {early} do not differ clearly: {interval_text(timing, f' {summary.unit}')}")
     text = "; ".join(sentences) + "."
