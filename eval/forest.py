@@ -69,7 +69,7 @@ def _primary(measured: Measured, name: str, measure: tuple[str, str, str]) -> It
             row["control"],
             bool(row["factor"]),
             cell_place(row["factor"]),
-            row["level"],
+            row["level"] or 0,
         )
 
     shown = [row for row in own if row["estimand"] in ESTIMANDS and row["estimand"] not in IN_OWN_UNITS]

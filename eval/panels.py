@@ -147,7 +147,7 @@ def _half_dose(measured: Measured, perturbation: str, measure: Measure, arm: Arm
 def half_dose_text(fit: Row) -> str:
     """'half-dose 9.3 copies [5.1, 14]', or that it was not reached, in words."""
     if fit["half_dose"] is None:
-        return f"half-dose not found: {fit['censored'] or fit['method']}"
+        return f"half-dose: {fit['censored'] or fit['method']}"
     text = f"half-dose {number(fit['half_dose'])} copies"
     if fit["censored"]:
         text += f" (censored: {fit['censored']})"
@@ -205,7 +205,8 @@ def _conditions(measured: Measured, perturbation: str, folder: Path) -> Panel | 
     figure, (ax,) = new_figure(4.1, 3.2)
     ax.axhline(0, color=INK, linewidth=0.8)
     several = len({model for _, model in lines}) > 1
-    shown = list(lines)[:MOST_LINES]
+    arms, models = list(measured.suite.arms), [run.model for run in measured.suite.runs()]
+    shown = sorted(lines, key=lambda key: (models.index(key[1]), arms.index(key[0])))[:MOST_LINES]
     for number_, key in enumerate(shown):
         own = lines[key]
         bars = len(shown) > 3 or len(levels) == 1

@@ -16,7 +16,7 @@ PATH_COLUMNS = ("arm", "level", "step", "n", "mean", "effect", "low", "high")
 CELL_COLUMNS = ("treated", "control", "factor", "level", "step", "n", "effect", "low", "high", "method")
 RETENTION_COLUMNS = (
     "perturbation", "pair", "cell", "copies", "phase ends at step", "acquired", "kept at the end", "share kept",
-    "half-life", "n", "runs", "method",
+    "half-life, steps", "n", "runs", "method",
 )  # fmt: skip
 
 

@@ -146,7 +146,7 @@ function fill(box) {
       }));
       return line;
     }));
-    told.textContent = shown.length ? `${(first + 1).toLocaleString("en")}–${(first + part.length).toLocaleString("en")} of ${shown.length.toLocaleString("en")}` : "none";
+    told.textContent = shown.length ? `${(first + 1).toLocaleString("en")}–${(first + part.length).toLocaleString("en")} of ${shown.length.toLocaleString("en")}${spec.note ? ` (${spec.note})` : ""}` : "none";
     back.disabled = page === 0;
     next.disabled = first + SIZE >= shown.length;
   }

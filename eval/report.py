@@ -141,7 +141,6 @@ def _page(measured: Measured, workspace: Workspace, summary: Summary) -> str:
         queries=query_panels(measured, folder),
         rocs=roc_panels(measured, folder),
         gates=gates_told(measured),
-        records_note=browsed.note,
         plan=analysis_plan(measured),
         built=built_rows(measured, workspace),
         data=_embedded(data),
@@ -162,4 +161,7 @@ def _embedded(value: Any) -> str:
 
 def _parameters(measured: Measured) -> str:
     found = measured.rows("select parameters from models where model = ?", [measured.model])
-    return f"{found[0]['parameters'] / 1e6:,.1f} M parameters" if found else ""
+    if not found:
+        return ""
+    millions = found[0]["parameters"] / 1e6
+    return f"{millions / 1e3:,.1f} B parameters" if millions >= 1e3 else f"{millions:,.1f} M parameters"

@@ -81,7 +81,7 @@ def effects_table(measured: Measured) -> dict[str, Any]:
 
     rows.sort(key=place)
     shown = rows[:MOST_EFFECTS]
-    left = f"{len(shown):,} of {len(rows):,}, primary measures first; " if len(shown) < len(rows) else ""
+    left = f"{len(shown):,} of {len(rows):,}, primary measures first" if len(shown) < len(rows) else ""
     filters = ("estimand", "perturbation", "measure", "copies")
     return table(EFFECT_COLUMNS, [_effect_line(measured, row) for row in shown], filters, left)
 
@@ -149,6 +149,7 @@ def hypothesis_rows(measured: Measured) -> list[dict[str, str]]:
                 "p": "" if p is None else number(p),
                 "runs": "" if row["n_runs"] is None else str(row["n_runs"]),
                 "test": test,
+                "method": row.get("method") or "",
             }
         )
     return found

@@ -34,6 +34,7 @@ class Summary:
     effects: list[dict[str, Any]]
     hypotheses: list[dict[str, Any]]
     steps: int
+    tokens: float
 
     @property
     def top(self) -> int:
@@ -92,6 +93,9 @@ def summarize(suite: Suite, workspace: Workspace, measured: Measured | None = No
         effects=effects(measured, name, measure, "model = ? and factor = ''", model),
         hypotheses=measured.rows("from hypotheses"),
         steps=steps,
+        tokens=measured.rows(
+            "select coalesce(avg(n_tokens), 0) as tokens from records where role = 'main' and perturbation = ?", [name]
+        )[0]["tokens"],
     )
 
 
@@ -144,7 +148,7 @@ def headline(suite: Suite, summary: Summary) -> str:
             is_told = any(hits for hits, _ in found)
             shares = [f" ({hits:,} of {n:,} word for word)" if is_told else "" for hits, n in found]
             more = interval_text(timing, f" {summary.unit}")
-            sentences.append(f"read {late}{shares[0]} they are kept better than read {early}{shares[1]}: {more}")
+            sentences.append(f"those of {late}{shares[0]} are kept better than those of {early}{shares[1]}: {more}")
         else:
             sentences.append(f"{late} and {early} do not differ clearly: {interval_text(timing, f' {summary.unit}')}")
     text = "; ".join(sentences) + "."
@@ -177,10 +181,7 @@ def placebo_text(summary: Summary) -> str:
 def density_text(suite: Suite, summary: Summary) -> str:
     """The relative frequency of a copy, beside Hubble's."""
     tokens = suite.train.slots * suite.corpus.sequence_length
-    length = suite.perturbations[summary.perturbation].tokens or 0
-    if not length:
-        return "Copies here are far denser than in Hubble: directions, not sizes."
-    own = length / tokens
+    own = summary.tokens / tokens
     times = own / HUBBLE_COPY
     told = f"One copy here is {own:.1e} of all tokens, in Hubble's 100 B runs {HUBBLE_COPY:.1e}"
     return f"{told}: {times:,.0f} times denser. Directions, not sizes." if times >= 2 else f"{told}."
@@ -213,10 +214,10 @@ def table_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
     for level in summary.levels:
         row = [str(level), str(summary.records[level])]
         for arm in summary.arms:
+            value = f"{summary.values[(arm, level)]:.2f}" if (arm, level) in summary.values else "–"
             hits, n = summary.extracted.get((arm, level), (0, 0))
             share = f"{100 * hits / n:.0f} %" if n else "–"
-            value = f"{summary.values[(arm, level)]:.2f}" if (arm, level) in summary.values else "–"
-            row.append(f"{value} · {share:>5}")
+            row.append(f"{value} · {share:>5}" if summary.extracted else value)
         rows.append(row)
     return columns, rows
 
@@ -231,10 +232,8 @@ def print_summary(suite: Suite, workspace: Workspace) -> None:
     if summary is None:
         console.say("\nnothing was measured yet")
         return
-    console.say(
-        f"\nHow well is one of the {summary.perturbation} known after training?   "
-        f"{summary.unit} · given back word for word after {summary.prefix} tokens\n"
-    )
+    exact = f" · given back word for word after {summary.prefix} tokens" if summary.extracted else ""
+    console.say(f"\nHow well is one of the {summary.perturbation} known after training?   {summary.unit}{exact}\n")
     columns, rows = table_rows(summary)
     console.table(columns, rows, numeric=range(len(columns)))
     console.say()
