@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .figures import COLOURS, CONTROL, GRID, INK, Panel, file_name, new_figure, save_figure
 from .panels import number
 from .paths import cell_place
 from .report_data import Measured, Row, measure_title, pair_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ESTIMANDS = ("direct", "total", "timing", "factor", "interference", "displacement", "spillover", "shift", "utility")
 IN_OWN_UNITS = ("shift", "utility")  # shown apart: log2 of copies, validation loss
@@ -133,23 +137,39 @@ def _forest(
         ax.axvspan(-min(margins), min(margins), color=CONTROL, alpha=0.18, linewidth=0)
     own = [(y, row) for y, (_, row) in enumerate(lines) if row is not None]
     low, high = (min(ends) for ends in (_ends(rows, "ci_low", 1), _ends(rows, "ci_high", -1)))
-    ax.hlines([y for y, _ in own], low, -high, color=GRID, linewidth=0.5, zorder=0)
-    bounded = [(y, row) for y, row in own if row["ci_low"] is not None and row["ci_high"] is not None]
-    left, right = ([row[end] for _, row in bounded] for end in ("ci_low", "ci_high"))
-    ax.hlines([y for y, _ in bounded], left, right, colors=[_colour(row) for _, row in bounded], linewidth=1.8)
+    segments(ax, [(y, low, -high) for y, _ in own], GRID, 0.5)
+    for estimand in ESTIMANDS:
+        bounded = [(y, row["ci_low"], row["ci_high"]) for y, row in own if row["estimand"] == estimand]
+        segments(ax, [each for each in bounded if None not in each], _colour(estimand), 1.8)
     each = [(value, y) for y, row in own for value in draws.get(tuple(row[key] for key in keys), [])]
     if each:
         ax.scatter(
-            [x for x, _ in each], [y for _, y in each], marker="|", color=INK, s=30, linewidths=0.9, alpha=0.6, zorder=3
+            [x for x, _ in each],
+            [y for _, y in each],
+            marker="|",
+            color=INK,
+            s=30,
+            linewidths=0.9,
+            alpha=0.6,
+            zorder=3,
+            clip_on=False,
         )
     for marker in ("o", "s"):
         marked = [(y, row) for y, row in own if (marker == "s") == _is_equal(row)]
         if marked:
-            hues = [_colour(row) for _, row in marked]
+            hues = [_colour(row["estimand"]) for _, row in marked]
             fills = [hue if _is_flagged(row) else "none" for hue, (_, row) in zip(hues, marked, strict=True)]
             places = ([row["estimate"] for _, row in marked], [y for y, _ in marked])
             ax.scatter(
-                places[0], places[1], marker=marker, s=24, facecolors=fills, edgecolors=hues, linewidths=1.2, zorder=4
+                places[0],
+                places[1],
+                marker=marker,
+                s=24,
+                facecolors=fills,
+                edgecolors=hues,
+                linewidths=1.2,
+                zorder=4,
+                clip_on=False,
             )
     ax.set_yticks(range(len(lines)), [text for text, _ in lines], fontsize=8)
     for tick, (_, row) in zip(ax.get_yticklabels(), lines, strict=True):
@@ -168,8 +188,15 @@ def _forest(
     return Panel(name=file, title=title, svg=svg, note=note)
 
 
-def _colour(row: Row) -> str:
-    return COLOURS[ESTIMANDS.index(row["estimand"]) % len(COLOURS)]
+def segments(ax: Axes, lines: Sequence[tuple[float, float, float]], colour: str, width: float) -> None:
+    """Level lines (y, from, to), drawn as one: hundreds of paths would be most of a page."""
+    xs = [x for _, low, high in lines for x in (low, high, float("nan"))]
+    ys = [place for y, _, _ in lines for place in (y, y, float("nan"))]
+    ax.plot(xs, ys, color=colour, linewidth=width, solid_capstyle="butt", zorder=1 if colour == GRID else 2)
+
+
+def _colour(estimand: str) -> str:
+    return COLOURS[ESTIMANDS.index(estimand) % len(COLOURS)]
 
 
 def _is_flagged(row: Row) -> bool:

@@ -18,9 +18,9 @@ from ..manifests.lineage import read_configs, stretches
 from .report_data import Measured, Row
 
 PER_CELL = 12  # records of each perturbation and level whose tokens are shown, where the tokens do not run out before
-MOST_TOKENS = 30_000  # over all of them
+MOST_TOKENS = 25_000  # over all of them
 LONGEST = 400  # tokens of a record that are shown
-MOST_RECORDS = 3_000  # lines of the table
+MOST_RECORDS = 2_000  # lines of the table
 RECORD_COLUMNS = ("record", "perturbation", "copies", "tokens", "control", "treated", "difference")
 
 

@@ -16,7 +16,7 @@ from .panels import number
 from .report_data import Measured, Row, measure_title, pair_text
 from .summary import is_over_draws, verdict_estimate
 
-MOST_EFFECTS = 3_000
+MOST_EFFECTS = 2_500
 EFFECT_COLUMNS = (
     "estimand", "perturbation", "measure", "pair", "cell", "copies", "step", "n", "clusters", "runs", "estimate", "95 %",
     "given the runs", "band", "p", "p (Holm)", "p (max-T)", "p (equivalent)", "family", "method",
