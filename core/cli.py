@@ -290,8 +290,10 @@ def _effects(session: Session, started: float) -> None:
 
 @app.command()
 def report(suite: SuiteArgument = "demo") -> None:
-    """Write report/index.html and its figures."""
-    _report(_reading(suite))
+    """Write report/index.html and its figures, from the manifest."""
+    session = _reading(suite)
+    _manifest(session)
+    _report(session)
 
 
 def _report(session: Session) -> None:

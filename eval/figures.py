@@ -5,83 +5,46 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..core.design import Suite
+from ..core.hashing import keyed_hash
 from ..core.workspace import replacing, write_text
-from .scores import Measure, Scores
-from .stats import LEAST_CLUSTERS, bootstrap_means, cluster_values, percentile_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, GRID = "#010203", "#040506"  # stand-ins that become currentColor and a variable of the page
-COLOURS = ("#7b8794", "#d9622b", "#2a9d8f", "#8e5bd0", "#c9a227", "#3f7fd0")
+PAPER_INK, PAPER_GRID = "#222222", "#dddddd"  # what they are on paper
+CONTROL = "#7b8794"
+COLOURS = ("#d9622b", "#2a9d8f", "#8e5bd0", "#c9a227", "#3f7fd0", "#c2477f")
+DASHES = ("-", "--", ":")
+FONT = "system-ui, 'DejaVu Sans', sans-serif"
 
 
-@dataclass(frozen=True)
-class Point:
-    """The mean of a measure over the records of a level, with its interval by cluster where there are enough."""
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """A figure as the page shows it: its `name` is that of its files, `note` says what its marks are."""
 
-    arm: str
-    level: int
-    step: int
-    n: int
-    mean: float
-    low: float | None
-    high: float | None
+    name: str
+    title: str
+    svg: str
+    note: str = ""
 
 
-def point(
-    scores: Scores, arm: str, model: str, draws: int, perturbation: str, level: int, step: int, measure: Measure
-) -> Point | None:
-    """The mean over records and draws of one cell; None where nothing was measured."""
-    values: list[list[float]] = []
-    clusters: list[str] = []
-    subjects = scores.subjects
-    for draw in range(draws):
-        rows = subjects.members(perturbation)
-        rows = rows[subjects.levels[(arm, draw)][rows] == level]
-        found = scores.of(f"{arm}.{model}.d{draw}", step, measure).at(rows)
-        for row, value in zip(rows.tolist(), found.tolist(), strict=True):
-            if np.isfinite(value):
-                values.append([value])
-                clusters.append(subjects.clusters[subjects.cluster[row]])
-    if not values:
-        return None
-    data = cluster_values(np.array(values), clusters, [""] * len(clusters))
-    low = high = None
-    if data.size >= LEAST_CLUSTERS:
-        ends = percentile_interval(bootstrap_means(data, ("figure", perturbation, level)))
-        low, high = (float(end[0]) for end in ends)
-    return Point(arm, level, step, len(values), float(data.means[0]), low, high)
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of a figure: places and values, with bounds where there are any, and how it is drawn."""
 
-
-def dose_points(suite: Suite, scores: Scores, arms: Sequence[str], perturbation: str, measure: Measure) -> list[Point]:
-    """Means by level at the last step, for each arm that has them."""
-    model = suite.models[0]
-    found = [
-        point(scores, arm, model, suite.arms[arm].draws, perturbation, level, suite.arms[arm].train.steps, measure)
-        for arm in arms
-        for level in sorted(suite.perturbations[perturbation].levels)
-    ]
-    return [each for each in found if each is not None]
-
-
-def path_points(suite: Suite, scores: Scores, arms: Sequence[str], perturbation: str, measure: Measure) -> list[Point]:
-    """Means of the highest level over the checkpoints."""
-    model, top = suite.models[0], max(suite.perturbations[perturbation].levels)
-    found = []
-    for arm in arms:
-        for step in scores.steps(f"{arm}.{model}.d0"):
-            found.append(point(scores, arm, model, suite.arms[arm].draws, perturbation, top, step, measure))
-    return [each for each in found if each is not None]
+    label: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    low: Sequence[float | None]
+    high: Sequence[float | None]
+    style: tuple[str, str]
 
 
 def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -104,79 +67,91 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, l
     return figure, axes
 
 
-def colours(suite: Suite) -> dict[str, str]:
-    return {arm: COLOURS[number % len(COLOURS)] for number, arm in enumerate(suite.arms)}
+def style(number: int) -> tuple[str, str]:
+    """Colour and dash of the n-th line; the dash changes where the colours begin again."""
+    return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
 
 
-def draw_doses(
-    ax: Axes, points: Sequence[Point], palette: Mapping[str, str], levels: Sequence[int], label: str
-) -> None:
-    """Lines over levels, evenly spaced, with bands."""
-    place = {level: number for number, level in enumerate(levels)}
-    for arm in dict.fromkeys(p.arm for p in points):
-        own = [p for p in points if p.arm == arm]
-        _line(ax, [place[p.level] for p in own], own, palette[arm], arm)
-    ax.set_xticks(range(len(levels)), [str(level) for level in levels])
+def draw_line(ax: Axes, line: Line, *, bars: bool = False) -> None:
+    """A line with its band, or with bars, over the places that have bounds."""
+    colour, dash = line.style
+    ax.plot(line.xs, line.ys, color=colour, linestyle=dash, marker="o", markersize=3.5, linewidth=1.8, label=line.label)
+    bounded = [
+        (x, low, high)
+        for x, low, high in zip(line.xs, line.low, line.high, strict=True)
+        if low is not None and high is not None
+    ]
+    if not bounded:
+        return
+    places, low, high = (list(column) for column in zip(*bounded, strict=True))
+    if bars or len(bounded) == 1:
+        ax.vlines(places, low, high, color=colour, linewidth=1.6)
+    else:
+        ax.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def level_ticks(ax: Axes, levels: Sequence[int]) -> None:
+    """Levels stand at even distances, from the lowest on."""
+    ax.set_xticks(range(len(levels)), [f"{level:,}" for level in levels])
+    ax.set_xlim(-0.25, len(levels) - 0.75)
     ax.set_xlabel("copies")
-    ax.set_ylabel(label)
 
 
-def draw_path(
-    ax: Axes, points: Sequence[Point], palette: Mapping[str, str], suite: Suite, perturbation: str, label: str
-) -> None:
-    """Lines over training steps; the phases of timing arms are shaded along the bottom."""
-    arms = list(dict.fromkeys(p.arm for p in points))
-    for arm in arms:
-        own = [p for p in points if p.arm == arm]
-        _line(ax, [p.step for p in own], own, palette[arm], arm)
-    for arm in arms:
-        design = suite.arms[arm]
-        lo, hi = design.span(perturbation)
-        if perturbation in design.inserted and (lo, hi) != (0, design.train.slots):
-            ax.axvspan(lo / design.train.batch, hi / design.train.batch, color=palette[arm], alpha=0.10, linewidth=0)
-    ax.set_xlim(0, None)
-    ax.set_xlabel("training step")
-    ax.set_ylabel(label)
+def legend(figure: Figure, ax: Axes, columns: int = 2) -> None:
+    """Below the axes, where it covers nothing; none for a single line."""
+    handles, labels = ax.get_legend_handles_labels()
+    if len(handles) < 2:
+        return
+    if max(map(len, labels)) > 22:
+        columns = 1
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower left",
+        ncols=columns,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=INK,
+        handlelength=1.6,
+        columnspacing=1.2,
+    )
 
 
-def _line(ax: Axes, xs: Sequence[float], points: Sequence[Point], colour: str, name: str) -> None:
-    ax.plot(xs, [p.mean for p in points], color=colour, marker="o", markersize=4, linewidth=1.8, label=name)
-    banded = [(x, p.low, p.high) for x, p in zip(xs, points) if p.low is not None and p.high is not None]
-    if banded:
-        places, low, high = (list(column) for column in zip(*banded))
-        ax.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
-
-
-def legend(ax: Axes) -> None:
-    ax.legend(frameon=False, fontsize=9, labelcolor=INK)
-
-
-def save_figure(figure: Figure, folder: Path, name: str, points: Sequence[Point], title: str) -> str:
+def save_figure(
+    figure: Figure, folder: Path, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str
+) -> str:
     """Write SVG, PDF and CSV; the SVG as text to set into the page."""
     import matplotlib as mpl
 
-    with mpl.rc_context({"svg.hashsalt": "costar", "svg.fonttype": "none", "font.family": "sans-serif"}):
+    with mpl.rc_context({"svg.hashsalt": "costar", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        svg = themed(buffer.getvalue(), title)
-        write_text(folder / f"{name}.svg", svg.replace("currentColor", "#222222").replace("var(--grid)", "#dddddd"))
+        figure.set_layout_engine("none")  # everything stays where it is now
+        svg = themed(buffer.getvalue(), title, name)
+        paper = svg.replace("currentColor", PAPER_INK).replace("var(--grid)", PAPER_GRID)
+        write_text(folder / f"{name}.svg", paper.replace("<svg ", f'<svg font-family="{FONT}" ', 1))
         _blacken(figure)
         with replacing(folder / f"{name}.pdf") as temporary:
             figure.savefig(temporary, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    rows = [[f"{v:.6g}" if isinstance(v, float) else v for v in vars(p).values()] for p in points]
-    write_text(folder / f"{name}.csv", csv_text(list(Point.__dataclass_fields__), rows))
+    write_text(folder / f"{name}.csv", csv_text(columns, rows))
     return svg
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as CSV, numbers with six digits."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
     return out.getvalue()
 
 
-def themed(svg: str, title: str) -> str:
+def file_name(*parts: str) -> str:
+    """Parts as one name of a file: letters, digits and single hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
+
+
+def themed(svg: str, title: str, name: str) -> str:
     """An SVG element for a page: its ink is the page's, its ids are its own, and it has a title for screen readers."""
     svg = svg[svg.index("<svg") :]
     svg = svg.replace(INK, "currentColor").replace(GRID, "var(--grid)")
@@ -186,11 +161,49 @@ def themed(svg: str, title: str) -> str:
     )  # one panel is not blown up to a page
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf"\1{widest}", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    prefix = re.sub(r"\W+", "-", title.lower())
-    svg = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', svg)
-    svg = re.sub(r'(href="#|url\(#)([^")]+)', rf"\1{prefix}-\2", svg)
+    svg = compact(svg, f"{keyed_hash('figure', name):x}"[:5])
     safe = title.replace("&", "&amp;").replace("<", "&lt;")
+    svg = svg.replace("<svg ", '<svg role="img" fill="currentColor" ', 1)
     return re.sub(r"(<svg[^>]*>)", rf"\1<title>{safe}</title>", svg, count=1)
+
+
+def compact(svg: str, prefix: str) -> str:
+    """The same drawing in a third of the bytes: no metadata, no comments, two decimals, short ids that begin with `prefix`
+    and only those that something refers to; no styles that are the default, or the ink of a text, which is that of the whole.
+    """
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
+    svg = re.sub(r" transform=\"rotate\(-0 [^)]*\)\"", "", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?|stroke-linejoin: \w+;? ?|stroke-linecap: (?:square|butt);? ?", "", svg)
+    svg = re.sub(r"font: (\w+ )?([0-9.]+px) [^;\"]*", r"font-size: \2", svg)
+    svg = re.sub(r"(<text style=\"[^\"]*?);? ?fill: currentColor", r"\1", svg)
+    svg = re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), svg)
+    svg = re.sub(r"style=\"[^\"]*\"", lambda found: re.sub(r"([:;]) ", r"\1", found[0]), svg)
+    names = {
+        old: f"{prefix}{at}" for at, old in enumerate(dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg)))
+    }
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{names[found[1]]}"' if found[1] in names else "", svg)
+    svg = re.sub(r'(href="#|url\(#)([^")]+)', lambda found: found[1] + names[found[2]], svg)
+    svg = re.sub(r">\s+<", "><", svg)
+    svg = re.sub(r'<defs><style type="text/css">.*?</style></defs>|<path [^>]*style="fill:none;opacity:0"/>', "", svg)
+    svg = _unwrapped(svg)
+    return re.sub(r"\s*\n\s*", " ", svg)
+
+
+def _unwrapped(svg: str) -> str:
+    """Without groups that say nothing, and with one group where several in a row say the same."""
+    kept: list[bool] = []
+    parts = []
+    for part in re.split(r"(<g(?: [^>]*)?/?>|</g>)", svg):
+        if part == "<g>":
+            kept.append(False)
+        elif part == "</g>":
+            if kept.pop():
+                parts.append(part)
+        elif part != "<g/>":
+            if part.startswith("<g "):
+                kept.append(True)
+            parts.append(part)
+    return re.sub(r'(?<=/>)</g><g clip-path="([^"]+)">(?=<use)', r"", "".join(parts))
 
 
 def _blacken(figure: Figure) -> None:
@@ -199,4 +212,4 @@ def _blacken(figure: Figure) -> None:
         for getter, setter in (("get_color", "set_color"), ("get_edgecolor", "set_edgecolor")):
             value = getattr(artist, getter, lambda: None)()
             if isinstance(value, str) and value in (INK, GRID):
-                getattr(artist, setter)("#222222" if value == INK else "#dddddd")
+                getattr(artist, setter)(PAPER_INK if value == INK else PAPER_GRID)

@@ -6,31 +6,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..core import console
+from ..core.analysis import NLL
 from ..core.design import Suite
+from ..core.errors import CostarError
 from ..core.workspace import Workspace
-from .effects import read_effects
-from .scores import Scores, load_scores
+from .report_data import Measure, Measured, Row, effects, means, measure_title, opened, shown_prefix
 
 HUBBLE_COPY = 258 / 100.66e9  # a Gutenberg passage of 258 tokens in 100.66 B tokens (Hubble, core runs)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What the first screen shows of one perturbation: levels, arms, and means by (arm, level)."""
+    """What the first screen shows of one perturbation: levels, arms, and means of `measure` by (arm, level)."""
 
     perturbation: str
+    measure: Measure
+    unit: str
     levels: list[int]
     records: dict[int, int]
     arms: list[str]
     model: str
-    nll: dict[tuple[str, int], float]
+    treated: str
+    values: dict[tuple[str, int], float]
     extracted: dict[tuple[str, int], tuple[int, int]]
     prefix: int
     effects: list[dict[str, Any]]
+    hypotheses: list[dict[str, Any]]
     steps: int
+    tokens: float
 
     @property
     def top(self) -> int:
@@ -53,67 +57,46 @@ def main_perturbation(suite: Suite) -> str | None:
     return next(iter(passages or suite.perturbations), None)
 
 
-def summarize(suite: Suite, workspace: Workspace, scores: Scores | None = None) -> Summary | None:
+def summarize(suite: Suite, workspace: Workspace, measured: Measured | None = None) -> Summary | None:
     """The summary of the main perturbation at the last step of its runs; None when nothing was measured."""
     name = main_perturbation(suite)
     if name is None or not (workspace.eval / "effects.parquet").is_file():
         return None
-    scores = scores or load_scores(suite, workspace)
-    model = suite.models[0]
-    arms = [arm for arm in suite.arms.values() if arm.train.steps == suite.train.steps]
-    prefix = _prefix(suite)
-    nll: dict[tuple[str, int], float] = {}
-    extracted: dict[tuple[str, int], tuple[int, int]] = {}
-    shown = []
-    for arm in arms:
-        runs = [f"{arm.name}.{model}.d{draw}" for draw in range(arm.draws)]
-        last = [scores.values.get(run, {}).get(arm.train.steps) for run in runs]
-        if any(found is None for found in last):
-            continue
-        shown.append(arm.name)
-        for level in suite.perturbations[name].levels:
-            values: list[float] = []
-            hits: list[float] = []
-            for draw, found in enumerate(last):
-                assert found is not None
-                rows = scores.subjects.members(name)
-                rows = rows[scores.subjects.levels[(arm.name, draw)][rows] == level]
-                for measure, shown_values in (
-                    (("likelihood", "", "nll_token"), values),
-                    (("extraction", f"prefix={prefix}", "extracted"), hits),
-                ):
-                    own = found[measure].at(rows) if measure in found else np.zeros(0)
-                    shown_values.extend(own[np.isfinite(own)].tolist())
-            if values:
-                nll[(arm.name, level)] = float(np.mean(values))
-            if hits:
-                extracted[(arm.name, level)] = (int(sum(hits)), len(hits))
-    effects = [
-        row
-        for row in read_effects(workspace)
-        if (row["perturbation"], row["model"], row["probe"], row["variant"]) == (name, model, "likelihood", "")
-    ]
-    if not shown or not nll:
+    if measured is None:
+        with opened(suite, workspace) as found:
+            return summarize(suite, workspace, found)
+    candidates = [name, *(other for other in suite.perturbations if other != name)]
+    name = next((other for other in candidates if measured.main_arm(other)), name)
+    design = measured.main_arm(name)
+    measure = next((m for m in (NLL, *measured.measures[name]) if means(measured, name, m, "true")), None)
+    if design is None or measure is None:
         return None
-    levels = sorted(suite.perturbations[name].levels)
+    model, steps = measured.model, measured.last[(design.name, measured.model)]
+    arms = [arm for arm in suite.arms if measured.last.get((arm, model)) == steps]
+    at = ("model = ? and step = ?", model, steps)
+    exact = ("extraction", f"prefix={shown_prefix(suite)}", "extracted")
     return Summary(
         perturbation=name,
-        levels=levels,
+        measure=measure,
+        unit=measure_title(suite, measure)[1],
+        levels=sorted(suite.perturbations[name].levels),
         records=dict(suite.perturbations[name].levels),
-        arms=shown,
+        arms=arms,
         model=model,
-        nll=nll,
-        extracted=extracted,
-        prefix=prefix,
-        effects=effects,
-        steps=suite.train.steps,
+        treated=design.name,
+        values={(row["arm"], row["level"]): row["mean"] for row in means(measured, name, measure, *at)},
+        extracted={
+            (row["arm"], row["level"]): (round(row["mean"] * row["n"]), row["n"])
+            for row in means(measured, name, exact, *at)
+        },
+        prefix=shown_prefix(suite),
+        effects=effects(measured, name, measure, "model = ? and factor = ''", model),
+        hypotheses=measured.rows("from hypotheses"),
+        steps=steps,
+        tokens=measured.rows(
+            "select coalesce(avg(n_tokens), 0) as tokens from records where role = 'main' and perturbation = ?", [name]
+        )[0]["tokens"],
     )
-
-
-def _prefix(suite: Suite) -> int:
-    """The prefix that the summary shows: 16 if measured, else the middle one."""
-    prefixes = sorted(suite.eval.prefixes)
-    return 16 if 16 in prefixes else prefixes[len(prefixes) // 2]
 
 
 def interval_text(row: dict[str, Any] | None, unit: str = "") -> str:
@@ -135,52 +118,50 @@ def excludes_zero(row: dict[str, Any] | None) -> bool:
     return row is not None and row["ci_low"] is not None and (row["ci_low"] > 0 or row["ci_high"] < 0)
 
 
+def is_known_better(summary: Summary, row: dict[str, Any]) -> bool:
+    """Whether an effect says that records are known better: a lower loss, more of anything else."""
+    return bool((row["estimate"] < 0) == (summary.measure[2] == "nll_token"))
+
+
 def headline(suite: Suite, summary: Summary) -> str:
     """One sentence about frequency and one about timing, computed; a finding whose interval includes zero is not claimed."""
     top, thing = summary.top, summary.perturbation
-    treated = main_treated(suite, summary)
+    held_out = 0 in summary.levels
+    row = _contrast(summary, "direct" if held_out else "total", top)
+    against = "held-out ones" if held_out else "in the control"
+    hits, n = summary.extracted.get((summary.treated, top), (0, 0))
     sentences = []
-    if treated:
-        held_out = 0 in summary.levels
-        row = summary.effect("direct" if held_out else "total", "nll_token", top, treated=f"{treated}.")
-        against = "held-out ones" if held_out else "in the control"
-        hits, n = summary.extracted.get((treated, top), (0, 0))
-        if excludes_zero(row) and row is not None and row["estimate"] < 0:
-            text = f"{thing} with {top} copies are likelier than {against}: {interval_text(row, ' nats per token')}"
-            sentences.append(text + (f", and {hits} of {n} are given back word for word" if hits else ""))
-        else:
-            sentences.append(
-                f"{top} copies make no clear difference to {thing} at this size: {interval_text(row, ' nats per token')}"
-            )
-    timing = summary.effect("timing", "nll_token", top)
+    if row is None:
+        sentences.append(f"{thing} with {top} copies were not compared with their control")
+    elif excludes_zero(row) and is_known_better(summary, row):
+        better = "likelier" if summary.measure == NLL else "better known"
+        text = f"{thing} with {top} copies are {better} than {against}: {interval_text(row, f' {summary.unit}')}"
+        sentences.append(text + (f", and {hits:,} of {n:,} are given back word for word" if hits else ""))
+    else:
+        told = interval_text(row, f" {summary.unit}")
+        sentences.append(f"{top} copies make no clear difference to {thing} at this size: {told}")
+    timing = _timing(summary)
     if timing is not None:
         late, early = (timing[side].split(".")[0] for side in ("treated", "control"))
-        if excludes_zero(timing) and timing["estimate"] < 0:
+        if excludes_zero(timing) and is_known_better(summary, timing):
             found = [summary.extracted.get((arm, top), (0, 0)) for arm in (late, early)]
-            sentences.append(
-                f"read {early} they fade ({found[1][0]} of {found[1][1]} word for word), "
-                f"read {late} they stay ({found[0][0]} of {found[0][1]})"
-            )
+            is_told = any(hits for hits, _ in found)
+            shares = [f" ({hits:,} of {n:,} word for word)" if is_told else "" for hits, n in found]
+            more = interval_text(timing, f" {summary.unit}")
+            sentences.append(f"those of {late}{shares[0]} are kept better than those of {early}{shares[1]}: {more}")
         else:
-            sentences.append(f"{late} and {early} do not differ clearly: {interval_text(timing, ' nats per token')}")
+            sentences.append(f"{late} and {early} do not differ clearly: {interval_text(timing, f' {summary.unit}')}")
     text = "; ".join(sentences) + "."
     return text[0].upper() + text[1:]
 
 
-def main_treated(suite: Suite, summary: Summary) -> str | None:
-    """The arm that the first screen sets against its control: one that inserts over the whole run, if there is one."""
-    arms = [
-        arm
-        for arm in summary.arms
-        if suite.arms[arm].control in summary.arms and summary.perturbation in suite.arms[arm].inserted
-    ]
-    return next((arm for arm in arms if not _is_timing(suite, arm)), arms[0] if arms else None)
+def _contrast(summary: Summary, estimand: str, level: int) -> dict[str, Any] | None:
+    """The effect of the first screen's treated arm at the last step."""
+    return summary.effect(estimand, summary.measure[2], level, treated=f"{summary.treated}.")
 
 
-def _is_timing(suite: Suite, arm: str) -> bool:
-    """Whether an arm inserts in a part of the training only."""
-    design = suite.arms[arm]
-    return any(design.span(name) != (0, design.train.slots) for name in design.inserted)
+def _timing(summary: Summary) -> dict[str, Any] | None:
+    return summary.effect("timing", summary.measure[2], summary.top)
 
 
 def placebo_text(summary: Summary) -> str:
@@ -188,7 +169,7 @@ def placebo_text(summary: Summary) -> str:
     rows = [
         row
         for row in summary.effects
-        if row["estimand"] == "placebo" and row["metric"] == "nll_token" and row["step"] == summary.steps
+        if row["estimand"] == "placebo" and row["metric"] == summary.measure[2] and row["step"] == summary.steps
     ]
     adjusted = [row["p_adjusted"] for row in rows if row["p_adjusted"] is not None]
     if not adjusted:
@@ -200,70 +181,95 @@ def placebo_text(summary: Summary) -> str:
 def density_text(suite: Suite, summary: Summary) -> str:
     """The relative frequency of a copy, beside Hubble's."""
     tokens = suite.train.slots * suite.corpus.sequence_length
-    length = suite.perturbations[summary.perturbation].tokens or 0
-    own = length / tokens
-    return (
-        f"One copy here is {own:.0e} of all tokens, in Hubble's 100 B runs {HUBBLE_COPY:.1e}: "
-        f"{own / HUBBLE_COPY:,.0f} times denser. Directions, not sizes."
-        if length
-        else "Copies here are far denser than in Hubble: directions, not sizes."
-    )
+    own = summary.tokens / tokens
+    times = own / HUBBLE_COPY
+    told = f"One copy here is {own:.1e} of all tokens, in Hubble's 100 B runs {HUBBLE_COPY:.1e}"
+    return f"{told}: {times:,.0f} times denser. Directions, not sizes." if times >= 2 else f"{told}."
 
 
-def draws_text(suite: Suite) -> str:
-    if suite.draws == 1:
-        return "One draw: intervals are over records, given this pair of runs."
-    return f"{suite.draws} draws: intervals are over records, given these pairs of runs."
+def draws_text(suite: Suite, summary: Summary) -> str:
+    """What the intervals of the first screen speak of: further draws of the suite, or records given the runs at hand."""
+    row = _contrast(summary, "total", summary.top)
+    runs = suite.draws if row is None else row["n_runs"]
+    if runs == 1:
+        return "One draw: intervals are over records, given this pair of runs; another draw may give other numbers."
+    if row is not None and is_over_draws(row):
+        return (
+            f"{runs} draws: intervals are over draws (t, {runs - 1} degrees of freedom), each draw with its own order, "
+            "levels and initialization; bands and p-values are over records, given these runs."
+        )
+    return f"{runs} draws: intervals are over records, given these {runs} pairs of runs."
+
+
+def is_over_draws(row: dict[str, Any]) -> bool:
+    """Whether an effect's interval is one over draws: it then stands beside the one given the runs."""
+    given = (row["given_low"], row["given_high"])
+    return row["n_runs"] >= 3 and given[0] is not None and given != (row["ci_low"], row["ci_high"])
 
 
 def table_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: copies, records, and for each arm nats per token and the share given back word for word."""
+    """Columns and rows: copies, records, and for each arm the measure and the share given back word for word."""
     columns = ["copies", "records", *summary.arms]
     rows = []
     for level in summary.levels:
         row = [str(level), str(summary.records[level])]
         for arm in summary.arms:
+            value = f"{summary.values[(arm, level)]:.2f}" if (arm, level) in summary.values else "–"
             hits, n = summary.extracted.get((arm, level), (0, 0))
             share = f"{100 * hits / n:.0f} %" if n else "–"
-            loss = f"{summary.nll[(arm, level)]:.2f}" if (arm, level) in summary.nll else "–"
-            row.append(f"{loss} · {share:>5}")
+            row.append(f"{value} · {share:>5}" if summary.extracted else value)
         rows.append(row)
     return columns, rows
 
 
 def print_summary(suite: Suite, workspace: Workspace) -> None:
     """The end of `costar all`."""
-    summary = summarize(suite, workspace)
+    try:
+        summary = summarize(suite, workspace)
+    except CostarError as error:
+        console.complain(f"no summary: {error.found}")
+        return
     if summary is None:
         console.say("\nnothing was measured yet")
         return
-    console.say(
-        f"\nHow well is one of the {summary.perturbation} known after training?   "
-        f"nats per token · given back word for word after {summary.prefix} tokens\n"
-    )
+    exact = f" · given back word for word after {summary.prefix} tokens" if summary.extracted else ""
+    console.say(f"\nHow well is one of the {summary.perturbation} known after training?   {summary.unit}{exact}\n")
     columns, rows = table_rows(summary)
     console.table(columns, rows, numeric=range(len(columns)))
     console.say()
     console.say(headline(suite, summary))
-    for line in effect_lines(suite, summary):
+    for line in (*effect_lines(suite, summary), *verdict_lines(summary)):
         console.say(line)
-    console.say(f"{draws_text(suite)} {density_text(suite, summary)}\n")
+    console.say(f"{draws_text(suite, summary)} {density_text(suite, summary)}\n")
 
 
 def effect_lines(suite: Suite, summary: Summary) -> Sequence[str]:
     """The effects of the first screen as lines of text."""
-    treated = f"{main_treated(suite, summary)}."
-    total = summary.effect("total", "nll_token", summary.top, treated=treated)
-    direct = summary.effect("direct", "nll_token", summary.top, treated=treated)
-    timing = summary.effect("timing", "nll_token", summary.top)
-    spillover = summary.effect("spillover", "nll_token", 0, treated=treated)
-    lines = [f"Effect of {summary.top} copies: {interval_text(total, ' nats')}."]
+    unit = f" {summary.unit.split()[0]}"
+    total, direct = (_contrast(summary, name, summary.top) for name in ("total", "direct"))
+    spillover = _contrast(summary, "spillover", 0)
+    lines = [f"Effect of {summary.top} copies: {interval_text(total, unit)}."]
     if direct is not None:
-        lines[0] += f"  Beyond held-out {summary.perturbation}: {interval_text(direct, ' nats')}."
+        lines[0] += f"  Beyond held-out {summary.perturbation}: {interval_text(direct, unit)}."
+    timing = _timing(summary)
     if timing is not None:
         late, early = (timing[side].split(".")[0] for side in ("treated", "control"))
-        lines[0] += f"  {late.capitalize()} − {early}: {interval_text(timing, ' nats')}."
+        lines[0] += f"  {late.capitalize()} − {early}: {interval_text(timing, unit)}."
     if spillover is not None:
-        held = f"Held-out {summary.perturbation} (0 copies), spillover: {interval_text(spillover, ' nats')}."
-        lines.append(f"{held}  {placebo_text(summary)}")
+        held = f"Held-out {summary.perturbation} (0 copies), spillover: {interval_text(spillover, unit)}."
+        lines.append(f"{held}  {placebo_text(summary)}".rstrip())
     return lines
+
+
+def verdict_lines(summary: Summary) -> list[str]:
+    """The verdict on each hypothesis, with its estimate."""
+    return [f"{row['hypothesis']}: {row['verdict']}, {verdict_estimate(row)}." for row in summary.hypotheses]
+
+
+def verdict_estimate(row: Row) -> str:
+    """The estimate of a hypothesis with its interval, or that there is none."""
+    if row["estimate"] is None:
+        return "not measured"
+    if row["ci_low"] is None or row["ci_high"] is None:
+        return f"{signed(row['estimate'])} (no interval)"
+    return f"{signed(row['estimate'])} [{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
