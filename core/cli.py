@@ -393,18 +393,14 @@ def status(suite: SuiteArgument = "demo") -> None:
 def everything(suite: SuiteArgument = "demo", archive: ArchiveOption = False, force: ForceOption = False) -> None:
     """The whole chain."""
     from ..eval.summary import print_summary
-    from .plan import plan_runs, tree_remark
+    from .plan import plan_runs, suite_title, tree_remark
 
     started = time.monotonic()
     session = _building(suite, archive)
     design = session.suite
     names = design.runs()
     runs = plan_runs(design, names, session.vocabulary())
-    sizes = ", ".join(sorted({f"{run.name.model} ({run.parameters / 1e6:.1f} M parameters)" for run in runs}))
-    draws = f"{design.draws} draw{'s' if design.draws > 1 else ''}"
-    console.say(
-        f"costar {design.name} · {len(design.arms)} arms × {sizes} × {draws} · {token_text(runs[0].tokens)} tokens a run"
-    )
+    console.say(suite_title(design, runs))
     stage_line("plan", tree_remark(runs))
     _archiving(session, archive, _corpus)
     _archiving(session, archive, _insert)

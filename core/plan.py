@@ -93,6 +93,15 @@ def _roster(arm: ArmDesign) -> object:
     return placed, arm.turn, arm.filler
 
 
+def suite_title(suite: Suite, runs: Sequence[PlannedRun]) -> str:
+    """'costar demo · 4 arms × tiny (1.4 M parameters) × 1 draw · 1.5 M tokens a run'."""
+    sizes = ", ".join(sorted({f"{run.name.model} ({run.parameters / 1e6:.1f} M parameters)" for run in runs}))
+    draws = f"{suite.draws} draw{'s' if suite.draws > 1 else ''}"
+    return (
+        f"costar {suite.name} · {len(suite.arms)} arms × {sizes} × {draws} · {token_text(runs[0].tokens)} tokens a run"
+    )
+
+
 def full_runs(runs: list[PlannedRun]) -> float:
     """The price of the tree in full runs: the share of all FLOP that is left, times the runs. Their order is no matter."""
     return len(runs) * sum(run.flops for run in runs) / sum(run.whole_flops for run in runs)
