@@ -1,8 +1,4 @@
-"""Resampling by cluster, for many measures at once: every statistic is a product with a weight matrix.
-
-Clusters (a document, a person) are the units of randomization, so they are the units of resampling too
-(Cameron & Miller 2015, section VI, for the pairs cluster bootstrap; Fisher's sign-flip and label permutation tests).
-"""
+"""Closed forms of statistics: adjusted p-values, exact tests and intervals of counts, t-intervals, equivalence."""
 
 from __future__ import annotations
 
@@ -14,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.stats import binom, binomtest
 from scipy.stats import t as student
 
-from ..core.hashing import keyed_hash
 from ..core.schemes import LEAST
 
 BOOTSTRAPS = 2000
@@ -30,117 +25,6 @@ class Interval:
 
     low: Floats
     high: Floats
-
-
-@dataclass(frozen=True)
-class Clustered:
-    """Values of M measures summed by cluster: `sums` [C, M], `counts` [C], each cluster's stratum and name [C]."""
-
-    sums: Floats
-    counts: Floats
-    strata: tuple[str, ...]
-    names: tuple[str, ...]
-
-    @property
-    def means(self) -> Floats:
-        return np.asarray(self.sums.sum(0) / self.counts.sum())
-
-    @property
-    def size(self) -> int:
-        return len(self.counts)
-
-
-def cluster_values(
-    values: Floats, clusters: Sequence[str], strata: Sequence[str], draws: Sequence[int] | None = None
-) -> Clustered:
-    """Values [n, M] of records, each with its cluster and stratum, summed by cluster in the order of the names.
-
-    With `draws`, clusters and strata are those of a draw: levels are drawn within them, in each draw anew.
-    """
-    if draws is not None:
-        clusters, strata = (
-            [f"{draw:06d}/{name}" for draw, name in zip(draws, names, strict=True)] for names in (clusters, strata)
-        )
-    names, places = np.unique(np.array(clusters, dtype=object), return_inverse=True)
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, places, values)
-    counts = np.bincount(places, minlength=len(names)).astype(float)
-    stratum = dict(zip(clusters, strata, strict=True))
-    return Clustered(sums, counts, tuple(stratum[name] for name in names), tuple(names))
-
-
-def _generator(*key: int | str) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(keyed_hash("resampling", *key)))
-
-
-def bootstrap_means(data: Clustered, key: tuple[int | str, ...]) -> Floats:
-    """Means [BOOTSTRAPS, M] over clusters drawn with replacement."""
-    weights = _generator("bootstrap", *key).multinomial(data.size, np.full(data.size, 1 / data.size), BOOTSTRAPS)
-    return np.asarray((weights @ data.sums) / (weights @ data.counts)[:, None])
-
-
-def bootstrap_differences(treated: Clustered, held_out: Clustered, key: tuple[int | str, ...]) -> Floats:
-    """Differences of means [BOOTSTRAPS, M] of two groups.
-
-    Groups without a common cluster are resampled apart. Where several draws put a cluster into both, the clusters of the
-    union are resampled together, so that what they share is shared in every sample.
-    """
-    if not set(treated.names) & set(held_out.names):
-        return bootstrap_means(treated, key) - bootstrap_means(held_out, (*key, "held out"))
-    union = sorted({*treated.names, *held_out.names})
-    place = {name: number for number, name in enumerate(union)}
-    weights = _generator("bootstrap", *key).multinomial(len(union), np.full(len(union), 1 / len(union)), BOOTSTRAPS)
-    means = []
-    for group in (treated, held_out):
-        own = weights[:, [place[name] for name in group.names]]
-        means.append((own @ group.sums) / np.maximum(own @ group.counts, 1e-12)[:, None])
-    return np.asarray(means[0] - means[1])
-
-
-def percentile_interval(samples: Floats) -> tuple[Floats, Floats]:
-    """95 % percentile intervals of samples [B, M]."""
-    low, high = np.quantile(samples, [0.025, 0.975], axis=0)
-    return low, high
-
-
-def sign_flip_p(data: Clustered, key: tuple[int | str, ...]) -> Floats:
-    """Two-sided p-values [M] of a mean of zero: signs of whole clusters flipped at random."""
-    signs = _generator("signs", *key).integers(0, 2, (PERMUTATIONS, data.size)) * 2.0 - 1.0
-    drawn = np.abs(signs @ data.sums) / data.counts.sum()
-    return _p_value(np.abs(data.means), drawn)
-
-
-def label_permutation_p(treated: Clustered, held_out: Clustered, key: tuple[int | str, ...]) -> Floats:
-    """Two-sided p-values [M] of equal means: labels of whole clusters permuted within strata.
-
-    In several draws these are the clusters and strata of each: a cluster may be treated in one and held out in another.
-    """
-    sums = np.concatenate([treated.sums, held_out.sums])
-    counts = np.concatenate([treated.counts, held_out.counts])
-    strata = np.array(treated.strata + held_out.strata, dtype=object)
-    generator = _generator("labels", *key)
-    labels = np.zeros((PERMUTATIONS, len(counts)))
-    is_treated = np.arange(len(counts)) < treated.size
-    for stratum in sorted(set(strata)):
-        members = np.flatnonzero(strata == stratum)
-        chosen = int(is_treated[members].sum())
-        ranks = generator.random((PERMUTATIONS, len(members))).argsort(1).argsort(1)
-        labels[:, members] = ranks < chosen
-    drawn = np.abs(_difference(labels, sums, counts))
-    observed = np.abs(treated.means - held_out.means)
-    return _p_value(observed, drawn)
-
-
-def _difference(labels: Floats, sums: Floats, counts: Floats) -> Floats:
-    inside = (labels @ sums) / (labels @ counts)[:, None]
-    outside = ((1 - labels) @ sums) / ((1 - labels) @ counts)[:, None]
-    return np.asarray(inside - outside)
-
-
-def _p_value(observed: Floats, drawn: Floats) -> Floats:
-    """(1 + draws at least as extreme) / (1 + draws); a tolerance counts equal values as equal."""
-    extreme = (drawn >= observed * (1 - 1e-12) - 1e-15).sum(0)
-    return np.asarray((1 + extreme) / (1 + len(drawn)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
