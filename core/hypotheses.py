@@ -28,7 +28,6 @@ class HypothesisReader:
     probes: Sequence[str]
     perturbations: Mapping[str, PerturbationDesign]
     arms: Mapping[str, ArmDesign]
-    models: Sequence[str]
     fail: Fail
 
     def read(self, name: str, table: schema.HypothesisTable) -> Hypothesis:
@@ -92,7 +91,7 @@ class HypothesisReader:
                 )
             return
         self._check_known(f"{key} perturbation", table.perturbation, self.perturbations)
-        if table.perturbation not in arm.inserted and table.estimand not in ("placebo", "displacement"):
+        if table.perturbation not in arm.inserted and table.estimand != "displacement":
             raise self.fail(
                 f"{key} perturbation",
                 found=f"{table.perturbation}, which {arm.name} does not insert",

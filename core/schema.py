@@ -258,7 +258,6 @@ class HypothesisTable(Table):
         "direct",
         "timing",
         "displacement",
-        "placebo",
         "interference",
         "factor",
         "shift",

@@ -205,7 +205,6 @@ class _Builder:
             probes=spec.eval.probes,
             perturbations=perturbations,
             arms=arms,
-            models=spec.suite.models,
             fail=self.fail,
         )
         return Suite(
