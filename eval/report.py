@@ -171,7 +171,7 @@ def _effect_rows(suite: Suite, workspace: Workspace, summary: Summary) -> list[l
     write_text(workspace.report / "figures" / "effects.csv", text)
     rows = []
     places = {name: number for number, name in enumerate([summary.perturbation, *suite.perturbations])}
-    kinds = ("total", "timing", "direct", "spillover", "displacement", "placebo")
+    kinds = ("total", "timing", "interference", "factor", "direct", "spillover", "displacement", "placebo")
     main = {"likelihood": "nll_token", "extraction": "extracted", "choice": "accuracy", "secret-rank": "exposure_bits"}
     order = list(main)
     shown = [
