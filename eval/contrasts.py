@@ -24,7 +24,7 @@ from .scores import Measure, Scores
 class Contrast:
     """Runs to compare, `treated[i]` with `control[i]` of one draw; without controls the treated runs themselves.
 
-    `left_out` says in words which draws are missing, and why.
+    `left_out` says in words which draws are missing, wholly or at the last step.
     """
 
     estimand: str
@@ -97,16 +97,20 @@ def _contrast(
     pairs: list[tuple[str, ...]] = []
     left_out = []
     begun = False
+    last = min(arm.train.steps for arm in arms)
     for draw in range(min(arm.draws for arm in arms)):
         runs = tuple(str(RunName(arm=arm.name, model=model, draw=draw)) for arm in arms)
         begun |= any(run in scores.values for run in runs)
         unmeasured = [run for run in runs if not scores.steps(run)]
         if unmeasured:
             left_out.append(f"draw {draw}: {' and '.join(unmeasured)} not measured")
-        elif not set.intersection(*(set(scores.steps(run)) for run in runs)):
+        elif not (steps := _steps(scores, runs)):
             left_out.append(f"draw {draw}: {' and '.join(runs)} have no step in common")
         else:
             pairs.append(runs)
+            if last not in steps:
+                without = [run for run in runs if last not in scores.steps(run)]
+                left_out.append(f"draw {draw}: {' and '.join(without)} not measured at the last step, {last:,}")
     if not begun and any(model not in arm.models for arm in arms):
         return None
     return Contrast(

@@ -124,7 +124,10 @@ def test_draws_and_steps_that_lack_a_side_are_left_out_and_named(tmp_path: Path)
     scores = replace(scores, values=values)
     (total,) = [each for each in contrasts(suite, scores) if each.estimand == "total"]
     assert total.draws == (1, 2)
-    assert total.left_out == ("draw 0: standard.nano.d0 not measured",)
+    assert total.left_out == (
+        "draw 0: standard.nano.d0 not measured",
+        "draw 1: perturbed.nano.d1 not measured at the last step, 20",
+    )
     assert common_steps(scores, total) == [10, 20]
     assert [differences(scores, total, step, NLL).draws.tolist() for step in (10, 20)] == [[1, 2], [2]]  # type: ignore[union-attr]
     assert measures(scores, total, 20) == [NLL]
