@@ -218,7 +218,7 @@ def _retention_panel(measured: Measured, perturbation: str, folder: Path) -> Pan
     legend(figure, ax)
     file = file_name(perturbation, "retention")
     svg = save_figure(figure, folder, file, list(found[0]), csv, f"{perturbation}: acquired and kept")
-    note = f"{top:,} copies, n {_spread(found)}; acquired: at the end of the phase, kept: at the end of training; bars: 95 %"
+    note = f"{top:,} copies, n {_spread(found)}; acquired: at the end of the phase, kept: at the last checkpoint; bars: 95 %"
     return Panel(name=file, title="acquired and kept", svg=svg, note=note)
 
 
