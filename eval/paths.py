@@ -15,7 +15,7 @@ MOST_LINES = 6
 PATH_COLUMNS = ("arm", "level", "step", "n", "mean", "effect", "low", "high")
 CELL_COLUMNS = ("treated", "control", "factor", "level", "step", "n", "effect", "low", "high", "method")
 RETENTION_COLUMNS = (
-    "perturbation", "pair", "cell", "copies", "phase ends at step", "acquired", "kept at the end", "share kept",
+    "perturbation", "pair", "cell", "copies", "phase ends at step", "acquired", "kept at step", "kept", "share kept",
     "half-life, steps", "n", "runs", "method",
 )  # fmt: skip
 
@@ -192,7 +192,8 @@ def _retention_panel(measured: Measured, perturbation: str, folder: Path) -> Pan
         if (row["probe"], row["variant"], row["metric"]) == (probe, variant, metric) and row["acquired"] is not None
     ]
     top = max((row["level"] for row in found), default=0)
-    found = [row for row in found if row["level"] == top]
+    last = {(row["treated"], row["control"]): row["step"] for row in sorted(found, key=lambda row: row["step"])}
+    found = [row for row in found if row["level"] == top and row["step"] == last[(row["treated"], row["control"])]]
     if not found:
         return None
     _, unit = measure_title(measured.suite, (probe, variant, metric))
@@ -217,7 +218,7 @@ def _retention_panel(measured: Measured, perturbation: str, folder: Path) -> Pan
     legend(figure, ax)
     file = file_name(perturbation, "retention")
     svg = save_figure(figure, folder, file, list(found[0]), csv, f"{perturbation}: acquired and kept")
-    note = f"{top:,} copies, n {_spread(found)}; acquired: at the end of the phase, kept: at the end of training; bars: 95 %"
+    note = f"{top:,} copies, n {_spread(found)}; acquired: at the end of the phase, kept: at the last checkpoint; bars: 95 %"
     return Panel(name=file, title="acquired and kept", svg=svg, note=note)
 
 
@@ -239,6 +240,7 @@ def retention_rows(measured: Measured) -> list[list[str]]:
             if row["censored"]:
                 values[3] = f"{values[3]} ({row['censored']})".strip()
             place = [name, pair_text(measured, row), row["factor"], f"{row['level']:,}", f"{row['phase_end']:,}"]
+            values.insert(1, f"{row['step']:,}")
             found.append([*place, *values, f"{row['n']:,}", str(row["n_runs"]), row["method"]])
     return found
 

@@ -109,6 +109,7 @@ def dilution_panels(measured: Measured, folder: Path) -> list[tuple[str, list[Pa
     }
     found = []
     for name in measured.suite.perturbations:
+        main = measured.main_arm(name)
         measure = measured.measures[name][0]
         rows = effects(measured, name, measure, "estimand in ('total', 'direct') and level > 0 and factor = ''")
         estimand = "direct" if any(row["estimand"] == "direct" for row in rows) else "total"
@@ -117,13 +118,22 @@ def dilution_panels(measured: Measured, folder: Path) -> list[tuple[str, list[Pa
         for row in rows:
             arm, model = measured.side(row["treated"])
             design = measured.suite.arms.get(arm)
-            if design is None or row["estimand"] != estimand or not is_plain(design, name):
+            if design is None or main is None or row["estimand"] != estimand or not is_plain(design, name):
+                continue
+            if (design.inserted, design.factors[name]) != (main.inserted, main.factors[name]):
                 continue
             if row["step"] != measured.last.get((arm, model)) or row["step"] != design.train.steps:
                 continue
             lines.setdefault(row["treated"], []).append(row)
             budgets[row["treated"]] = design.train.slots * measured.suite.corpus.sequence_length
-        if len(set(budgets.values())) < 2 or not lengths.get(name):
+        models = {treated: measured.side(treated)[1] for treated in lines}
+        several = {
+            model
+            for model in models.values()
+            if len({budgets[treated] for treated, own in models.items() if own == model}) > 1
+        }
+        lines = {treated: own for treated, own in lines.items() if models[treated] in several}
+        if not lines or not lengths.get(name):
             continue
         found.append((name, _dilution(measured, name, lines, budgets, lengths[name], estimand, folder)))
     return found
@@ -139,7 +149,8 @@ def _dilution(
     folder: Path,
 ) -> list[Panel]:
     title, unit = measure_title(measured.suite, measured.measures[name][0])
-    shown = sorted(lines, key=lambda each: (budgets[each], each))
+    order = [run.model for run in measured.suite.runs()]
+    shown = sorted(lines, key=lambda each: (order.index(measured.side(each)[1]), budgets[each], each))
     panels = []
     for what, label, scale in (("copies", "copies", None), ("frequency", "share of all tokens read", length)):
         figure, (ax,) = new_figure(4.1, 3.2)
