@@ -39,7 +39,7 @@ NUMBERS = (
     "margin",
     "p_equivalent",
 )
-BCA = "BCa interval of the cluster bootstrap"
+BCA = "95 % BCa interval of the cluster bootstrap"
 FLIPS = "p by sign flips of clusters"
 MCNEMAR = "p by McNemar's exact test"
 LABELS = "p by redrawing levels within strata"
@@ -205,11 +205,7 @@ class _Maker:
         margin = self.analysis.margins.get(self.contrast.perturbation, math.nan)
         numbers = {name: found.get(name, np.full(width, np.nan)) for name in NUMBERS}
         numbers["margin"] = np.where(self._primary(), margin, np.nan)
-        low, high = numbers["given_low"], numbers["given_high"]
-        scale = 1e-12 * np.maximum(np.abs(low), np.abs(high))
-        constant = high - low <= scale if tests is not None else np.zeros(width, bool)
-        for name in ("given_low", "given_high", "band_low", "band_high"):
-            numbers[name] = np.where(constant, np.nan, numbers[name])
+        constant = ~np.isfinite(numbers["given_low"]) if tests is not None else np.zeros(width, bool)
         given = [
             FEW if tests is None else CONSTANT if each else f"{BCA}; {tests[k]}" for k, each in enumerate(constant)
         ]

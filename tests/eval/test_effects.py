@@ -364,9 +364,9 @@ def test_few_clusters_constant_values_and_two_records_give_points_with_a_reason(
     assert {row["n_clusters"] for row in chosen(rows)} == {1}
     assert all(row["ci_low"] is None and row["p_value"] is None for row in chosen(rows))
 
-    same = all_effects(one, simulate(one, learnt, noise=0.0))
-    for row in chosen(same, level=4):
-        assert row["estimate"] == pytest.approx(-0.4)
+    five = simulate(one, lambda *given: 5 * learnt(*given), noise=0.0)
+    for row in chosen(all_effects(one, five), level=4):
+        assert row["estimate"] == pytest.approx(-2.0)
         assert (row["ci_low"], row["band_low"]) == (None, None)
         assert "no variation" in row["method"]
 
