@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.console import token_text
 from .figures import CONTROL, INK, Line, Panel, draw_line, file_name, legend, new_figure, save_figure, style
 from .paths import _spread, cell_place
 from .report_data import Measured, Row, effects, is_plain, measure_title, shown_prefix
@@ -153,7 +154,7 @@ def _dilution(
     shown = sorted(lines, key=lambda each: (order.index(measured.side(each)[1]), budgets[each], each))
     panels = []
     for what, label, scale in (("copies", "copies", None), ("frequency", "share of all tokens read", length)):
-        figure, (ax,) = new_figure(4.1, 3.2)
+        figure, (ax,) = new_figure(4.1, 2.8 + 0.18 * min(6, len(shown)))
         ax.axhline(0, color=INK, linewidth=0.8)
         csv = []
         for at, treated in enumerate(shown):
@@ -161,7 +162,7 @@ def _dilution(
             share = [row["level"] * length / budgets[treated] for row in own]
             xs = share if scale else [row["level"] for row in own]
             low, high = ([row[end] for row in own] for end in ("ci_low", "ci_high"))
-            text = f"{treated}, {budgets[treated] / 1e6:,.3g} M tokens"
+            text = f"{treated}, {token_text(budgets[treated])} tokens"
             ys = [row["estimate"] for row in own]
             if at < 6:
                 draw_line(ax, Line(label=text, xs=xs, ys=ys, low=low, high=high, style=style(at)), bars=True)

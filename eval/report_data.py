@@ -144,6 +144,7 @@ def opened(suite: Suite, workspace: Workspace) -> Iterator[Measured]:
     require_effects(workspace)
     with closing(open_manifest(workspace)) as connection:
         connection.execute("set enable_progress_bar = false")
+        connection.execute("set python_enable_replacements = false")  # a table that is missing is no Python name
         connection.execute("set threads = 1")
         connection.execute("set preserve_insertion_order = true")
         rows(connection, POOLED)
