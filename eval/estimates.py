@@ -46,6 +46,16 @@ LABELS = "p by redrawing levels within strata"
 VALUES = "p by redrawing the factor within levels"
 FEW = f"fewer than {LEAST_CLUSTERS} clusters: no interval"
 CONSTANT = "no variation within a group: no interval"
+UNBOUNDED = (
+    "nll_token",
+    "ll_byte",
+    "margin",
+    "rank",
+    "exposure_bits",
+    "attack_score",
+    "longest_match",
+    "queries_log10",
+)
 ALIKE = "no variation between draws: no interval over them"
 
 
@@ -116,6 +126,7 @@ class _Maker:
             if is_enough:
                 interval = mean_interval(own, self._key(cell))
                 found |= {"given_low": interval.low, "given_high": interval.high} | next(together)
+                found |= self._unknown(found, [own])
                 found["p_value"] = sign_flip_p(own, self._key(cell))
                 found["p_equivalent"] = self._equivalent(own.means, *cluster_standard_error(own))
             by_draw = self._by_draw(cell.rows, None)
@@ -141,6 +152,7 @@ class _Maker:
             if is_enough:
                 interval = difference_interval(own, other, self._key(cell))
                 found |= {"given_low": interval.low, "given_high": interval.high} | next(together)
+                found |= self._unknown(found, [own, other])
                 found["p_value"] = label_permutation_p(own, other, self._key(cell))
                 error = cluster_standard_error(own, other)
                 found["p_equivalent"] = self._equivalent(found["estimate"], *error)
@@ -169,6 +181,20 @@ class _Maker:
         p_values = max_t_p(data, base, (self.contrast.perturbation, "max-t"))
         for band, p in zip(bands, p_values, strict=True):
             yield {"band_low": band.low, "band_high": band.high, "p_max_t": p}
+
+    def _unknown(self, found: Mapping[str, Floats], groups: Sequence[Clustered]) -> dict[str, Floats]:
+        """The ends of intervals without those of measures that know no bounds where a group does not vary: equal shares
+        hide no more than their number allows, equal losses could hide anything."""
+        still = np.array([measure[2] in UNBOUNDED for _, measure in self.stack.columns])
+        alike = np.zeros(len(still), bool)
+        for group in groups:
+            values = group.sums / group.counts[:, None]
+            alike |= np.ptp(values, axis=0) <= 1e-12 * np.abs(values).max(0)
+        return {
+            name: np.where(still & alike, np.nan, values)
+            for name, values in found.items()
+            if name.endswith(("_low", "_high"))
+        }
 
     def _by_draw(self, rows: Mask, base: Mask | None) -> Floats:
         """The estimate of every draw [S, K] that has one."""

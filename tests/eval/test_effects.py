@@ -396,3 +396,21 @@ def test_very_many_clusters_are_resampled_in_blocks_with_the_intervals_of_cluste
         width = other["given_high"] - other["given_low"]
         assert one["given_high"] - one["given_low"] == pytest.approx(width, rel=0.15)
         assert one["n_clusters"] == other["n_clusters"]
+
+
+def test_equal_losses_have_no_interval_where_equal_shares_have_what_their_number_may_hide(tmp_path: Path) -> None:
+    """Before an arm differs from its control all differences of losses are 0, which is known, and nothing is estimated."""
+    suite = world_suite(tmp_path, levels="0 = 40, 4 = 40")
+    scores = simulate(suite, lambda *given: 0 * learnt(*given), noise=0.0)
+    loss = only(all_effects(suite, scores), level=4, step=20)
+    assert (loss["estimate"], loss["ci_low"], loss["band_low"]) == (0.0, None, None)
+    assert "no variation" in loss["method"]
+    extracted = ("extraction", "prefix=16", "extracted")
+    renamed = {
+        run: {step: {extracted: found[NLL]} for step, found in steps.items()} for run, steps in scores.values.items()
+    }
+    found = all_effects(suite, replace(scores, values=renamed))
+    probe, variant, metric = extracted
+    share = only(found, level=4, step=20, probe=probe, variant=variant, metric=metric)
+    assert share["ci_low"] == pytest.approx(-share["ci_high"])
+    assert 0.01 < share["ci_high"] < 0.2
