@@ -49,7 +49,7 @@ def plan(suite: SuiteArgument = "demo", model: ModelOption = None, pilot: PilotO
     warnings = _check(session)
     names = session.run_names(model)
     exact = exact_shares(session.suite, session.workspace, names, session.folders)
-    known = read_pilot(session, open_session(pilot) if pilot else session)
+    known = read_pilot(session, open_session(pilot) if pilot else None)
     print_plan(session.suite, names, session.vocabulary(), session.machine, warnings, exact, known)
 
 

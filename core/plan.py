@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 from . import console
 from .console import token_text
@@ -166,6 +167,18 @@ def factor_notes(suite: Suite) -> list[str]:
     return notes
 
 
+def _draws_together(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """One row for all draws of an arm and model that have the same to say."""
+    found: dict[tuple[Any, ...], list[RunName]] = {}
+    for name, *cells in rows:
+        said = tuple(str(cell).replace(f".d{name.draw} ", " ") for cell in cells)
+        found.setdefault((name.arm, name.model, *said), []).append(name)
+    return [
+        (str(names[0]), *said) if len(names) == 1 else (f"{arm}.{model} × {len(names)} draws", *said)
+        for (arm, model, *said), names in found.items()
+    ]
+
+
 def print_plan(
     suite: Suite,
     names: list[RunName],
@@ -204,9 +217,9 @@ def print_plan(
             begins = f"weights of {replace(run.name, arm=arm.parent)}"
         cells = (f"{run.parameters / 1e6:,.1f} M", run.steps, token_text(run.tokens), begins)
         hours = f"{run.flops / rate / 3600:,.2f}"
-        rows.append((str(run.name), *cells, f"{run.flops:.2g}", hours, size_text(needs.memory)))
+        rows.append((run.name, *cells, f"{run.flops:.2g}", hours, size_text(needs.memory)))
     columns = ("run", "parameters", "steps", "tokens", "from", "FLOP", "GPU hours" if gpus else "core hours", "memory")
-    console.table(columns, rows, numeric=(1, 2, 3, 5, 6, 7))
+    console.table(columns, _draws_together(rows), numeric=(1, 2, 3, 5, 6, 7))
     told = "by the exposures" if exact else "by the phases: at least this, exact once the exposures are there"
     sharing = f" ({told})" if any(run.parent for run in runs) else ""
     console.say(f"\n{tree_remark(runs)}{sharing} · about {size_text(disk)} of disk for checkpoints\n")

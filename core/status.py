@@ -49,7 +49,7 @@ def status_rows(
         measured = [step for step in steps if read_marker(place.scores(run), str(step)) is not None]
         rows.append((f"run {run}", state, detail + (f" · {len(measured)} measured" if measured else "")))
     for what, path in (
-        ("effects", place.eval / "effects.parquet"),
+        ("effects", place.eval / "stage-effects.json"),
         ("manifest", place.manifest),
         ("report", place.report / "index.html"),
         ("release", place.release / "SHA256SUMS"),

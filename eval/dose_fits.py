@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,7 @@ from numpy.typing import NDArray
 
 from ..core.analysis import NLL
 from ..core.design import Suite
-from ..core.parquet import write_rows
 from ..core.schemes import LEAST_DRAWS
-from ..core.workspace import Workspace, finish_step, output_lock, start_step
-from ..manifests.tables import DOSE_FITS
 from .contrasts import Contrast, common_steps, contrasts, differences, measures, run_label
 from .curves import SLOPES, fit_hill, interpolated, lack_of_fit, monotone, shape
 from .differences import Differences
@@ -212,17 +208,6 @@ def _interval(curve: _Curve, found: Differences, own: Differences | None, metric
         return *given, f"{text}: not every draw has a half-dose"
     over = t_interval(np.array(halves)[:, None])
     return float(over.low[0]), float(over.high[0]), f"t-interval over the log half-doses of {len(halves)} draws"
-
-
-def compute_dose_fits(suite: Suite, workspace: Workspace, scores: Scores) -> Path:
-    """Rebuild `dose_fits.parquet` from every score that is present."""
-    path = workspace.eval / "dose_fits.parquet"
-    with output_lock(workspace.eval, "dose fits", wait=True):
-        rows = all_dose_fits(suite, scores)
-        start_step(workspace.eval, "dose_fits")
-        write_rows(path, DOSE_FITS, rows)
-        finish_step(workspace.eval, "", [path], "dose_fits")
-    return path
 
 
 def all_dose_fits(suite: Suite, scores: Scores) -> list[dict[str, Any]]:

@@ -14,19 +14,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core.design import Suite
-from ..core.errors import CostarError
-from ..core.parquet import read_table, write_rows
-from ..core.workspace import Workspace, changed_files, finish_step, output_lock, start_step
+from ..core.workspace import Workspace
 from ..manifests.tables import EFFECTS
 from .contrasts import Contrast, common_steps, contrasts, run_label
 from .estimates import Estimate, estimates
-from .scores import Measure, Scores, load_scores
+from .scores import Measure, Scores
 from .shifts import shifts
 from .stacks import Stack, stacks
 from .stats import holm
@@ -34,34 +31,17 @@ from .utility import utility_effects
 
 Row = dict[str, Any]
 KEYS = EFFECTS.names[:11]
-MEND = "run `costar eval` again"
 
 
-def compute_effects(suite: Suite, workspace: Workspace, scores: Scores | None = None) -> Path:
-    """Rebuild `effects.parquet` from every score that is present."""
-    path = workspace.eval / "effects.parquet"
-    with output_lock(workspace.eval, "effects", wait=True):
-        scores = scores or load_scores(suite, workspace)
-        found = [*all_effects(suite, scores), *shifts(suite, scores), *utility_effects(suite, workspace)]
-        rows = sorted(found, key=_order)
-        start_step(workspace.eval, "effects")
-        write_rows(path, EFFECTS, rows)
-        finish_step(workspace.eval, "", [path], "effects")
-    return path
+def effect_rows(suite: Suite, workspace: Workspace, scores: Scores) -> list[Row]:
+    """The rows of `effects.parquet`, in order."""
+    found = [*all_effects(suite, scores), *shifts(suite, scores), *utility_effects(suite, workspace)]
+    return sorted(found, key=_order)
 
 
 def _order(row: Row) -> tuple[Any, ...]:
     """By what names a row; numbers as numbers, and what has none first."""
     return tuple((row[name] is not None, row[name]) if name in ("level", "step") else row[name] for name in KEYS)
-
-
-def read_effects(workspace: Workspace) -> list[Row]:
-    """The rows of `effects.parquet`, refused when their bytes are not those that were computed."""
-    if changed_files(workspace.eval, "effects"):
-        path = workspace.eval / "effects.parquet"
-        raise CostarError(str(path), found="other effects than those computed", expected="its own bytes", mend=MEND)
-    rows: list[Row] = read_table(workspace.eval / "effects.parquet", mend=MEND).to_pylist()
-    return rows
 
 
 def all_effects(suite: Suite, scores: Scores) -> list[Row]:

@@ -12,17 +12,11 @@ The t-interval of a row over draws holds all that its t-test needs: its middle, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from scipy.stats import t as student
 
 from ..core.analysis import Hypothesis, measure_text
-from ..core.design import Suite
-from ..core.parquet import write_rows
-from ..core.workspace import Workspace, finish_step, output_lock, start_step
-from ..manifests.tables import HYPOTHESES
-from .effects import read_effects
 from .stats import holm
 
 SUPPORTED, CONTRADICTED, NOT_SHOWN, NOT_MEASURED = "supported", "contradicted", "not shown", "not measured"
@@ -35,17 +29,6 @@ TOST_DRAWS = "two one-sided t-tests over {n} draws: the larger p"
 TOST_GIVEN = "two one-sided tests given {n}; nothing is said of other runs"
 
 Row = Mapping[str, Any]
-
-
-def compute_hypotheses(suite: Suite, workspace: Workspace) -> Path:
-    """Rebuild `hypotheses.parquet` from `effects.parquet`, a row each in the order of the suite file."""
-    path = workspace.eval / "hypotheses.parquet"
-    with output_lock(workspace.eval, "hypotheses", wait=True):
-        rows = verdicts(suite.hypotheses, read_effects(workspace) if suite.hypotheses else [])
-        start_step(workspace.eval, "hypotheses")
-        write_rows(path, HYPOTHESES, rows)
-        finish_step(workspace.eval, "", [path], "hypotheses")
-    return path
 
 
 def verdicts(hypotheses: Sequence[Hypothesis], effects: Sequence[Row]) -> list[dict[str, Any]]:

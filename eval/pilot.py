@@ -16,9 +16,11 @@ from .differences import Differences
 from .scores import Scores, load_scores
 
 
-def read_pilot(session: Session, other: Session) -> Pilot:
-    """The clusters of a suite, where they are assigned, and the spreads of its perturbations in another suite, or in itself,
-    where that has measured perturbations of the same names by the same primary measures."""
+def read_pilot(session: Session, other: Session | None) -> Pilot:
+    """The clusters of a suite, where they are assigned, and the spreads of its perturbations in another suite (it may be
+    itself), where that has measured perturbations of the same names by the same primary measures."""
+    if other is None:
+        return Pilot(clusters=_clusters(session.workspace), spread={})
     place = other.workspace
     is_measured = any(place.eval.glob("scores/*/*.parquet")) and is_whole(place.insertion, "insert")
     found = spreads(other.suite, load_scores(other.suite, place)) if is_measured else {}

@@ -13,8 +13,9 @@ import duckdb
 from ..core.analysis import NLL, measure_text
 from ..core.design import ArmDesign, Suite
 from ..core.errors import CostarError, shorten
-from ..core.workspace import Workspace, changed_files
+from ..core.workspace import Workspace
 from ..manifests.sql import open_manifest
+from .analyses import require_analyses
 
 Row = dict[str, Any]
 Measure = tuple[str, str, str]  # probe, variant, metric
@@ -141,7 +142,7 @@ def opened(suite: Suite, workspace: Workspace) -> Iterator[Measured]:
     Raises:
         CostarError: there are no effects, or not those computed, or the manifest is missing or of another version.
     """
-    require_effects(workspace)
+    require_analyses(workspace)
     with closing(open_manifest(workspace)) as connection:
         connection.execute("set enable_progress_bar = false")
         connection.execute("set python_enable_replacements = false")  # a table that is missing is no Python name
@@ -159,29 +160,6 @@ def opened(suite: Suite, workspace: Workspace) -> Iterator[Measured]:
         found = rows(connection, "select arm, model, max(step) as step from cells group by all order by all")
         last = {(row["arm"], row["model"]): row["step"] for row in found if row["arm"] in suite.arms}
         yield Measured(suite=suite, connection=connection, measures=measures, last=last)
-
-
-def require_effects(workspace: Workspace) -> None:
-    """The effects that `costar eval` computed, with their own bytes.
-
-    Raises:
-        CostarError: they are missing or were changed.
-    """
-    path = workspace.eval / "effects.parquet"
-    if not path.is_file():
-        raise CostarError(
-            str(workspace.eval),
-            found="no measured pair",
-            expected="scores and effects",
-            mend="run `costar eval` first",
-        )
-    if changed_files(workspace.eval, "effects"):
-        raise CostarError(
-            str(path),
-            found="other effects than those computed",
-            expected="its own bytes",
-            mend="run `costar eval` again",
-        )
 
 
 def _shown_measures(suite: Suite, connection: duckdb.DuckDBPyConnection) -> dict[str, list[Measure]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.analysis import NLL
 from ..core.design import Suite, phase_slots
-from ..core.parquet import write_rows
 from ..core.schemes import LEAST_DRAWS
-from ..core.workspace import Workspace, finish_step, output_lock, start_step
 from ..manifests.tables import RETENTION
 from .contrasts import Contrast, common_steps, contrasts, differences, measures, run_label
 from .differences import Differences
@@ -45,17 +42,6 @@ class Phase:
     end: int
     cells: NDArray[np.int64]
     steps: tuple[int, ...]
-
-
-def compute_retention(suite: Suite, workspace: Workspace, scores: Scores) -> Path:
-    """Rebuild `retention.parquet` from every score that is present."""
-    path = workspace.eval / "retention.parquet"
-    with output_lock(workspace.eval, "retention", wait=True):
-        rows = all_retention(suite, scores)
-        start_step(workspace.eval, "retention")
-        write_rows(path, RETENTION, rows)
-        finish_step(workspace.eval, "", [path], "retention")
-    return path
 
 
 def all_retention(suite: Suite, scores: Scores) -> list[dict[str, Any]]:

@@ -44,11 +44,14 @@ join record_scores c
 
 -- Estimates of all draws together: of one draw only where there is no other.
 create view pooled_effects as
-select * from effects e
-where estimate is not null
-  and not exists (
-      select * from effects o where o.treated <> e.treated and o.treated = regexp_replace(e.treated, '[.]d[0-9]+$', '')
-  );
+with whole as (select distinct estimand, perturbation, treated from effects where n_runs > 1)
+select e.* from effects e
+where e.estimate is not null
+  and not (e.n_runs = 1 and exists (
+      select * from whole w
+      where w.estimand = e.estimand and w.perturbation = e.perturbation
+        and w.treated = regexp_replace(e.treated, '[.]d[0-9]+$', '')
+  ));
 
 create view timing_effect as
 select * from effects where estimand = 'timing';

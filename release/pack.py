@@ -29,7 +29,7 @@ from ..core.workspace import (
     write_json,
     write_text,
 )
-from ..eval.effects import read_effects
+from ..eval.analyses import require_analyses
 from ..eval.summary import interval_text, summarize
 from ..insertion.records import read_records
 from ..manifests.tables import RECORDS, RENDERINGS
@@ -82,7 +82,7 @@ def write_release(suite: Suite, workspace: Workspace) -> int:
     """Pack the pairs; the number of pairs. Leaves a current release alone."""
     pairs = find_pairs(suite, workspace)
     if (workspace.eval / "effects.parquet").is_file():
-        read_effects(workspace)
+        require_analyses(workspace)
     folder = workspace.release
     runs = sorted({run for pair in pairs for run in (pair.treated, pair.control)})
     inputs = sha256_json(

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from costar.eval.analyses import TABLES
 
 from tests.small import costar, write_small_suite
 
@@ -77,7 +78,7 @@ def test_a_second_call_skips_what_is_current_and_changes_no_file(built_copy: Pat
 
     def stamps() -> dict[str, int]:
         skipped = ["manifest.duckdb", "verified.txt", "stage-effects.json", "stage-membership.json"]
-        skipped += ["effects.parquet", "membership.parquet", "dataset_inference.parquet"]
+        skipped += [f"{name}.parquet" for name in (*TABLES, "membership", "dataset_inference")]
         files = (
             p
             for p in built_copy.rglob("*")
@@ -225,3 +226,9 @@ def test_status_says_what_is_done(built: Path) -> None:
     states = [line.split("  ")[-1] if line.endswith("done") else line for line in done.stdout.splitlines()]
     assert sum(" done" in f" {state}" for state in states) == 2 + 4 + 4
     assert "missing" not in done.stdout
+
+
+def test_draws_that_have_the_same_to_say_are_one_line_of_a_plan(tmp_path: Path) -> None:
+    lines = costar(tmp_path, "plan", "findings").stdout.splitlines()
+    (ordering,) = [line for line in lines if line.startswith("ordering.tiny")]
+    assert "× 3 draws" in ordering

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
-from costar.eval.effects import all_effects, compute_effects
+from costar.eval.analyses import compute_analyses
+from costar.eval.effects import all_effects
 from costar.eval.scores import Scores, load_scores
 from costar.eval.stats import holm
 
@@ -98,7 +99,7 @@ def test_copies_leave_a_mark_where_they_were_read(built: Path) -> None:
 def test_effects_are_the_same_bytes_when_computed_again(built_copy: Path) -> None:
     path = built_copy / "eval" / "effects.parquet"
     before = path.read_bytes()
-    compute_effects(load_suite(built_copy / "suite.toml"), Workspace(built_copy))
+    compute_analyses(load_suite(built_copy / "suite.toml"), Workspace(built_copy))
     assert path.read_bytes() == before
 
 
@@ -160,9 +161,9 @@ def test_altered_effects_are_not_shown_and_eval_makes_them_again(built_copy: Pat
         table.set_column(table.schema.get_field_index("estimate"), "estimate", pa.array([42.0] * len(table))), path
     )
     assert "effects.parquet" in damaged_files(workspace)[0]
-    with pytest.raises(CostarError, match="other effects than those computed"):
+    with pytest.raises(CostarError, match="other bytes than those computed"):
         write_report(suite, workspace)
-    compute_effects(suite, workspace)
+    compute_analyses(suite, workspace)
     assert path.read_bytes() == before
 
 

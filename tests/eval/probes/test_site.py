@@ -11,8 +11,8 @@ from costar.core.design import Suite
 from costar.core.models import ModelShape
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
+from costar.eval.analyses import compute_analyses, read_analysis
 from costar.eval.context import SuiteContext
-from costar.eval.effects import compute_effects, read_effects
 from costar.eval.loading import load_probe
 from costar.eval.measure import Measurement, Places
 from costar.eval.probes import Context
@@ -131,8 +131,8 @@ def test_sites_pair_treated_and_control_and_give_totals_of_the_treated_arm_alone
     for run, steps in (("standard", (24, 96)), ("perturbed", (24, 96)), ("late", (96,))):
         for step in steps:
             Measurer(suite, workspace).measure(read_config(workspace, f"{run}.nano.d0"), step)
-    compute_effects(suite, workspace)
-    effects = [row for row in read_effects(workspace) if row["probe"] == "site"]
+    compute_analyses(suite, workspace)
+    effects = [row for row in read_analysis(workspace, "effects") if row["probe"] == "site"]
     assert {row["estimand"] for row in effects} == {"total"}
     found = {(row["treated"], row["step"], row["variant"].split(",")[0]) for row in effects}
     assert found == {
