@@ -32,7 +32,7 @@ from .stats import holm
 SUPPORTED, CONTRADICTED, NOT_SHOWN, NOT_MEASURED = "supported", "contradicted", "not shown", "not measured"
 ALPHA = 0.05
 LEAST_DRAWS = 3  # for a t-interval over draws
-OVER_DRAWS = "one-sided t-test over {n} draws, and given these runs {test}: the larger p"
+OVER_DRAWS = "one-sided t-test over {n} draws, and {test} given these runs: the larger p"
 GIVEN = "{test}, given {n}; nothing is said of other runs"
 TOST_DRAWS = "two one-sided t-tests over {n} draws: the larger p"
 TOST_GIVEN = "two one-sided tests given {n}; nothing is said of other runs"
