@@ -149,7 +149,7 @@ def _left_out(hypothesis: Hypothesis, effects: Sequence[Row]) -> str:
 def _reason(row: Row) -> str:
     """Why an interval or a test given these runs is missing, without what is not."""
     text = re.sub(r"^.*\bgiven (these runs|this run|this pair of runs): ", "", row["method"])
-    return text.removesuffix(": no interval")
+    return text.split("; p by ")[0].removesuffix(": no interval")
 
 
 def find_row(hypothesis: Hypothesis, effects: Sequence[Row]) -> Row | str:
