@@ -9,7 +9,7 @@ import pytest
 from costar.bench import calibration
 from costar.eval.randomization import max_t_p
 
-WORLDS = 600
+WORLDS = 500
 
 
 def rng(seed: int) -> np.random.Generator:
@@ -46,8 +46,8 @@ def test_skewed_values_are_covered_better_than_by_percentiles_but_not_nominally(
 
 @pytest.mark.parametrize("held_out", [0, 60])
 def test_bands_cover_all_levels_at_once_and_single_intervals_do_not(held_out: int) -> None:
-    found = calibration.band_coverage("normal", 20, held_out, 300, rng(4))
-    assert abs(found["band"] - 0.95) <= 0.015 + around(0.95, 300)
+    found = calibration.band_coverage("normal", 20, held_out, 250, rng(4))
+    assert abs(found["band"] - 0.95) <= 0.015 + around(0.95, 250)
     assert found["single intervals"] < 0.88
 
 
@@ -71,7 +71,7 @@ def test_sign_flips_find_five_percent_of_nothing(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("clusters", "effects"),
-    [("equal", {}), ("equal", {16: 20.0, 4: -20.0}), ("unequal", {}), ("unequal", {16: 20.0})],
+    [("equal", {16: 20.0, 4: -20.0}), ("unequal", {}), ("unequal", {16: 20.0})],
 )
 def test_levels_without_an_effect_are_found_in_five_percent_of_families_whatever_others_have(
     clusters: str, effects: dict[int, float]
