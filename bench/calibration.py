@@ -273,21 +273,18 @@ def null_suite(built: Path, redraws: int) -> dict[str, Any]:
 
     suite = load_suite(built / "suite.toml")
     scores = load_scores(suite, Workspace(built))
+    subjects = scores.subjects
     readers = {name for name, arm in suite.arms.items() if arm.inserted or arm.parent or arm.init}
     found: dict[str, Any] = {}
     for run in sorted(run for run in scores.values if run.split(".")[0] not in readers and scores.values[run]):
         measures = scores.values[run][scores.steps(run)[-1]]
         for name, design in suite.perturbations.items():
-            records = sorted(record for record, own in scores.perturbation.items() if own == name)
-            whole = {m: values for m, values in measures.items() if all(r in values for r in records)}
-            values = np.array([[whole[m][record] for m in sorted(whole)] for record in records])
-            values = values[:, values.std(0) > 0] if values.size else np.zeros((len(records), 0))
-            if not values.shape[1]:
+            rows = subjects.members(name)
+            columns = [measures[each].at(rows) for each in sorted(measures)]
+            values = np.array([each for each in columns if np.isfinite(each).all() and each.std() > 0]).T
+            if not values.size:
                 continue
-            clusters, strata = (
-                np.unique([of[record] for record in records], return_inverse=True)[1]
-                for of in (scores.cluster, scores.stratum)
-            )
+            clusters, strata = subjects.cluster[rows], subjects.stratum[rows]
             data = cluster_values(values, clusters, strata)
             assignment = Assignment(data.counts.astype(np.int64), data.strata, dict(design.levels))
             p_values, families = [], []

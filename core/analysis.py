@@ -28,8 +28,8 @@ class Hypothesis:
     """A claim, the row of `effects` that it speaks of, and what is expected of the estimate there.
 
     `expect` is "below" or "above" (zero), or "equivalent" (none within the margin of the row). `treated` and `control` are
-    arms; `level` is None where rows have none; `step` is a number of optimizer steps. `hubble` is the published figure in
-    words.
+    arms; `level` is None where rows have none; `step` is a number of optimizer steps. p-values are adjusted over the
+    hypotheses of one `finding`. `draws` is how many are planned of both arms. `hubble` is the published figure in words.
     """
 
     name: str
@@ -44,6 +44,8 @@ class Hypothesis:
     factor: str
     level: int | None
     step: int
+    finding: str
+    draws: int
     hubble: str
 
 

@@ -67,6 +67,8 @@ class HypothesisReader:
             factor=factor,
             level=self._level(key, table),
             step=self._step(key, table, factor, arm, control),
+            finding=table.finding,
+            draws=min(arm.draws, self.arms[control].draws),
             hubble=table.hubble,
         )
 

@@ -271,6 +271,7 @@ class HypothesisTable(Table):
     measure: str = ""
     model: str = ""
     step: Literal["last", "phase-end"] | Count = "last"
+    finding: str = ""
     hubble: str = ""
 
 

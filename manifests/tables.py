@@ -261,6 +261,7 @@ RETENTION = pa.schema(
 
 HYPOTHESES = pa.schema(
     [
+        ("finding", STRING),
         ("hypothesis", STRING),
         ("claim", STRING),
         ("expect", STRING),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,19 @@ def test_a_suite_of_the_findings_plans_without_a_complaint(name: str, tmp_path: 
     assert done.stderr == ""
 
 
-def test_the_core_takes_nine_runs_a_draw_of_which_three_are_enough_for_a_claim_about_runs() -> None:
+def test_the_core_takes_eight_runs_a_draw_of_which_three_are_enough_for_a_claim_about_runs() -> None:
     suite = loaded("findings")
     assert suite.draws == 3
-    assert len(suite.runs(draw=0)) == 9
+    assert len(suite.runs(draw=0)) == 8
     assert sum(suite.arms[run.arm].train.slots * suite.corpus.sequence_length for run in suite.runs()) < 50e6
 
 
 def test_the_full_suite_claims_all_that_the_core_does_of_the_same_records() -> None:
     core, full = loaded("findings"), loaded("findings-full")
-    claimed: dict[str, dict[str, Any]] = {each.name: vars(each) | {"step": 0} for each in full.hypotheses}
+    own = {"step": 0, "draws": 0}  # the larger suite trains longer, and more often
+    claimed: dict[str, dict[str, Any]] = {each.name: vars(each) | own for each in full.hypotheses}
     for each in core.hypotheses:
-        assert claimed[each.name] == vars(each) | {"step": 0}
+        assert claimed[each.name] == vars(each) | own
     for name, design in core.perturbations.items():
         assert full.perturbations[name] == design
 
@@ -49,6 +51,33 @@ def test_the_page_has_a_row_for_every_claim_with_what_is_expected() -> None:
     page = (Path(__file__).resolve().parent.parent / "docs" / "findings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([a-z0-9-]+)`[^|]*\| (below|above|equivalent)", page, flags=re.MULTILINE)
     assert rows == [(each.name, each.expect) for each in loaded("findings-full").hypotheses]
+
+
+@pytest.mark.parametrize("name", ["findings", "findings-full"])
+def test_every_arm_serves_a_claim_and_every_claim_belongs_to_a_finding(name: str) -> None:
+    suite = loaded(name)
+    named = {arm for each in suite.hypotheses for arm in (each.treated, each.control)}
+    assert named | {suite.arms[arm].control for arm in named} == {*suite.arms, None}
+    order = [each.finding for each in suite.hypotheses]
+    assert [finding for finding, _ in groupby(order)] == list(dict.fromkeys(order))
+    assert all(order)
+
+
+def test_the_page_has_a_section_for_every_finding_with_its_claims() -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "findings.md").read_text(encoding="utf-8")
+    claims = {each.name: each.finding for each in loaded("findings-full").hypotheses}
+    for section in page.split("\n### ")[1:]:
+        title = section.splitlines()[0].lower().replace(" ", "-")
+        for claim in re.findall(r"^\| `([a-z0-9-]+)`", section, flags=re.MULTILINE):
+            assert title.startswith(claims[claim]) or claims[claim] in title
+
+
+@pytest.mark.parametrize("name", ["findings", "findings-full"])
+def test_no_copy_of_a_randomized_phase_is_read_during_warm_up(name: str) -> None:
+    for arm in loaded(name).arms.values():
+        for each in arm.inserted:
+            phases = arm.phases(each)
+            assert len(phases) == 1 or phases[0][0] * arm.train.steps >= arm.train.warmup
 
 
 def test_density_doubles_from_one_to_eight_percent_around_the_same_records() -> None:

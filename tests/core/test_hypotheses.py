@@ -36,6 +36,7 @@ def test_a_hypothesis_names_its_row_with_what_the_suite_knows(tmp_path: Path) ->
     (one,) = load(tmp_path).hypotheses
     assert (one.name, one.control, one.model, one.level, one.step) == ("one", "standard", "nano", 14, 96)
     assert one.measure == ("likelihood", "", "nll_token")
+    assert (one.finding, one.draws) == ("", 1)
     (quiz,) = load(tmp_path, perturbation='"quizzes"', level="2").hypotheses
     assert quiz.measure == ("choice", "format=cloze", "margin")
 
@@ -59,6 +60,9 @@ def test_a_plain_minus_between_two_values_is_the_one_that_effects_write(tmp_path
 def test_hypotheses_are_part_of_the_plan_that_is_hashed(tmp_path: Path) -> None:
     below, above = (load(tmp_path, expect=f'"{expect}"').eval.analysis for expect in ("below", "above"))
     assert below.sha256() == load(tmp_path).eval.analysis.sha256() != above.sha256()
+    finding = load(tmp_path, finding='"ordering"').eval.analysis
+    assert finding.plain()["hypotheses"][0]["finding"] == "ordering"
+    assert finding.sha256() != below.sha256()
     assert below.plain()["hypotheses"][0]["measure"] == "likelihood nll_token"
 
 

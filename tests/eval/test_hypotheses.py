@@ -14,8 +14,8 @@ from costar.core.suite import load_suite
 from costar.core.workspace import Workspace, finish_step, start_step
 from costar.eval.hypotheses import compute_hypotheses, verdicts
 from costar.manifests.tables import EFFECTS, HYPOTHESES
+from scipy.stats import norm, ttest_1samp
 from scipy.stats import t as student
-from scipy.stats import ttest_1samp
 
 from tests.small import SUITE
 
@@ -32,6 +32,8 @@ ONE = Hypothesis(
     factor="",
     level=14,
     step=96,
+    finding="",
+    draws=3,
     hubble="",
 )
 
@@ -67,6 +69,10 @@ def row(estimates: list[float], p: float | None = 0.001, **other: Any) -> dict[s
     return found | other
 
 
+PAIR = replace(ONE, draws=1)
+BCA = "given this pair of runs: 95 % BCa interval of the cluster bootstrap; "
+
+
 def verdict(hypothesis: Hypothesis, *rows: dict[str, Any]) -> dict[str, Any]:
     return verdicts([hypothesis], rows)[0]
 
@@ -91,7 +97,22 @@ def test_equivalence_over_draws_is_two_one_sided_t_tests() -> None:
     assert found["verdict"] == "supported"
     assert verdict(claim, row([0.4, -0.1, 0.2]))["verdict"] == "not shown"
     assert verdict(claim, row([1.0, 1.02, 0.98]))["verdict"] == "contradicted"
-    assert verdict(claim, row(estimates, margin=None))["verdict"] == "not measured"
+    assert verdict(claim, row([-1.0, -1.02, -0.98]))["verdict"] == "contradicted"
+    found = verdict(claim, row(estimates, margin=None))
+    assert (found["verdict"], found["method"]) == ("not measured", "no equivalence test: the measure has no margin")
+
+
+def test_an_interval_that_reaches_over_a_margin_is_not_equivalent_though_the_test_says_so() -> None:
+    found = verdict(replace(ONE, expect="equivalent"), row([0.2, 0.04, 0.12], margin=0.3))
+    assert found["p_adjusted"] < 0.05
+    assert found["ci_high"] > 0.3
+    assert found["verdict"] == "not shown"
+
+
+def test_what_lies_outside_of_the_margins_of_one_pair_contradicts() -> None:
+    claim = replace(PAIR, expect="equivalent")
+    assert verdict(claim, row([0.9], p_equivalent=0.999))["verdict"] == "contradicted"
+    assert verdict(claim, row([0.41], p_equivalent=0.97))["verdict"] == "not shown"
 
 
 @pytest.mark.parametrize("expect", ["below", "above"])
@@ -105,10 +126,57 @@ def test_an_interval_on_the_other_side_contradicts_and_one_over_zero_shows_nothi
 
 
 def test_one_pair_of_runs_is_judged_given_that_pair() -> None:
-    found = verdict(ONE, row([-1.0]))
+    found = verdict(PAIR, row([-1.0]))
     assert (found["p_value"], found["verdict"], found["n_runs"]) == (0.001, "supported", 1)
     assert "given this pair of runs" in found["method"]
-    assert verdict(replace(ONE, expect="above"), row([-1.0]))["p_value"] == 1.0
+    assert verdict(replace(PAIR, expect="above"), row([-1.0]))["p_value"] == 1.0
+    assert verdict(replace(PAIR, expect="above"), row([-1.0]))["verdict"] == "contradicted"
+
+
+@pytest.mark.parametrize("there", [1, 2])
+def test_fewer_draws_than_planned_make_no_claim_easier(there: int) -> None:
+    """With one draw less the randomization test alone would be left, which is never the larger of two."""
+    gone = row(
+        [0.0], treated="perturbed.nano.d2", probe="", estimate=None, method="draw 2: perturbed.nano.d2 not measured"
+    )
+    found = verdict(ONE, row([-1.0, -1.1][:there]), gone)
+    assert (found["verdict"], found["p_value"]) == ("not measured", None)
+    assert found["method"] == f"{there} of 3 draws: draw 2: perturbed.nano.d2 not measured"
+    assert found["estimate"] is not None
+    assert "2 of 3 draws: the others" in verdict(ONE, row([-1.0, -1.1]))["method"]
+    pairs = verdict(replace(ONE, draws=2), row([-1.0, -1.1]))
+    assert pairs["verdict"] == "supported"
+    assert "given these 2 pairs of runs; nothing is said of other runs" in pairs["method"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"method": BCA + "p by redrawing levels within strata"}, "levels drawn again"),
+        ({"method": BCA + "p by redrawing the factor within levels"}, "values of the factor drawn again"),
+        ({"method": BCA + "p by sign flips of clusters", "estimand": "total"}, "sign flips"),
+        ({"method": BCA + "p by McNemar's exact test", "estimand": "total"}, "McNemar"),
+        ({"method": "percentile interval of 1,000 cluster bootstraps and p by them", "estimand": "shift"}, "bootstrap"),
+        ({"method": "no variation within a group: no interval"}, "levels drawn again"),
+        ({"method": "no variation within a group: no interval", "estimand": "timing"}, "sign flips"),
+    ],
+)
+def test_the_method_names_the_test_that_gave_the_p_value(change: dict[str, str], says: str) -> None:
+    claim = replace(ONE, estimand=change.get("estimand", "direct"))
+    assert says in verdict(claim, row([-1.0, -1.2, -0.9], **change))["method"]
+    assert says in verdict(replace(claim, draws=1), row([-1.0], **change))["method"]
+
+
+def test_draws_that_are_all_alike_show_nothing_but_were_measured() -> None:
+    found = verdict(ONE, row([0.5, 0.5, 0.5], ci_low=None, ci_high=None))
+    assert (found["verdict"], found["estimate"], found["p_value"]) == ("not shown", 0.5, None)
+    assert "alike" in found["method"]
+
+
+def test_without_a_randomization_test_draws_alone_support_nothing() -> None:
+    method = "t-interval over 3 draws; given these runs: fewer than 10 clusters: no interval"
+    found = verdict(ONE, row([-1.0, -1.2, -0.9], p=None, method=method))
+    assert (found["verdict"], found["method"]) == ("not measured", "no randomization test: fewer than 10 clusters")
 
 
 def test_the_row_over_draws_is_read_and_not_those_of_each_draw() -> None:
@@ -116,13 +184,17 @@ def test_the_row_over_draws_is_read_and_not_those_of_each_draw() -> None:
     assert verdict(ONE, *draws, row([-1.0, -1.2, -0.9]))["n_runs"] == 3
 
 
-def test_holm_goes_over_all_hypotheses_and_one_without_a_measurement_counts() -> None:
-    claims = [replace(ONE, name=name) for name in "abcd"] + [replace(ONE, name="absent", step=97)]
+def test_holm_goes_over_the_hypotheses_of_one_finding_and_one_without_a_measurement_counts() -> None:
+    claims = [replace(PAIR, name=name) for name in "abcd"] + [replace(PAIR, name="absent", step=97)]
     rows = [row([-1.0], p=p, level=level) for level, p in enumerate([0.011, 0.02, 0.001, 0.03])]
     claims = [replace(claim, level=level) if level < 4 else claim for level, claim in enumerate(claims)]
     found = verdicts(claims, rows)
     assert [each["p_adjusted"] for each in found] == pytest.approx([0.044, 0.06, 0.005, 0.06, None])
     assert [each["verdict"] for each in found] == ["supported", "not shown", "supported", "not shown", "not measured"]
+    claims[1] = replace(claims[1], finding="ordering")
+    found = verdicts(claims, rows)
+    assert [each["finding"] for each in found] == ["", "ordering", "", "", ""]
+    assert [each["p_adjusted"] for each in found] == pytest.approx([0.033, 0.02, 0.004, 0.06, None])
 
 
 @pytest.mark.parametrize(
@@ -143,9 +215,10 @@ def test_what_was_not_measured_says_what_is_missing(change: dict[str, Any], says
 
 
 def test_too_few_clusters_for_an_interval_is_not_measured_and_the_point_stays() -> None:
-    found = verdict(ONE, row([-1.0], ci_low=None, ci_high=None, p=None, method="fewer than 10 clusters: no interval"))
+    method = "given this pair of runs: fewer than 10 clusters: no interval; p by redrawing levels within strata"
+    found = verdict(PAIR, row([-1.0], ci_low=None, ci_high=None, method=method))
     assert (found["verdict"], found["estimate"]) == ("not measured", -1.0)
-    assert "fewer than 10" in found["method"]
+    assert found["method"] == "fewer than 10 clusters"
 
 
 def test_runs_that_differ_by_chance_support_a_claim_no_more_often_than_said() -> None:
@@ -159,6 +232,23 @@ def test_runs_that_differ_by_chance_support_a_claim_no_more_often_than_said() ->
         rows = [row(list(generator.normal(0, 1, 3)), p=0.0002, level=level) for level in range(4)]
         wrong += any(each["verdict"] == "supported" for each in verdicts(claims, rows))
     assert wrong <= 40  # 5 % of 500, and three standard errors
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_sixteen_true_nulls_contradict_a_claim_in_no_more_than_a_twentieth_of_studies(draws: int) -> None:
+    generator = np.random.default_rng(4)
+    claims = [replace(ONE, name=str(n), level=n, draws=draws, expect=("below", "above")[n % 2]) for n in range(16)]
+    wrong = 0
+    for _ in range(300):
+        rows = []
+        for level in range(16):
+            estimates = list(generator.normal(0, 1, draws))
+            p = 2 * norm.sf(abs(np.mean(estimates)) * math.sqrt(draws))
+            rows.append(row(estimates, p=float(p), level=level))
+            if draws == 1:
+                rows[-1] |= {"ci_low": estimates[0] - 1.96, "ci_high": estimates[0] + 1.96}
+        wrong += any(each["verdict"] == "contradicted" for each in verdicts(claims, rows))
+    assert wrong <= 26  # 5 % of 300, and three standard errors
 
 
 def test_verdicts_are_kept_beside_the_effects_and_altered_effects_are_refused(tmp_path: Path) -> None:
