@@ -2,22 +2,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from costar.core.analysis import NLL, Hypothesis
-from costar.core.errors import CostarError
-from costar.core.parquet import read_table, write_rows
-from costar.core.suite import load_suite
-from costar.core.workspace import Workspace, finish_step, start_step
-from costar.eval.hypotheses import compute_hypotheses, verdicts
-from costar.manifests.tables import EFFECTS, HYPOTHESES
+from costar.eval.hypotheses import verdicts
+from costar.manifests.tables import EFFECTS
 from scipy.stats import norm, ttest_1samp
 from scipy.stats import t as student
-
-from tests.small import SUITE
 
 ONE = Hypothesis(
     name="one",
@@ -249,29 +242,3 @@ def test_sixteen_true_nulls_contradict_a_claim_in_no_more_than_a_twentieth_of_st
                 rows[-1] |= {"ci_low": estimates[0] - 1.96, "ci_high": estimates[0] + 1.96}
         wrong += any(each["verdict"] == "contradicted" for each in verdicts(claims, rows))
     assert wrong <= 26  # 5 % of 300, and three standard errors
-
-
-def test_verdicts_are_kept_beside_the_effects_and_altered_effects_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "small.toml"
-    table = '[hypothesis.one]\nclaim = "Fourteen copies are remembered."\nexpect = "below"\nestimand = "direct"\n'
-    path.write_text(f'{SUITE}{table}treated = "perturbed"\nperturbation = "passages"\nlevel = 14\n', encoding="utf-8")
-    suite, place = load_suite(path), Workspace(tmp_path / "build")
-    place.eval.mkdir(parents=True)
-    effects = place.eval / "effects.parquet"
-    start_step(place.eval, "effects")
-    write_rows(effects, EFFECTS, [row([-1.0, -1.2, -0.9])])
-    finish_step(place.eval, "", [effects], "effects")
-    found = read_table(compute_hypotheses(suite, place), mend="")
-    assert found.schema.names == HYPOTHESES.names
-    assert found.column("verdict").to_pylist() == ["supported"]
-    write_rows(effects, EFFECTS, [row([-9.0, -9.2, -8.9])])
-    with pytest.raises(CostarError, match="other effects"):
-        compute_hypotheses(suite, place)
-
-
-def test_a_suite_without_hypotheses_has_an_empty_table(tmp_path: Path) -> None:
-    path = tmp_path / "small.toml"
-    path.write_text(SUITE, encoding="utf-8")
-    place = Workspace(tmp_path / "build")
-    place.eval.mkdir(parents=True)
-    assert read_table(compute_hypotheses(load_suite(path), place), mend="").num_rows == 0
