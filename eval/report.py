@@ -46,7 +46,7 @@ from .summary import (
 )
 
 FIT_COLUMNS = (
-    "perturbation", "pair", "curve", "half-dose", "95 %", "censored", "first clear copies", "largest effect", "slope",
+    "perturbation", "pair", "curve", "half-dose", "95 %", "censored", "first clear copies, given these runs", "largest effect", "slope",
     "fit p", "n", "runs", "method",
 )  # fmt: skip
 MOST_ATTACKS = 3_000

@@ -277,3 +277,15 @@ def test_intervals_over_draws_are_told_from_those_given_the_runs(built: Path) ->
     assert "2 draws" in of_draws(2, -0.9)
     assert "over draws (t, 2 degrees of freedom)" in of_draws(3, -2.0)
     assert "given these 2 pairs" in of_draws(2, -0.9)
+
+
+def test_p_values_and_half_doses_are_told_as_they_are_computed(built: Path) -> None:
+    methods = page(built).split('id="methods"')[1]
+    told = {name: methods.split(f"<dt>{name}</dt>")[1].split("<dt>")[0] for name in ("p-values", "Half-dose")}
+    drawn, flipped = told["p-values"].split("signs of the differences of whole clusters")
+    flips = ("total", "spillover", "timing", "interference", "displacement", "utility")
+    assert all(f"<i>{name}</i>" in drawn.split("draw the labels anew")[0] for name in ("direct", "factor", "placebo"))
+    assert all(f"<i>{name}</i>" in drawn.split("draw the labels anew")[1] for name in flips)
+    assert "<i>shift</i>: no randomization" in flipped
+    assert "to perfect recall" in told["Half-dose"]
+    assert "largest effect is reached" not in page(built)
