@@ -46,8 +46,8 @@ from .summary import (
 )
 
 FIT_COLUMNS = (
-    "perturbation", "pair", "curve", "half-dose", "95 %", "censored", "first clear copies, given these runs", "largest effect", "slope",
-    "fit p", "n", "runs", "method",
+    "perturbation", "pair", "curve", "half-dose", "95 %", "censored", "first clear copies, given these runs", "largest effect",
+    "slope", "fit p", "n", "runs", "method",
 )  # fmt: skip
 MOST_ATTACKS = 3_000
 FIRST = (5.4, 3.2)  # inches of the figures of the first screen

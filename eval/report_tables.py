@@ -192,7 +192,7 @@ def missing_parts(measured: Measured) -> list[str]:
             )
         few = [f"{count} at {level} copies" for level, count in sorted(design.levels.items()) if 0 < count < 10]
         if few:
-            missing.append(f"{name}: {', '.join(few)}: too few records for an interval")
+            missing.append(f"{name}: {', '.join(few)}: below ten clusters there is no bootstrap interval")
         if measured.main_arm(name) is None:
             missing.append(f"{name}: no arm that inserts it was measured beside its control")
     return missing
