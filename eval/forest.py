@@ -11,6 +11,7 @@ from .figures import COLOURS, CONTROL, GRID, INK, Panel, file_name, new_figure, 
 from .panels import number
 from .paths import cell_place
 from .report_data import Measured, Row, measure_title, pair_text
+from .summary import excludes_zero
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +26,8 @@ COLUMNS = (
     "p_equivalent", "method",
 )  # fmt: skip
 NOTE = (
-    "filled: Holm-adjusted p below .05; hollow: not; square: equivalent to none within the shaded margin; "
-    "small ticks: the draws one by one"
+    "filled: Holm-adjusted p below .05, given these runs, and an interval that leaves out 0; hollow: not both; "
+    "square: equivalent to none within the shaded margin; small ticks: the draws one by one"
 )
 
 
@@ -200,9 +201,10 @@ def _colour(estimand: str) -> str:
 
 
 def _is_flagged(row: Row) -> bool:
-    """Whether the adjusted p-value, or the only one there is, is below ALPHA."""
+    """Whether the adjusted p-value, or the only one there is, is below ALPHA and the interval that is drawn leaves out 0: from
+    three draws on the p-value is given these runs and the interval over draws, so that one alone may say too much."""
     p = row["p_adjusted"] if row["p_adjusted"] is not None else row["p_value"]
-    return p is not None and p < ALPHA
+    return p is not None and p < ALPHA and excludes_zero(row)
 
 
 def _is_equal(row: Row) -> bool:

@@ -274,8 +274,21 @@ def effect_lines(suite: Suite, summary: Summary) -> Sequence[str]:
 
 
 def verdict_lines(summary: Summary) -> list[str]:
-    """The verdict on each hypothesis, with its estimate."""
-    return [f"{row['hypothesis']}: {row['verdict']}, {verdict_estimate(row)}." for row in summary.hypotheses]
+    """The verdict on each hypothesis, with its estimate, below the name of its finding where there is one."""
+    lines = []
+    for finding, rows in by_finding(summary.hypotheses):
+        lines += [f"{finding}:"] if finding else []
+        indent = "  " if finding else ""
+        lines += [f"{indent}{row['hypothesis']}: {row['verdict']}, {verdict_estimate(row)}." for row in rows]
+    return lines
+
+
+def by_finding(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Hypotheses by finding, in the order in which findings come up, those of none (or of a table without the column) first."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.get("finding") or "", []).append(row)
+    return sorted(found.items(), key=lambda each: bool(each[0]))
 
 
 def verdict_estimate(row: Row) -> str:

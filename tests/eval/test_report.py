@@ -263,6 +263,35 @@ def test_hypotheses_stand_below_the_first_screen_with_their_verdicts(built_copy:
     assert verdict_lines(summary) == ["h1: supported, −0.98 [−1.30, −0.60]."]
 
 
+def test_hypotheses_are_grouped_by_finding_where_they_have_one(built_copy: Path) -> None:
+    columns = (
+        "hypothesis, claim, expect, estimand, probe, variant, metric, perturbation, model, treated, control, factor"
+    )
+    values = (
+        "'{}', 'It is so', 'below', 'direct', 'likelihood', '', 'nll_token', 'passages', 'nano', 'perturbed.nano', "
+    )
+    values += "'standard.nano', '', 'not measured'"
+    rows = (("frequency", "f1"), ("order", "o1"), ("frequency", "f2"), ("", "alone"))
+    change(built_copy, "alter table hypotheses drop column if exists finding")
+    change(built_copy, "alter table hypotheses add column finding varchar")
+    for finding, name in rows:
+        filled = f"{values.format(name)}, '{finding}'"
+        change(built_copy, f"insert into hypotheses ({columns}, verdict, finding) values ({filled})")
+    suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
+    summary = summarize(suite, workspace)
+    assert summary is not None
+    assert [line.split(": ")[0] for line in verdict_lines(summary)] == [
+        "alone", "frequency:", "  f1", "  f2", "order:", "  o1",
+    ]  # fmt: skip
+    write_report(suite, workspace)
+    verdicts = page(built_copy).split('id="verdicts"')[1].split("</table>")[0]
+    heads = re.findall(r"<tr[^>]*><th[^>]*>([^<]+)</th>", verdicts.split("<tbody>")[1])
+    assert heads == ["alone", "frequency", "f1", "f2", "order", "o1"]
+    change(built_copy, "alter table hypotheses drop column finding")
+    write_report(suite, workspace)
+    assert 'class="finding"' not in page(built_copy)
+
+
 def test_intervals_over_draws_are_told_from_those_given_the_runs(built: Path) -> None:
     suite = load_suite(built / "suite.toml")
     summary = summarize(suite, Workspace(built))
