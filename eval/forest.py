@@ -183,10 +183,15 @@ def _forest(
     csv = [[row[key] for key in COLUMNS] for row in rows]
     svg = save_figure(figure, folder, file, COLUMNS, csv, f"effects: {title}")
     runs = sorted({row["n_runs"] for row in rows})
-    ns = f"n {min(row['n'] for row in rows):,} to {max(row['n'] for row in rows):,}"
     margin = f"; margin ±{number(min(margins))}" if len(margins) == 1 else ""
-    note = f"{ns}, runs a side {', '.join(map(str, runs))}{margin}; {NOTE}"
+    note = f"{sizes_text([row['n'] for row in rows])}runs a side {', '.join(map(str, runs))}{margin}; {NOTE}"
     return Panel(name=file, title=title, svg=svg, note=note)
+
+
+def sizes_text(sizes: Sequence[int]) -> str:
+    """'n 9 to 120, ', or nothing where no row has any: losses of sequences that runs do not share."""
+    ends = sorted({n for n in (min(sizes), max(sizes)) if n})
+    return f"n {' to '.join(f'{n:,}' for n in ends)}, " if ends else ""
 
 
 def segments(ax: Axes, lines: Sequence[tuple[float, float, float]], colour: str, width: float) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from costar.eval.forest import _is_flagged
+from costar.eval.forest import _is_flagged, sizes_text
 from costar.eval.panels import _bounds, band_text, half_dose_text, number
 from costar.eval.paths import cell_place
 
@@ -65,3 +65,9 @@ def test_a_forest_fills_an_effect_only_where_p_and_interval_agree(
     p: float, ends: tuple[float | None, float | None], filled: bool
 ) -> None:
     assert _is_flagged({"p_adjusted": p, "p_value": p, "ci_low": ends[0], "ci_high": ends[1]}) == filled
+
+
+def test_sizes_are_a_range_or_a_number_or_left_out() -> None:
+    assert sizes_text([30, 9, 1200]) == "n 9 to 1,200, "
+    assert sizes_text([30, 30]) == "n 30, "
+    assert sizes_text([0, 0]) == ""
