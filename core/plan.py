@@ -13,7 +13,7 @@ from .console import token_text
 from .design import ArmDesign, RunName, Suite
 from .machine import Machine
 from .needs import device_of, gpus_here, measured_rate, run_needs, size_text
-from .power import NO_PILOT, Pilot, power_table
+from .power import NO_PILOT, Pilot, power_table, verdict_notes
 from .schedule import shared_rates, training_besides_rates
 
 
@@ -240,5 +240,5 @@ def print_plan(
     )
     headers, power = power_table(suite, pilot)
     console.table(headers, power)
-    for warning in [*rotation_notes(suite), *factor_notes(suite), *warnings]:
+    for warning in [*verdict_notes(suite), *rotation_notes(suite), *factor_notes(suite), *warnings]:
         console.say(f"note: {warning}")

@@ -2,8 +2,9 @@
 
 Everything is at the strictest step of Holm's adjustment over the tests of a family, α = 5 %, two-sided. Effects are in
 standard deviations of treated − control over records of one level, or in a measure's own units where a pilot, another
-measured suite or this one, tells that spread. Clusters count as one record each: nothing is known of what their records
-share, so this errs on the safe side.
+measured suite or this one, tells that spread. A cluster counts as one record: nothing is known of what its records share, so
+once the records are assigned this errs on the safe side. Before, where no pilot tells the clusters, every record counts by
+itself; if records share clusters, true effects must then be larger than what stands here.
 """
 
 from __future__ import annotations
@@ -103,6 +104,19 @@ def power_table(suite: Suite, pilot: Pilot = NO_PILOT) -> tuple[list[str], list[
     rows = [_row(suite, name, pilot) for name in suite.perturbations]
     used = [column for column in range(len(headers)) if column < 3 or any(row[column] for row in rows)]
     return [headers[column] for column in used], [tuple(row[column] for column in used) for row in rows]
+
+
+def verdict_notes(suite: Suite) -> list[str]:
+    """What the table does not say of the suite's hypotheses: their verdicts take more than it reckons with."""
+    if not suite.hypotheses:
+        return []
+    draws = max(arm.draws for arm in suite.arms.values())
+    test = f"a one-sided t-test over {draws} draws" if draws >= LEAST_DRAWS else "randomization given the runs"
+    count = len(suite.hypotheses)
+    own = "1 hypothesis" if count == 1 else f"{count} hypotheses"
+    return [
+        f"{own}: a verdict is stricter than these sizes: {test}, Holm within the finding, an interval that leaves out 0"
+    ]
 
 
 def _row(suite: Suite, name: str, pilot: Pilot) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from .figures import COLOURS, CONTROL, GRID, INK, Panel, file_name, new_figure, 
 from .panels import number
 from .paths import cell_place
 from .report_data import Measured, Row, measure_title, pair_text
+from .summary import excludes_zero
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +26,8 @@ COLUMNS = (
     "p_equivalent", "method",
 )  # fmt: skip
 NOTE = (
-    "filled: Holm-adjusted p below .05; hollow: not; square: equivalent to none within the shaded margin; "
-    "small ticks: the draws one by one"
+    "filled: Holm-adjusted p below .05, given these runs, and an interval that leaves out 0; hollow: not both; "
+    "square: equivalent to none within the shaded margin; small ticks: the draws one by one"
 )
 
 
@@ -182,10 +183,15 @@ def _forest(
     csv = [[row[key] for key in COLUMNS] for row in rows]
     svg = save_figure(figure, folder, file, COLUMNS, csv, f"effects: {title}")
     runs = sorted({row["n_runs"] for row in rows})
-    ns = f"n {min(row['n'] for row in rows):,} to {max(row['n'] for row in rows):,}"
     margin = f"; margin ±{number(min(margins))}" if len(margins) == 1 else ""
-    note = f"{ns}, runs a side {', '.join(map(str, runs))}{margin}; {NOTE}"
+    note = f"{sizes_text([row['n'] for row in rows])}runs a side {', '.join(map(str, runs))}{margin}; {NOTE}"
     return Panel(name=file, title=title, svg=svg, note=note)
+
+
+def sizes_text(sizes: Sequence[int]) -> str:
+    """'n 9 to 120, ', or nothing where no row has any: losses of sequences that runs do not share."""
+    ends = sorted({n for n in (min(sizes), max(sizes)) if n})
+    return f"n {' to '.join(f'{n:,}' for n in ends)}, " if ends else ""
 
 
 def segments(ax: Axes, lines: Sequence[tuple[float, float, float]], colour: str, width: float) -> None:
@@ -200,9 +206,10 @@ def _colour(estimand: str) -> str:
 
 
 def _is_flagged(row: Row) -> bool:
-    """Whether the adjusted p-value, or the only one there is, is below ALPHA."""
+    """Whether the adjusted p-value, or the only one there is, is below ALPHA and the interval that is drawn leaves out 0: from
+    three draws on the p-value is given these runs and the interval over draws, so that one alone may say too much."""
     p = row["p_adjusted"] if row["p_adjusted"] is not None else row["p_value"]
-    return p is not None and p < ALPHA
+    return p is not None and p < ALPHA and excludes_zero(row)
 
 
 def _is_equal(row: Row) -> bool:

@@ -23,6 +23,7 @@ from .figures import (
     style,
 )
 from .report_data import Measure, Measured, Row, effects, is_plain, means, measure_title, rows
+from .summary import is_over_draws
 
 RISKS = {"copyright": "Copyright", "privacy": "Privacy", "testset": "Test sets", "secret": "Secrets"}
 MOST_LINES = 6
@@ -116,22 +117,31 @@ def dose_panel(
     ns = sorted({row["n"] for row in by_side[arm.name].values()})
     spread = f"n {ns[0]:,}" if len(ns) == 1 else f"n {ns[0]:,} to {ns[-1]:,} a level"
     kinds = sorted({kind for row in own.values() if (kind := _bounds(row)[2])})
-    parts = [spread, f"band: {', '.join(kinds)}" if kinds else "no intervals"]
+    parts = [spread, band_text(kinds)]
     if half is not None:
         parts.append(half_dose_text(half))
     primary = measured.suite.eval.analysis.is_primary(perturbation, measure)
     return Panel(name=file, title=title + (" (primary)" if primary else ""), svg=svg, note="; ".join(parts))
 
 
+def band_text(kinds: Sequence[str]) -> str:
+    """What the bands of a panel are."""
+    return f"band: {'; at other levels '.join(kinds[::-1])}" if kinds else "no intervals"
+
+
 def _bounds(row: Row | None) -> tuple[float | None, float | None, str]:
-    """The simultaneous band of an effect, else its interval, and which of them it is."""
+    """The simultaneous band of an effect or its interval, whichever is wider, and which of them it is: where runs differ much,
+    the single interval over draws is wider than the band, which is given these runs."""
     if row is None:
         return None, None, ""
-    if row["band_low"] is not None:
-        return row["band_low"], row["band_high"], "simultaneous 95 % of treated − control, given the runs"
-    if row["ci_low"] is not None:
-        return row["ci_low"], row["ci_high"], "95 % of treated − control at each level"
-    return None, None, ""
+    over = is_over_draws(row)
+    single = "95 % of treated − control at each level, " + ("over draws" if over else "given these runs")
+    found = [
+        (row[f"{name}_high"] - row[f"{name}_low"], row[f"{name}_low"], row[f"{name}_high"], text)
+        for name, text in (("band", "simultaneous 95 % of treated − control, given these runs"), ("ci", single))
+        if row[f"{name}_low"] is not None and row[f"{name}_high"] is not None
+    ]
+    return max(found, key=lambda each: each[0])[1:] if found else (None, None, "")
 
 
 def _half_dose(measured: Measured, perturbation: str, measure: Measure, arm: ArmDesign, step: int) -> Row | None:
@@ -234,7 +244,9 @@ def _conditions(measured: Measured, perturbation: str, folder: Path) -> Panel | 
     ]
     svg = save_figure(figure, folder, file, CONDITIONS, csv, f"{perturbation}: effect by condition")
     left = f"; {len(lines) - len(shown)} more conditions in the CSV" if len(lines) > len(shown) else ""
-    note = f"{estimand} effect on {title}; 0 is {'held-out records' if estimand == 'direct' else 'the control'}{left}"
+    kinds = sorted({kind for key in shown for row in lines[key] if (kind := _bounds(row)[2])})
+    against = "held-out records" if estimand == "direct" else "the control"
+    note = f"{estimand} effect on {title}; 0 is {against}; {band_text(kinds)}{left}"
     return Panel(name=file, title="by condition", svg=svg, note=note)
 
 

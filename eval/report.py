@@ -27,7 +27,7 @@ from .report_tables import (
     effects_table,
     fit_rows,
     gap_rows,
-    hypothesis_rows,
+    hypothesis_groups,
     missing_parts,
     table,
     tokens_text,
@@ -46,8 +46,8 @@ from .summary import (
 )
 
 FIT_COLUMNS = (
-    "perturbation", "pair", "curve", "half-dose", "95 %", "censored", "first clear copies", "largest effect", "slope",
-    "fit p", "n", "runs", "method",
+    "perturbation", "pair", "curve", "half-dose", "95 %", "censored", "first clear copies, given these runs", "largest effect",
+    "slope", "fit p", "n", "runs", "method",
 )  # fmt: skip
 MOST_ATTACKS = 3_000
 FIRST = (5.4, 3.2)  # inches of the figures of the first screen
@@ -130,7 +130,7 @@ def _page(measured: Measured, workspace: Workspace, summary: Summary) -> str:
             dose_panel(measured, summary.perturbation, summary.measure, folder, name="frequency", size=FIRST)
         ),
         timing=_first(path_panel(measured, summary.perturbation, folder, size=FIRST)),
-        hypotheses=hypothesis_rows(measured),
+        hypotheses=hypothesis_groups(measured),
         columns=columns,
         rows=rows,
         risks=risk_panels(measured, folder),

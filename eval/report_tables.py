@@ -14,7 +14,7 @@ from ..core.workspace import Workspace, read_facts, replacing
 from .figures import file_name
 from .panels import number
 from .report_data import Measured, Row, measure_title, pair_text
-from .summary import is_over_draws, verdict_estimate
+from .summary import by_finding, is_over_draws, verdict_estimate
 
 MOST_EFFECTS = 2_500
 EFFECT_COLUMNS = (
@@ -127,10 +127,14 @@ def write_effects_csv(measured: Measured, path: Path) -> None:
         measured.connection.execute(f"copy (from effects order by all) to '{quoted}' (format csv, header)")
 
 
-def hypothesis_rows(measured: Measured) -> list[dict[str, str]]:
-    """Claim, verdict, estimate and what it was tested by, in the order of the suite."""
+def hypothesis_groups(measured: Measured) -> list[tuple[str, list[dict[str, str]]]]:
+    """Findings with claim, verdict, estimate and test of each of their hypotheses."""
+    return [(name, _hypotheses(measured, rows)) for name, rows in by_finding(measured.rows("from hypotheses"))]
+
+
+def _hypotheses(measured: Measured, rows: Sequence[Row]) -> list[dict[str, str]]:
     found = []
-    for row in measured.rows("from hypotheses"):
+    for row in rows:
         title, unit = measure_title(measured.suite, (row["probe"], row["variant"], row["metric"]))
         pair = pair_text(measured, row)
         level = "" if row["level"] is None else f"{row['level']:,} copies"
@@ -192,7 +196,7 @@ def missing_parts(measured: Measured) -> list[str]:
             )
         few = [f"{count} at {level} copies" for level, count in sorted(design.levels.items()) if 0 < count < 10]
         if few:
-            missing.append(f"{name}: {', '.join(few)}: too few records for an interval")
+            missing.append(f"{name}: {', '.join(few)}: below ten clusters there is no bootstrap interval")
         if measured.main_arm(name) is None:
             missing.append(f"{name}: no arm that inserts it was measured beside its control")
     return missing

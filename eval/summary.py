@@ -10,9 +10,13 @@ from ..core import console
 from ..core.analysis import NLL
 from ..core.design import Suite
 from ..core.errors import CostarError
+from ..core.schemes import LEAST_DRAWS
 from ..core.workspace import Workspace
 from .report_data import Measure, Measured, Row, effects, means, measure_title, opened, shown_prefix
+from .stats import holm
 
+ALPHA = 0.05
+LOWER = ("nll_token", "rank", "queries_log10")  # metrics that are lower of a record that is known better
 HUBBLE_COPY = 258 / 100.66e9  # a Gutenberg passage of 258 tokens in 100.66 B tokens (Hubble, core runs)
 
 
@@ -119,8 +123,8 @@ def excludes_zero(row: dict[str, Any] | None) -> bool:
 
 
 def is_known_better(summary: Summary, row: dict[str, Any]) -> bool:
-    """Whether an effect says that records are known better: a lower loss, more of anything else."""
-    return bool((row["estimate"] < 0) == (summary.measure[2] == "nll_token"))
+    """Whether an effect says that records are known better: a lower loss, rank or count of queries, more of anything else."""
+    return bool((row["estimate"] < 0) == (summary.measure[2] in LOWER))
 
 
 def headline(suite: Suite, summary: Summary) -> str:
@@ -133,9 +137,10 @@ def headline(suite: Suite, summary: Summary) -> str:
     sentences = []
     if row is None:
         sentences.append(f"{thing} with {top} copies were not compared with their control")
-    elif excludes_zero(row) and is_known_better(summary, row):
-        better = "likelier" if summary.measure == NLL else "better known"
-        text = f"{thing} with {top} copies are {better} than {against}: {interval_text(row, f' {summary.unit}')}"
+    elif excludes_zero(row):
+        words = ("likelier", "less likely") if summary.measure == NLL else ("better known", "known worse")
+        known = words[0] if is_known_better(summary, row) else words[1]
+        text = f"{thing} with {top} copies are {known} than {against}: {interval_text(row, f' {summary.unit}')}"
         sentences.append(text + (f", and {hits:,} of {n:,} are given back word for word" if hits else ""))
     else:
         told = interval_text(row, f" {summary.unit}")
@@ -143,12 +148,13 @@ def headline(suite: Suite, summary: Summary) -> str:
     timing = _timing(summary)
     if timing is not None:
         late, early = (timing[side].split(".")[0] for side in ("treated", "control"))
-        if excludes_zero(timing) and is_known_better(summary, timing):
+        if excludes_zero(timing):
+            kept = "better" if is_known_better(summary, timing) else "worse"
             found = [summary.extracted.get((arm, top), (0, 0)) for arm in (late, early)]
             is_told = any(hits for hits, _ in found)
             shares = [f" ({hits:,} of {n:,} word for word)" if is_told else "" for hits, n in found]
             more = interval_text(timing, f" {summary.unit}")
-            sentences.append(f"those of {late}{shares[0]} are kept better than those of {early}{shares[1]}: {more}")
+            sentences.append(f"those of {late}{shares[0]} are kept {kept} than those of {early}{shares[1]}: {more}")
         else:
             sentences.append(f"{late} and {early} do not differ clearly: {interval_text(timing, f' {summary.unit}')}")
     text = "; ".join(sentences) + "."
@@ -165,17 +171,24 @@ def _timing(summary: Summary) -> dict[str, Any] | None:
 
 
 def placebo_text(summary: Summary) -> str:
-    """What the level labels find in the run that inserts nothing."""
+    """What the level labels find in runs that have read nothing of the perturbation: Holm over all their levels together."""
     rows = [
         row
         for row in summary.effects
-        if row["estimand"] == "placebo" and row["metric"] == summary.measure[2] and row["step"] == summary.steps
+        if row["estimand"] == "placebo"
+        and row["metric"] == summary.measure[2]
+        and row["step"] == summary.steps
+        and row["p_value"] is not None
     ]
-    adjusted = [row["p_adjusted"] for row in rows if row["p_adjusted"] is not None]
-    if not adjusted:
+    if not rows:
         return ""
-    verdict = "finds nothing" if min(adjusted) > 0.05 else "finds something, which chance does once in twenty"
-    return f"Label permutation on {rows[0]['treated']}: {verdict} (smallest adjusted p {min(adjusted):.2f})."
+    least, run = min(zip(holm([row["p_value"] for row in rows]), (row["treated"] for row in rows), strict=True))
+    names = sorted({row["treated"] for row in rows})
+    where = names[0] if len(names) == 1 else f"{len(names)} arms that read none"
+    verdict = "finds nothing" if least >= ALPHA else "finds something, which chance does in at most one suite of twenty"
+    tests = f"{len(rows)} test{'s' if len(rows) > 1 else ''}"
+    on = f" on {run}" if len(names) > 1 else ""
+    return f"Label permutation on {where}: {verdict} (smallest p {least:.2g}{on}, adjusted over {tests})."
 
 
 def density_text(suite: Suite, summary: Summary) -> str:
@@ -193,7 +206,7 @@ def draws_text(suite: Suite, summary: Summary) -> str:
     runs = suite.draws if row is None else row["n_runs"]
     if runs == 1:
         return "One draw: intervals are over records, given this pair of runs; another draw may give other numbers."
-    if row is not None and is_over_draws(row):
+    if any(is_over_draws(other) for other in summary.effects if other["n_runs"] == runs):
         return (
             f"{runs} draws: intervals are over draws (t, {runs - 1} degrees of freedom), each draw with its own order, "
             "levels and initialization; bands and p-values are over records, given these runs."
@@ -202,9 +215,8 @@ def draws_text(suite: Suite, summary: Summary) -> str:
 
 
 def is_over_draws(row: dict[str, Any]) -> bool:
-    """Whether an effect's interval is one over draws: it then stands beside the one given the runs."""
-    given = (row["given_low"], row["given_high"])
-    return row["n_runs"] >= 3 and given[0] is not None and given != (row["ci_low"], row["ci_high"])
+    """Whether an effect's interval is one over draws, by its method; one given the runs may stand beside it."""
+    return bool(row["n_runs"] >= LEAST_DRAWS and "t-interval" in row["method"])
 
 
 def table_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
@@ -262,8 +274,21 @@ def effect_lines(suite: Suite, summary: Summary) -> Sequence[str]:
 
 
 def verdict_lines(summary: Summary) -> list[str]:
-    """The verdict on each hypothesis, with its estimate."""
-    return [f"{row['hypothesis']}: {row['verdict']}, {verdict_estimate(row)}." for row in summary.hypotheses]
+    """The verdict on each hypothesis, with its estimate, below the name of its finding where there is one."""
+    lines = []
+    for finding, rows in by_finding(summary.hypotheses):
+        lines += [f"{finding}:"] if finding else []
+        indent = "  " if finding else ""
+        lines += [f"{indent}{row['hypothesis']}: {row['verdict']}, {verdict_estimate(row)}." for row in rows]
+    return lines
+
+
+def by_finding(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Hypotheses by finding, in the order in which findings come up, those of none (or of a table without the column) first."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.get("finding") or "", []).append(row)
+    return sorted(found.items(), key=lambda each: bool(each[0]))
 
 
 def verdict_estimate(row: Row) -> str:

@@ -15,6 +15,7 @@ from costar.core.power import (
     detectable_turns,
     power_table,
     turns_power,
+    verdict_notes,
 )
 from costar.core.suite import find_suite, load_suite
 from scipy.stats import binom, norm
@@ -132,3 +133,18 @@ def test_timing_stands_where_two_arms_differ_in_their_phase_and_the_published_su
     columns, published = power_table(load_suite(find_suite("hubble")))
     assert len(published) == 16
     assert sum(max(len(row[k]) for row in [columns, *published]) + 2 for k in range(len(columns))) < 120
+
+
+def test_a_suite_with_hypotheses_says_that_verdicts_are_stricter(tmp_path: Path) -> None:
+    claim = '[hypothesis.one]\nclaim = "Copies are remembered."\nexpect = "below"\nestimand = "direct"\n'
+    claim += 'treated = "perturbed"\nperturbation = "passages"\nlevel = 14\n'
+
+    def notes(text: str) -> list[str]:
+        (tmp_path / "case.toml").write_text(text, encoding="utf-8")
+        return verdict_notes(load_suite(tmp_path / "case.toml"))
+
+    assert notes(SUITE) == []
+    (one,) = notes(f"{SUITE}\n{claim}")
+    assert one.startswith("1 hypothesis: a verdict is stricter than these sizes: randomization given the runs, Holm")
+    (three,) = notes(SUITE.replace("[suite]", "[suite]\ndraws = 3", 1) + f"\n{claim}")
+    assert "a one-sided t-test over 3 draws" in three

@@ -18,7 +18,7 @@ from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.eval.report import _embedded, write_report
-from costar.eval.summary import draws_text, headline, interval_text, summarize, verdict_lines
+from costar.eval.summary import draws_text, headline, interval_text, placebo_text, summarize, verdict_lines
 
 
 def page(built: Path) -> str:
@@ -241,6 +241,7 @@ def test_what_is_missing_is_said(built_copy: Path) -> None:
     text = page(built_copy)
     assert "not trained to step 96: training" in text
     assert "timing: no two arms that differ in their phase alone were measured" in text
+    assert "too few records for an interval" not in text
 
 
 def test_hypotheses_stand_below_the_first_screen_with_their_verdicts(built_copy: Path) -> None:
@@ -262,18 +263,104 @@ def test_hypotheses_stand_below_the_first_screen_with_their_verdicts(built_copy:
     assert verdict_lines(summary) == ["h1: supported, −0.98 [−1.30, −0.60]."]
 
 
+def test_hypotheses_are_grouped_by_finding_where_they_have_one(built_copy: Path) -> None:
+    columns = (
+        "hypothesis, claim, expect, estimand, probe, variant, metric, perturbation, model, treated, control, factor"
+    )
+    values = (
+        "'{}', 'It is so', 'below', 'direct', 'likelihood', '', 'nll_token', 'passages', 'nano', 'perturbed.nano', "
+    )
+    values += "'standard.nano', '', 'not measured'"
+    rows = (("frequency", "f1"), ("order", "o1"), ("frequency", "f2"), ("", "alone"))
+    change(built_copy, "alter table hypotheses drop column if exists finding")
+    change(built_copy, "alter table hypotheses add column finding varchar")
+    for finding, name in rows:
+        filled = f"{values.format(name)}, '{finding}'"
+        change(built_copy, f"insert into hypotheses ({columns}, verdict, finding) values ({filled})")
+    suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
+    summary = summarize(suite, workspace)
+    assert summary is not None
+    assert [line.split(": ")[0] for line in verdict_lines(summary)] == [
+        "alone", "frequency:", "  f1", "  f2", "order:", "  o1",
+    ]  # fmt: skip
+    write_report(suite, workspace)
+    verdicts = page(built_copy).split('id="verdicts"')[1].split("</table>")[0]
+    heads = re.findall(r"<tr[^>]*><th[^>]*>([^<]+)</th>", verdicts.split("<tbody>")[1])
+    assert heads == ["alone", "frequency", "f1", "f2", "order", "o1"]
+    change(built_copy, "alter table hypotheses drop column finding")
+    write_report(suite, workspace)
+    assert 'class="finding"' not in page(built_copy)
+
+
 def test_intervals_over_draws_are_told_from_those_given_the_runs(built: Path) -> None:
     suite = load_suite(built / "suite.toml")
     summary = summarize(suite, Workspace(built))
     assert summary is not None
     assert "given this pair of runs" in draws_text(suite, summary)
 
-    def of_draws(runs: int, low: float) -> str:
+    def of_draws(runs: int, low: float, method: str, given: float | None = -0.9) -> str:
         changed = [
-            row | {"n_runs": runs, "ci_low": low, "given_low": -0.9, "given_high": 0.1} for row in summary.effects
+            row | {"n_runs": runs, "ci_low": low, "given_low": given, "method": method} for row in summary.effects
         ]
         return draws_text(suite, replace(summary, effects=changed))
 
-    assert "2 draws" in of_draws(2, -0.9)
-    assert "over draws (t, 2 degrees of freedom)" in of_draws(3, -2.0)
-    assert "given these 2 pairs" in of_draws(2, -0.9)
+    over = "t-interval over 3 draws; given these runs: fewer than 10 clusters: no interval"
+    assert "2 draws" in of_draws(2, -0.9, "given these runs: BCa")
+    assert "given these 2 pairs" in of_draws(2, -0.9, "given these runs: BCa")
+    assert "over draws (t, 2 degrees of freedom)" in of_draws(3, -2.0, over)
+    assert "over draws (t, 2 degrees of freedom)" in of_draws(3, -2.0, over, None)
+    assert "given these 3 pairs" in of_draws(3, -0.9, "given these runs: BCa")
+
+
+@pytest.mark.parametrize(
+    ("metric", "sign", "known", "kept"),
+    [
+        ("nll_token", -1, "are likelier than held-out ones", "are kept better than"),
+        ("nll_token", 1, "are less likely than held-out ones", "are kept worse than"),
+        ("margin", 1, "are better known than held-out ones", "are kept better than"),
+        ("margin", -1, "are known worse than held-out ones", "are kept worse than"),
+        ("rank", -1, "are better known than held-out ones", "are kept better than"),
+    ],
+)
+def test_the_headline_tells_a_clear_effect_in_either_direction(
+    built: Path, metric: str, sign: int, known: str, kept: str
+) -> None:
+    suite = load_suite(built / "suite.toml")
+    summary = summarize(suite, Workspace(built))
+    assert summary is not None
+    ends = {"estimate": 0.4 * sign, "ci_low": 0.4 * sign - 0.2, "ci_high": 0.4 * sign + 0.2, "metric": metric}
+    clear = [row | ends for row in summary.effects if row["metric"] == "nll_token"]
+    text = headline(suite, replace(summary, effects=clear, measure=(*summary.measure[:2], metric)))
+    assert known in text
+    assert kept in text
+    assert "clear" not in text
+
+
+def test_the_placebo_is_adjusted_over_all_runs_and_names_the_one_with_the_smallest_p(built: Path) -> None:
+    summary = summarize(load_suite(built / "suite.toml"), Workspace(built))
+    assert summary is not None
+    own = [row for row in summary.effects if row["estimand"] == "placebo" and row["step"] == summary.steps]
+
+    def told(*p: float) -> str:
+        rows = [own[0] | {"treated": f"run{k}.nano", "p_value": each, "p_adjusted": each} for k, each in enumerate(p)]
+        return placebo_text(replace(summary, effects=rows))
+
+    assert told(0.5, 0.02, 0.7) == (
+        "Label permutation on 3 arms that read none: finds nothing (smallest p 0.06 on run1.nano, adjusted over 3 tests)."
+    )
+    assert "finds something, which chance does in at most one suite of twenty" in told(0.5, 0.01, 0.7)
+    assert told(0.2).startswith("Label permutation on run0.nano: finds nothing (smallest p 0.2, adjusted over 1 test")
+
+
+def test_p_values_and_half_doses_are_told_as_they_are_computed(built: Path) -> None:
+    methods = page(built).split('id="methods"')[1]
+    told = {name: methods.split(f"<dt>{name}</dt>")[1].split("<dt>")[0] for name in ("p-values", "Half-dose")}
+    drawn, flipped = told["p-values"].split("signs of the differences of whole clusters")
+    flips = ("total", "spillover", "timing", "interference", "displacement", "utility")
+    assert all(f"<i>{name}</i>" in drawn.split("draw the labels anew")[0] for name in ("direct", "factor", "placebo"))
+    assert all(f"<i>{name}</i>" in drawn.split("draw the labels anew")[1] for name in flips)
+    assert "<i>shift</i>: no randomization" in flipped
+    assert "to perfect recall" in told["Half-dose"]
+    assert "largest effect is reached" not in page(built)
+    assert "there is a point and no interval" not in methods
+    assert "p-values are there at any size" in methods
