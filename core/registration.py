@@ -57,4 +57,5 @@ def registered_text(entries: list[dict[str, Any]]) -> str:
     name = f"analysis {last['sha256'][:12]}"
     if not last["runs_begun"]:
         return f"Primary measures, families, margins and hypotheses were fixed before training ({name})."
-    return f"The {name} was changed or registered after {last['runs_begun']} runs had begun: read it as exploratory."
+    begun = "1 run" if last["runs_begun"] == 1 else f"{last['runs_begun']} runs"
+    return f"The {name} was changed or registered after {begun} had begun: read it as exploratory."

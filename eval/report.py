@@ -141,7 +141,7 @@ def _page(measured: Measured, workspace: Workspace, summary: Summary) -> str:
         queries=query_panels(measured, folder),
         rocs=roc_panels(measured, folder),
         gates=gates_told(measured),
-        plan=analysis_plan(measured),
+        plan=analysis_plan(measured, workspace),
         built=built_rows(measured, workspace),
         data=_embedded(data),
         has={name: bool(value.get("rows")) for name, value in data.items()}

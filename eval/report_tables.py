@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from ..core.design import Suite
+from ..core.registration import read_registered, registered_text
 from ..core.workspace import Workspace, read_facts, replacing
 from .figures import file_name
 from .panels import number
@@ -202,8 +201,8 @@ def missing_parts(measured: Measured) -> list[str]:
     return missing
 
 
-def analysis_plan(measured: Measured) -> list[tuple[str, str]]:
-    """What was fixed before training: primary measures, margins, families, and the hash of it all."""
+def analysis_plan(measured: Measured, workspace: Workspace) -> list[tuple[str, str]]:
+    """The analysis: primary measures, margins, families, and whether it was fixed before training."""
     design = measured.suite.eval.analysis
     found = [
         (name, f"primary: {text}" + ("" if math.isnan(margin) else f"; equivalent to none within ±{margin:g}"))
@@ -213,16 +212,10 @@ def analysis_plan(measured: Measured) -> list[tuple[str, str]]:
     ]
     over = "the levels of one contrast" if design.families == "perturbation" else "everything primary of one estimand"
     found.append(("Holm's adjustment", f"over {over}"))
-    try:
-        kept = measured.connection.execute("select sha256, runs_begun from analysis limit 1").fetchone()
-    except duckdb.Error:
-        kept = None
-    if kept is None:
-        found.append(("sha256", f"{design.sha256()} (of the suite file as it is now)"))
-    else:
-        begun = f"{kept[1]} runs had begun" if kept[1] else "before any run began"
-        same = "the plan used here" if kept[0] == design.sha256() else f"NOT the plan used here, {design.sha256()}"
-        found.append(("sha256", f"{kept[0]}, fixed {begun}; {same}"))
+    registered = read_registered(workspace)
+    same = not registered or registered[-1]["sha256"] == design.sha256()
+    note = "" if same else f" The suite file now says otherwise ({design.sha256()[:12]}): run `costar eval` again."
+    found.append(("registered", registered_text(registered) + note))
     return found
 
 

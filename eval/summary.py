@@ -113,9 +113,9 @@ def interval_text(row: dict[str, Any] | None, unit: str = "") -> str:
     return f"{text} [{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
 
 
-def signed(value: float) -> str:
-    """A number with two decimals and a real minus sign."""
-    return f"{value:+.2f}".replace("-", "−")
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign, a real minus, and so many decimals."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def excludes_zero(row: dict[str, Any] | None) -> bool:
@@ -279,7 +279,9 @@ def verdict_lines(summary: Summary) -> list[str]:
     for finding, rows in by_finding(summary.hypotheses):
         lines += [f"{finding}:"] if finding else []
         indent = "  " if finding else ""
-        lines += [f"{indent}{row['hypothesis']}: {row['verdict']}, {verdict_estimate(row)}." for row in rows]
+        for row in rows:
+            estimate = "" if row["estimate"] is None else f", {verdict_estimate(row)}"
+            lines.append(f"{indent}{row['hypothesis']}: {row['verdict']}{estimate}.")
     return lines
 
 
@@ -295,6 +297,8 @@ def verdict_estimate(row: Row) -> str:
     """The estimate of a hypothesis with its interval, or that there is none."""
     if row["estimate"] is None:
         return "not measured"
+    digits = 2 if abs(row["estimate"]) >= 0.1 or not row["margin"] or row["margin"] >= 0.05 else 4
     if row["ci_low"] is None or row["ci_high"] is None:
-        return f"{signed(row['estimate'])} (no interval)"
-    return f"{signed(row['estimate'])} [{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
+        return f"{signed(row['estimate'], digits)} (no interval)"
+    low, high = (signed(row[end], digits) for end in ("ci_low", "ci_high"))
+    return f"{signed(row['estimate'], digits)} [{low}, {high}]"
