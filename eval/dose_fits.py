@@ -31,6 +31,7 @@ from .level_means import (
     LevelMeans,
     centred,
     clusters_by_level,
+    complete_draws,
     detection_dose,
     is_complete,
     level_means,
@@ -81,6 +82,8 @@ def fit_dose(found: Differences, own: Differences | None, metric: str, perturbat
     """The half-dose of differences `found` of one measure. `own` holds the treated runs' own values of the same records,
     by which a measure of `PERFECT` knows how far they are from perfect recall; None where the measure is of another kind.
     """
+    found = complete_draws(found)
+    own = own.where(np.isin(own.draw, found.draws)) if own is not None else None
     if not is_complete(found):
         return _nothing("no held-out records, or no level above 0")
     levels = np.unique(found.level)
@@ -203,8 +206,6 @@ def _interval(curve: _Curve, found: Differences, own: Differences | None, metric
     halves = []
     for draw in found.draws:
         one, other = found.where(found.draw == draw), own.where(own.draw == draw) if own is not None else None
-        if not is_complete(one):
-            return *given, f"{text}: a draw has no held-out records or none above level 0"
         clusters, weights = sample_weights([one], (), 0)
         alone = _curve(one, other, metric, clusters, weights)
         halves.append(float(alone.halves[0]) if alone.plateau or own is not None else math.inf)
@@ -282,7 +283,7 @@ def _fitted(scores: Scores, contrast: Contrast, step: int, measure: Measure) -> 
         "step": step,
         "n": len(found),
         "n_clusters": len(np.unique(found.cluster)),
-        "n_runs": len(found.draws),
+        "n_runs": len(complete_draws(found).draws),
         "ci_low": fit.low,
         "ci_high": fit.high,
         **{name: value for name, value in vars(fit).items() if name not in ("low", "high")},

@@ -12,9 +12,11 @@ from ..core.analysis import AnalysisDesign
 from ..core.design import Suite
 from .contrasts import Contrast
 from .differences import Floats, Rows
+from .level_means import of_complete_draws
 from .randomization import is_paired, label_arrangements, label_permutation_p, max_t_p, sign_flip_p
 from .resampling import (
     Clustered,
+    balanced,
     cluster_standard_error,
     cluster_values,
     difference_interval,
@@ -120,7 +122,8 @@ class _Maker:
         """The mean of each cell."""
         data = [self._clustered(cell.rows) for cell in cells]
         enough = [each.joint().size >= LEAST_CLUSTERS for each in data]
-        together = self._together([each for each, is_enough in zip(data, enough, strict=True) if is_enough], None)
+        some = [each for each, is_enough in zip(data, enough, strict=True) if is_enough]
+        together = self._together(some, None, None)
         for cell, own, is_enough in zip(cells, data, enough, strict=True):
             found: dict[str, Floats] = {"estimate": own.means}
             if is_enough:
@@ -137,27 +140,39 @@ class _Maker:
     def against(
         self, estimand: str, cells: Sequence[Cell], base: Sequence[Cell], strata: Rows | None = None
     ) -> Iterator[Estimate]:
-        """The mean of each cell less that of the base, if there is one. Labels are drawn again within `strata` [n], by
-        default those of the assignment."""
+        """The mean of each cell less that of the base, over the draws that have records of both. Labels are drawn again
+        within `strata` [n], by default those of the assignment."""
         if not base or not base[0].rows.any():
             return
-        other = self._clustered(base[0].rows, strata)
-        data = [self._clustered(cell.rows, strata) for cell in cells]
-        least = other.joint().size
-        enough = [min(each.joint().size, least) >= LEAST_CLUSTERS for each in data]
-        together = self._together([each for each, is_enough in zip(data, enough, strict=True) if is_enough], other)
-        for cell, own, is_enough in zip(cells, data, enough, strict=True):
+        bases: dict[bytes, Clustered] = {}
+        used, data, held_out, weighted = [], [], [], []
+        for cell in cells:
+            there = of_complete_draws(self.stack.frame.draw, cell.rows, base[0].rows)
+            if there.any():
+                used.append(replace(cell, rows=cell.rows & there))
+                data.append(self._clustered(used[-1].rows, strata))
+                key = there.tobytes()  # one base of cells that have the same draws
+                held_out.append(bases.setdefault(key, self._clustered(base[0].rows & there, strata)))
+                weighted.append(balanced(data[-1], held_out[-1]))
+        enough = [
+            min(own.joint().size, other.joint().size) >= LEAST_CLUSTERS
+            for own, other in zip(data, held_out, strict=True)
+        ]
+        some = [k for k, is_enough in enumerate(enough) if is_enough]
+        everyone = self._clustered(base[0].rows, strata)
+        together = self._together([data[k] for k in some], [weighted[k] for k in some], everyone)
+        for cell, own, apart, other, is_enough in zip(used, data, held_out, weighted, enough, strict=True):
             found: dict[str, Floats] = {"estimate": own.means - other.means}
             tests = None
             if is_enough:
                 interval = difference_interval(own, other, self._key(cell))
                 found |= {"given_low": interval.low, "given_high": interval.high} | next(together)
                 found |= self._unknown(found, [own, other])
-                found["p_value"] = label_permutation_p(own, other, self._key(cell))
+                found["p_value"] = label_permutation_p(own, apart, self._key(cell))
                 error = cluster_standard_error(own, other)
                 found["p_equivalent"] = self._equivalent(found["estimate"], *error)
                 text = VALUES if strata is not None else LABELS
-                if label_arrangements(own, other) < FEW_ARRANGEMENTS:
+                if label_arrangements(own, apart) < FEW_ARRANGEMENTS:
                     text += ", of which there are too few for p to reach 0.05"
                 tests = [text] * len(self.stack.columns)
             by_draw = self._by_draw(cell.rows, base[0].rows)
@@ -172,12 +187,14 @@ class _Maker:
         strata = own.frame.stratum if strata is None else strata[rows]
         return cluster_values(own.values, own.unit, strata, draws)
 
-    def _together(self, data: Sequence[Clustered], base: Clustered | None) -> Iterator[dict[str, Floats]]:
-        """Band and max-T of each group."""
+    def _together(
+        self, data: Sequence[Clustered], weighted: Sequence[Clustered] | None, base: Clustered | None
+    ) -> Iterator[dict[str, Floats]]:
+        """Band and max-T of each group: labels are drawn again within draws, so max-T needs no weights."""
         if self.brief or not data:
             yield from ({} for _ in data)
             return
-        bands = simultaneous_band(data, base, (self.contrast.perturbation, "band"))
+        bands = simultaneous_band(data, weighted, (self.contrast.perturbation, "band"))
         p_values = max_t_p(data, base, (self.contrast.perturbation, "max-t"))
         for band, p in zip(bands, p_values, strict=True):
             yield {"band_low": band.low, "band_high": band.high, "p_max_t": p}

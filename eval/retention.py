@@ -24,8 +24,8 @@ from ..core.workspace import Workspace, finish_step, output_lock, start_step
 from ..manifests.tables import RETENTION
 from .contrasts import Contrast, common_steps, contrasts, differences, measures, run_label
 from .differences import Differences
-from .level_means import SAMPLES, centred, level_means, percentiles, sample_weights
-from .resampling import cluster_values, difference_interval
+from .level_means import SAMPLES, centred, level_means, of_complete_draws, percentiles, sample_weights
+from .resampling import balanced, cluster_values, difference_interval
 from .scores import Measure, Scores
 from .stacks import factors
 from .stats import LEAST_CLUSTERS, t_interval
@@ -100,9 +100,11 @@ def _rows(scores: Scores, contrast: Contrast, phase: Phase, measure: Measure) ->
     frame, values = found
     for level in np.unique(frame.level[frame.level > 0]).tolist():
         own = (frame.level == level) & np.isin(frame.cell, phase.cells)
-        if not own.any() or not (frame.level == 0).any():
+        there = of_complete_draws(frame.draw, own, frame.level == 0)
+        if not there.any():
             continue
-        rows = own | (frame.level == 0)
+        own &= there
+        rows = own | (there & (frame.level == 0))
         names = dict(zip(("probe", "variant", "metric"), measure, strict=True)) | {
             "perturbation": contrast.perturbation,
             "model": contrast.model,
@@ -113,7 +115,7 @@ def _rows(scores: Scores, contrast: Contrast, phase: Phase, measure: Measure) ->
             "phase_end": phase.end,
             "n": int(own.sum()),
             "n_clusters": len(np.unique(frame.cluster[own])),
-            "n_runs": len(frame.draws),
+            "n_runs": len(np.unique(frame.draw[own])),
         }
         key = (contrast.perturbation, level, phase.factor)
         for step, numbers in kept(frame.where(rows), values[rows], phase.steps, key):
@@ -140,10 +142,12 @@ def kept(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(step, numbers) of each later step: what one level's records (and level 0) acquired at the first step and kept.
 
-    `values` [n, steps] are the differences; `key` is that of the effects at this level, so that intervals are theirs.
+    Every draw has records of both. `values` [n, steps] are the differences; `key` is that of the effects at this level,
+    so that intervals are theirs.
     """
     effect, given = _effects(frame, values, key)
-    over = [_effects_of(frame.where(own), values[own]) for own in _draws(frame)]
+    draws = [frame.draw == draw for draw in frame.draws]
+    over = [_effects_of(frame.where(own), values[own]) for own in draws]
     low, high, text = _ends(given, np.array(over))
     acquired = given is not None and ((low[0] or 0.0) > 0 or (high[0] or 0.0) < 0)
     clusters, weights = sample_weights([frame], (*key, "retention"))
@@ -169,12 +173,6 @@ def kept(
         yield step, numbers
 
 
-def _draws(frame: Differences) -> list[NDArray[np.bool_]]:
-    """The rows of every draw that has records of both groups."""
-    each = [frame.draw == draw for draw in frame.draws]
-    return [own for own in each if len(np.unique(frame.level[own])) == 2]
-
-
 def _effects_of(frame: Differences, values: Floats) -> Floats:
     """Direct effects [steps] of the level above 0."""
     return np.asarray(values[frame.level > 0].mean(0) - values[frame.level == 0].mean(0))
@@ -189,6 +187,7 @@ def _effects(
         own = frame.where(side)
         draws = own.draw if len(frame.draws) > 1 else None
         sides.append(cluster_values(values[side], own.cluster, own.stratum, draws))
+    sides[1] = balanced(*sides)
     effect = [float(value) for value in sides[0].means - sides[1].means]
     if min(side.joint().size for side in sides) < LEAST_CLUSTERS:
         return effect, None

@@ -27,6 +27,7 @@ from .level_means import (
     LevelMeans,
     centred,
     clusters_by_level,
+    complete_draws,
     detection_dose,
     is_complete,
     level_means,
@@ -95,6 +96,10 @@ def _shift_row(
 ) -> dict[str, Any] | None:
     draws = sorted(set(pair[0].draws) & set(pair[1].draws))
     sides: list[Side] = []
+    for contrast, step in zip(pair, steps, strict=True):
+        found = differences(scores, contrast, step, measure)
+        complete = complete_draws(found).draws.tolist() if found is not None else []
+        draws = [draw for draw in draws if draw in complete] or draws
     for contrast, step in zip(pair, steps, strict=True):
         found = differences(scores, contrast, step, measure)
         if found is None or not draws:

@@ -12,7 +12,7 @@ from costar.core.workspace import Workspace
 from costar.eval.curves import fit_hill, interpolated, monotone
 from costar.eval.differences import Differences
 from costar.eval.dose_fits import all_dose_fits, compute_dose_fits, fit_dose
-from costar.eval.level_means import LevelMeans
+from costar.eval.level_means import LevelMeans, detection_dose
 from costar.manifests.tables import DOSE_FITS
 from numpy.typing import NDArray
 
@@ -174,6 +174,19 @@ def test_draws_that_differ_by_their_runs_are_one_curve_and_intervals_are_over_th
         assert fit.low < 20 < fit.high
 
 
+def test_a_draw_without_held_out_records_or_without_a_level_moves_no_dose() -> None:
+    found, own = world(LEVELS, hill(-3.5, 20, 1.2), draws=3)
+    drifted = Differences(**vars(found) | {"value": found.value + 3.0 * (found.draw == 1)})
+    for level, detected in ((0, 1), (1, 1)):
+        there = (found.draw != 1) | (found.level != level)
+        fit = fit_dose(drifted.where(there), own.where(there), "nll_token", "p")
+        assert fit.half_dose == pytest.approx(20, rel=0.2)
+        assert fit.detection_dose in (detected, 4)
+    flat, _ = world(LEVELS, lambda dose: 0 * dose, draws=4)
+    drifted = Differences(**vars(flat) | {"value": flat.value + 3.0 * (flat.draw == 1)})
+    assert detection_dose(drifted.where((flat.draw != 1) | (flat.level != 1)), "p") is None
+
+
 def test_the_fit_is_the_curve_itself_where_there_is_no_noise() -> None:
     levels = np.array([0, 1, 4, 16, 64, 256])
     means = np.stack([hill(-3.0, half, 1.4)(levels.astype(float)) + 0.3 for half in (0.7, 20.0, 180.0)])
@@ -195,7 +208,8 @@ def test_monotone_means_pool_neighbours_that_are_out_of_order_and_doses_are_read
 
 
 def test_every_pair_has_a_row_a_measure_at_its_last_step_and_at_the_end_of_its_phase(tmp_path: Path) -> None:
-    suite = world_suite(tmp_path, levels="0 = 60, 1 = 30, 4 = 30, 16 = 30, 64 = 30", more="phase = [0.0, 0.5]")
+    levels = "0 = 60, 1 = 30, 4 = 30, 16 = 30, 64 = 30"
+    suite = world_suite(tmp_path, levels=levels, more="phase = [0.0, 0.5]", evaluation="")  # the margin is primary
     curve = hill(-3.0, 8, 1.2)
 
     def effect(arm: object, step: int, level: NDArray[np.int64], cell: NDArray[np.int64]) -> Floats | float:

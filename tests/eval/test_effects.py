@@ -249,6 +249,30 @@ def test_draws_average_to_the_pooled_estimate_and_carry_its_interval(tmp_path: P
         assert all((row["ci_low"], row["ci_high"]) == (row["given_low"], row["given_high"]) for row in own)
 
 
+def test_a_draw_that_lacks_a_level_leaves_its_drift_out_of_what_the_others_say(tmp_path: Path) -> None:
+    suite = world_suite(tmp_path, draws=4)
+    whole = simulate(suite, learnt)
+    drifts = dict(zip((f"perturbed.nano.d{draw}" for draw in range(4)), (0.0, 5.0, -1.0, 1.0), strict=True))
+    drifted = whole
+    for run, drift in drifts.items():
+        drifted = changed(drifted, run, NLL, lambda rows, values, drift=drift: values + drift)
+    level = whole.subjects.levels[("perturbed", 1)]
+    gone = changed(drifted, "perturbed.nano.d1", NLL, lambda rows, values: np.where(level[rows] == 4, np.nan, values))
+    rows = all_effects(suite, gone)
+    row = only(rows, "direct", level=4, step=20, treated="perturbed.nano")
+    own = [only(rows, "direct", level=4, step=20, treated=f"perturbed.nano.d{draw}")["estimate"] for draw in (0, 2, 3)]
+    assert row["estimate"] == pytest.approx(np.mean(own))
+    assert (row["n_runs"], row["n"]) == (3, 90)
+    assert row["given_low"] < -0.4 < row["given_high"]
+    assert row["band_low"] <= row["given_low"] < row["given_high"] <= row["band_high"]
+    assert only(rows, "direct", level=1, step=20, treated="perturbed.nano")["n_runs"] == 4
+
+    some = (level == 4) & (np.arange(len(level)) % 3 > 0)
+    uneven = changed(drifted, "perturbed.nano.d1", NLL, lambda rows, values: np.where(some[rows], np.nan, values))
+    row = only(all_effects(suite, uneven), "direct", level=4, step=20, treated="perturbed.nano")
+    assert row["estimate"] == pytest.approx(-0.4, abs=0.1)
+
+
 def test_a_planted_difference_between_phases_is_found_and_none_is_not(tmp_path: Path) -> None:
     suite = world_suite(tmp_path, more=WHEN)
 

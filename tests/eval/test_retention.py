@@ -17,7 +17,7 @@ from costar.eval.retention import all_retention, compute_retention, half_lives
 from costar.manifests.tables import RETENTION
 from numpy.typing import NDArray
 
-from .worlds import Effect, simulate, world_suite
+from .worlds import NLL, Effect, changed, simulate, world_suite
 
 Codes = NDArray[np.int64]
 STEPS = (5, 10, 12, 14, 16, 18, 20)
@@ -104,6 +104,18 @@ def test_from_three_draws_on_intervals_are_over_them(tmp_path: Path) -> None:
     assert row["n_runs"] == 3
     assert row["method"].count("3 draws") == 2
     assert row["half_life_low"] < 5.0 < row["half_life_high"]
+
+
+def test_a_draw_that_lacks_a_level_is_no_part_of_what_it_acquired(tmp_path: Path) -> None:
+    suite = world_suite(tmp_path, more="phase = [0.0, 0.5]", draws=3)
+    scores = simulate(suite, forgetting(5.0), steps=STEPS)
+    level = scores.subjects.levels[("perturbed", 1)]
+    gap = lambda rows, values: np.where(level[rows] == 4, np.nan, values + 2.0)  # noqa: E731
+    rows = all_retention(suite, changed(scores, "perturbed.nano.d1", NLL, gap))
+    row = last(rows)
+    assert (row["n_runs"], row["n"]) == (2, 60)
+    assert row["acquired"] == pytest.approx(-1.0, abs=0.1)
+    assert last(rows, level=1)["n_runs"] == 3
 
 
 def test_records_of_a_randomized_phase_are_followed_from_its_end(tmp_path: Path) -> None:
