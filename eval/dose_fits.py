@@ -90,7 +90,7 @@ def fit_dose(found: Differences, own: Differences | None, metric: str, perturbat
     sizes = clusters_by_level(found)
     if sizes[0] < LEAST_CLUSTERS or sum(sizes.values()) - sizes[0] < LEAST_CLUSTERS:
         return _nothing(f"fewer than {LEAST_CLUSTERS} clusters held out or inserted: no fit")
-    detected = detection_dose(found, perturbation)
+    detected = detection_dose(found, metric, perturbation)
     if own is None and len(levels) - 1 < LEAST_LEVELS:
         return _nothing(f"{len(levels) - 1} levels above 0: no plateau can be told", detected)
     clusters, weights = sample_weights([found], (perturbation,))

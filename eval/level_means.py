@@ -13,7 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .differences import Differences
-from .resampling import Clustered, Key, balanced, cluster_values, generator, simultaneous_band
+from .resampling import (
+    Clustered,
+    Key,
+    balanced,
+    cluster_values,
+    difference_interval,
+    generator,
+    simultaneous_band,
+    told,
+    with_single,
+)
 from .stats import LEAST_CLUSTERS
 
 SAMPLES = 1000
@@ -104,7 +114,7 @@ def clusters_by_level(found: Differences) -> dict[int, int]:
     return {int(level): len(np.unique(found.cluster[found.level == level])) for level in np.unique(found.level)}
 
 
-def detection_dose(found: Differences, perturbation: str) -> int | None:
+def detection_dose(found: Differences, metric: str, perturbation: str) -> int | None:
     """The lowest level whose simultaneous 95 % band around its direct effect leaves out 0: the bands of `effects`."""
     several = len(found.draws) > 1
     sides: dict[int, tuple[Clustered, Clustered]] = {}
@@ -123,8 +133,12 @@ def detection_dose(found: Differences, perturbation: str) -> int | None:
         return None
     treated, held = zip(*sides.values(), strict=True)
     bands = simultaneous_band(treated, held, (perturbation, "band"))
-    apart = [level for level, band in zip(sides, bands, strict=True) if band.low[0] > 0 or band.high[0] < 0]
-    return min(apart, default=None)
+    for level, band in zip(sides, bands, strict=True):
+        single = told(difference_interval(*sides[level], (perturbation, level, "")), sides[level], [metric])
+        wide = with_single(band, single)
+        if wide.low[0] > 0 or wide.high[0] < 0:
+            return level
+    return None
 
 
 def percentiles(samples: Floats) -> tuple[float, float]:

@@ -28,6 +28,16 @@ DRAW = 2**32  # names and strata of draw d are numbered from d · DRAW
 MOST_RESAMPLES, LEAST_RESAMPLES, WORK = 10_000, 2_000, 20_000_000
 CELLS = 2**21  # resampled cells held at once
 NUMBERS = 2**25  # numbers held at once: 256 MB
+UNBOUNDED = (
+    "nll_token",
+    "ll_byte",
+    "margin",
+    "rank",
+    "exposure_bits",
+    "attack_score",
+    "longest_match",
+    "queries_log10",
+)
 
 
 @dataclass(frozen=True)
@@ -141,9 +151,26 @@ def simultaneous_band(
     (its own, where there is a sequence of them).
 
     The critical value is that of the largest |t| over the groups in joint samples, at least that of one interval; the
-    intervals are BCa at that value, so a band has the shape of the single intervals and contains them.
+    intervals are BCa at that value, so a band has the shape of the single intervals. Those have samples of their own:
+    `with_single` widens a band by what a few thousand samples leave to chance.
     """
     return _intervals(groups, held_out, key, level, simultaneous=True)
+
+
+def with_single(band: Interval, single: Interval) -> Interval:
+    """The band that contains the single interval too."""
+    return Interval(np.minimum(band.low, single.low), np.maximum(band.high, single.high))
+
+
+def told(interval: Interval, groups: Sequence[Clustered], metrics: Sequence[str]) -> Interval:
+    """The interval [K], NaN for a metric [K] without bounds where a group does not vary: equal shares hide no more than
+    their number allows, equal losses could hide anything."""
+    still = np.array([metric in UNBOUNDED for metric in metrics])
+    alike = np.zeros(len(still), bool)
+    for group in groups:
+        values = group.sums / group.counts[:, None]
+        alike |= np.ptp(values, axis=0) <= 1e-12 * np.abs(values).max(0)
+    return Interval(*(np.where(still & alike, np.nan, end) for end in (interval.low, interval.high)))
 
 
 def cluster_standard_error(group: Clustered, held_out: Clustered | None = None) -> tuple[Floats, Floats]:

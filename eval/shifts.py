@@ -139,7 +139,7 @@ def fit_shift(treated: Side, control: Side, metric: str, perturbation: str) -> d
         sizes = clusters_by_level(found)
         if min(sizes[0], sum(sizes.values()) - sizes[0]) < LEAST_CLUSTERS:
             return {"method": f"fewer than {LEAST_CLUSTERS} clusters held out or inserted: no shift"}
-        if detection_dose(found, perturbation) is None:
+        if detection_dose(found, metric, perturbation) is None:
             return {"method": "one of the curves is flat within noise: no shift"}
         if own is None and (censored := fit_dose(found, own, metric, perturbation).censored):
             return {"method": f"one of the half-doses is not told ({censored}): no shift"}

@@ -184,7 +184,14 @@ def test_a_draw_without_held_out_records_or_without_a_level_moves_no_dose() -> N
         assert fit.detection_dose in (detected, 4)
     flat, _ = world(LEVELS, lambda dose: 0 * dose, draws=4)
     drifted = Differences(**vars(flat) | {"value": flat.value + 3.0 * (flat.draw == 1)})
-    assert detection_dose(drifted.where((flat.draw != 1) | (flat.level != 1)), "p") is None
+    assert detection_dose(drifted.where((flat.draw != 1) | (flat.level != 1)), "nll_token", "p") is None
+
+
+def test_a_level_of_equal_losses_is_detected_by_no_band_and_one_of_equal_shares_is() -> None:
+    found, _ = world({0: 40, 4: 20}, lambda dose: 0 * dose, noise=0.05)
+    equal = Differences(**vars(found) | {"value": np.where(found.level == 4, 0.9, found.value)})
+    assert detection_dose(equal, "nll_token", "p") is None
+    assert detection_dose(equal, "accuracy", "p") == 4
 
 
 def test_the_fit_is_the_curve_itself_where_there_is_no_noise() -> None:

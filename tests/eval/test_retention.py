@@ -143,6 +143,32 @@ def test_without_a_later_checkpoint_and_below_ten_clusters_nothing_is_claimed(tm
     assert "clusters" in row["censored"]
 
 
+def test_forgetting_that_stops_above_one_half_has_no_half_life(tmp_path: Path) -> None:
+    def stops(arm: ArmDesign, step: int, level: Codes, cell: Codes) -> NDArray[np.float64]:
+        share = 0.0 if arm.name == "standard" else 0.55 + 0.45 * 2.0 ** (-max(0, step - 10) / 1.0)
+        return -1.0 * (level > 0) * share
+
+    for seed in range(8):
+        row = last(rows_of(tmp_path, stops, seed=seed, noise=0.3))
+        assert (row["half_life"], row["half_life_high"], row["censored"]) == (None, None, "above 10 steps")
+
+
+def test_equal_losses_have_no_interval_and_the_reason_is_not_that_nothing_was_acquired(tmp_path: Path) -> None:
+    row = last(rows_of(tmp_path, forgetting(5.0, 10.0), noise=0.0))
+    assert row["acquired"] == pytest.approx(10.0)
+    assert (row["acquired_low"], row["kept_high"], row["share"], row["half_life"]) == (None,) * 4
+    assert row["censored"].startswith("no variation")
+    assert "no variation" in row["method"]
+
+
+def test_a_step_after_the_end_of_the_phase_is_named_where_none_was_measured_at_its_end(tmp_path: Path) -> None:
+    suite = world_suite(tmp_path, more="phase = [0.0, 0.5]")
+    for steps, says in (((10, 14, 20), False), ((12, 14, 20), True)):
+        rows = all_retention(suite, simulate(suite, forgetting(5.0), steps=steps))
+        assert {"acquired at step 12" in row["method"] for row in rows} == {says}
+        assert {row["phase_end"] for row in rows} == {10}
+
+
 @pytest.mark.parametrize("life", [0.7, 3.0, 11.0])
 def test_half_lives_of_exact_decays_are_exact(life: float) -> None:
     times = np.array([0.0, 1, 2, 4, 8])
