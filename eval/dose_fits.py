@@ -132,7 +132,8 @@ def _curve(
     if len(means.levels) - 1 < LEAST_LEVELS:
         return _interpolation(means, perfect, None, "too few levels for a curve")
     fits = fit_hill(means, perfect, fixed=fixed)
-    fit_p = lack_of_fit(means, fits, perfect, fixed=fixed) if len(weights) > 1 else None
+    sizes = list(clusters_by_level(found).values())
+    fit_p = lack_of_fit(means, fits, sizes, perfect, fixed=fixed) if len(weights) > 1 else None
     if fit_p is not None and fit_p < REFUSED:
         return _interpolation(means, perfect, fit_p, "the curve does not fit")
     if fits.slope[0] >= SLOPES[1] * 0.999:

@@ -256,13 +256,12 @@ def _half_life(samples: Floats, times: Floats, over: Floats, half_lost: bool) ->
     last, first = float(times[-1]), float(times[1])
     shortest = first / SHORTEST
     found = float(lives[0])
-    censored = (
-        f"above {last:.0f} steps"
-        if found > last or not half_lost
-        else f"below {first:.0f} steps"
-        if found < shortest
-        else ""
-    )
+    if found > last:
+        censored = f"above {last:.0f} steps"
+    elif not half_lost:
+        censored = f"above {last:.0f} steps, or not shown: half may be left then"
+    else:
+        censored = f"below {first:.0f} steps" if found < shortest else ""
     low, high = percentiles(lives[1:])
     each = half_lives(over, times) if len(over) >= LEAST_DRAWS else np.zeros(0)
     if len(each) and ((each >= shortest) & (each <= last)).all():

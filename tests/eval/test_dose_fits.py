@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from costar.core.workspace import Workspace
-from costar.eval.curves import fit_hill, interpolated, monotone
+from costar.eval.curves import fit_hill, interpolated, lack_of_fit, monotone
 from costar.eval.differences import Differences
 from costar.eval.dose_fits import all_dose_fits, compute_dose_fits, fit_dose
 from costar.eval.level_means import LevelMeans, detection_dose
@@ -162,6 +162,22 @@ def test_where_the_curve_is_refused_means_are_interpolated() -> None:
     assert 16 < fit.half_dose < 64
     assert fit.fit_p is not None
     assert fit.fit_p < 0.05
+
+
+def test_true_curves_are_refused_about_as_often_as_the_level_says() -> None:
+    """Of 100 at most 12 at 5 %: more would come twice in 1,000 times. Samples of two clusters have half of the variance,
+    and taken as they are would refuse 22."""
+    levels, refused = np.array([0, 1, 4, 16, 64, 256]), 0
+    true = hill(-3.0, 12, 1.2)(levels.astype(float))
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        observed = true + generator.normal(0, 0.1, 6)
+        means = observed + generator.normal(0, 0.1 / np.sqrt(2), (200, 6))
+        means[0] = observed
+        drawn = LevelMeans(levels=levels, means=means, counts=np.full(means.shape, 20.0))
+        p = lack_of_fit(drawn, fit_hill(drawn), [2] * 6)
+        refused += p is not None and p < 0.05
+    assert 0 < refused <= 12
 
 
 def test_draws_that_differ_by_their_runs_are_one_curve_and_intervals_are_over_them_from_three_on() -> None:

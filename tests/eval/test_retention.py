@@ -150,7 +150,8 @@ def test_forgetting_that_stops_above_one_half_has_no_half_life(tmp_path: Path) -
 
     for seed in range(8):
         row = last(rows_of(tmp_path, stops, seed=seed, noise=0.3))
-        assert (row["half_life"], row["half_life_high"], row["censored"]) == (None, None, "above 10 steps")
+        assert (row["half_life"], row["half_life_high"]) == (None, None)
+        assert row["censored"].startswith("above 10 steps")
 
 
 def test_equal_losses_have_no_interval_and_the_reason_is_not_that_nothing_was_acquired(tmp_path: Path) -> None:
