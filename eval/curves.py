@@ -7,6 +7,7 @@ linear least squares (variable projection, Golub & Pereyra 1973).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,15 +152,20 @@ def _polished(
     return (float(done.x[0]), float(done.x[1])) if better else (half, log_slope)
 
 
-def lack_of_fit(means: LevelMeans, fits: Hill, ceiling: Floats | None = None, *, fixed: bool = False) -> float | None:
+def lack_of_fit(
+    means: LevelMeans, fits: Hill, clusters: Sequence[int], ceiling: Floats | None = None, *, fixed: bool = False
+) -> float | None:
     """The p-value of what the observed means have beyond the curve; None where the curve has as many parameters as means.
 
     The squares left over are compared with those of samples that scatter around the fitted curve as the resampled means
-    scatter around the observed ones, so clusters and unequal variances are those of the data.
+    scatter around the observed ones, so clusters and unequal variances are those of the data. A bootstrap of n clusters
+    scatters by (n − 1) / n of the variance, which is put right for the `clusters` of each level [K]. The p-value is
+    approximate: with few clusters their own spread is not known well, and it is below .05 somewhat too often.
     """
     if len(means.levels) <= (3 if fixed else 4):
         return None
-    around = fits.first().at(means.levels) + means.means - means.means[:1]
+    missing = np.sqrt([n / max(1, n - 1) for n in clusters])
+    around = fits.first().at(means.levels) + missing * (means.means - means.means[:1])
     counts = means.counts
     drawn = LevelMeans(levels=means.levels, means=np.where(counts > 0, around, 0.0), counts=counts)
     observed = None if ceiling is None else np.broadcast_to(ceiling[:1], ceiling.shape)  # the curve that was fitted

@@ -27,6 +27,7 @@ from .level_means import (
     LevelMeans,
     centred,
     clusters_by_level,
+    complete_draws,
     detection_dose,
     is_complete,
     level_means,
@@ -77,13 +78,15 @@ def fit_dose(found: Differences, own: Differences | None, metric: str, perturbat
     """The half-dose of differences `found` of one measure. `own` holds the treated runs' own values of the same records,
     by which a measure of `PERFECT` knows how far they are from perfect recall; None where the measure is of another kind.
     """
+    found = complete_draws(found)
+    own = own.where(np.isin(own.draw, found.draws)) if own is not None else None
     if not is_complete(found):
         return _nothing("no held-out records, or no level above 0")
     levels = np.unique(found.level)
     sizes = clusters_by_level(found)
     if sizes[0] < LEAST_CLUSTERS or sum(sizes.values()) - sizes[0] < LEAST_CLUSTERS:
         return _nothing(f"fewer than {LEAST_CLUSTERS} clusters held out or inserted: no fit")
-    detected = detection_dose(found, perturbation)
+    detected = detection_dose(found, metric, perturbation)
     if own is None and len(levels) - 1 < LEAST_LEVELS:
         return _nothing(f"{len(levels) - 1} levels above 0: no plateau can be told", detected)
     clusters, weights = sample_weights([found], (perturbation,))
@@ -125,7 +128,8 @@ def _curve(
     if len(means.levels) - 1 < LEAST_LEVELS:
         return _interpolation(means, perfect, None, "too few levels for a curve")
     fits = fit_hill(means, perfect, fixed=fixed)
-    fit_p = lack_of_fit(means, fits, perfect, fixed=fixed) if len(weights) > 1 else None
+    sizes = list(clusters_by_level(found).values())
+    fit_p = lack_of_fit(means, fits, sizes, perfect, fixed=fixed) if len(weights) > 1 else None
     if fit_p is not None and fit_p < REFUSED:
         return _interpolation(means, perfect, fit_p, "the curve does not fit")
     if fits.slope[0] >= SLOPES[1] * 0.999:
@@ -199,8 +203,6 @@ def _interval(curve: _Curve, found: Differences, own: Differences | None, metric
     halves = []
     for draw in found.draws:
         one, other = found.where(found.draw == draw), own.where(own.draw == draw) if own is not None else None
-        if not is_complete(one):
-            return *given, f"{text}: a draw has no held-out records or none above level 0"
         clusters, weights = sample_weights([one], (), 0)
         alone = _curve(one, other, metric, clusters, weights)
         halves.append(float(alone.halves[0]) if alone.plateau or own is not None else math.inf)
@@ -267,7 +269,7 @@ def _fitted(scores: Scores, contrast: Contrast, step: int, measure: Measure) -> 
         "step": step,
         "n": len(found),
         "n_clusters": len(np.unique(found.cluster)),
-        "n_runs": len(found.draws),
+        "n_runs": len(complete_draws(found).draws),
         "ci_low": fit.low,
         "ci_high": fit.high,
         **{name: value for name, value in vars(fit).items() if name not in ("low", "high")},

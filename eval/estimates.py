@@ -12,20 +12,25 @@ from ..core.analysis import AnalysisDesign
 from ..core.design import Suite
 from .contrasts import Contrast
 from .differences import Floats, Rows
+from .level_means import of_complete_draws
 from .randomization import is_paired, label_arrangements, label_permutation_p, max_t_p, sign_flip_p
 from .resampling import (
     Clustered,
+    balanced,
     cluster_standard_error,
     cluster_values,
     difference_interval,
     mean_interval,
     simultaneous_band,
+    told,
+    with_single,
 )
 from .stacks import Cell, Mask, Stack, factors, level_cells, value_cells
-from .stats import LEAST_CLUSTERS, equivalence_p, t_interval
+from .stats import LEAST_CLUSTERS, Interval, equivalence_p, t_interval
 
 T_DRAWS = 3  # draws from which on they carry an interval
 FEW_ARRANGEMENTS = math.log10(20)
+FEW_SIGNS = 6  # clusters: of five, the two most extreme of 32 patterns of signs have p = 1/16
 NUMBERS = (
     "estimate",
     "ci_low",
@@ -44,18 +49,9 @@ FLIPS = "p by sign flips of clusters"
 MCNEMAR = "p by McNemar's exact test"
 LABELS = "p by redrawing levels within strata"
 VALUES = "p by redrawing the factor within levels"
+TOO_FEW = ", of which there are too few for p to reach 0.05"
 FEW = f"fewer than {LEAST_CLUSTERS} clusters: no interval"
 CONSTANT = "no variation within a group: no interval"
-UNBOUNDED = (
-    "nll_token",
-    "ll_byte",
-    "margin",
-    "rank",
-    "exposure_bits",
-    "attack_score",
-    "longest_match",
-    "queries_log10",
-)
 ALIKE = "no variation between draws: no interval over them"
 
 
@@ -120,48 +116,51 @@ class _Maker:
         """The mean of each cell."""
         data = [self._clustered(cell.rows) for cell in cells]
         enough = [each.joint().size >= LEAST_CLUSTERS for each in data]
-        together = self._together([each for each, is_enough in zip(data, enough, strict=True) if is_enough], None)
-        for cell, own, is_enough in zip(cells, data, enough, strict=True):
-            found: dict[str, Floats] = {"estimate": own.means}
-            if is_enough:
-                interval = mean_interval(own, self._key(cell))
-                found |= {"given_low": interval.low, "given_high": interval.high} | next(together)
-                found |= self._unknown(found, [own])
-                found["p_value"] = sign_flip_p(own, self._key(cell))
+        bands, joint = self._together(data, enough, None, None)
+        for k, (cell, own) in enumerate(zip(cells, data, strict=True)):
+            found = {"estimate": own.means} | joint[k]
+            found["p_value"] = sign_flip_p(own, self._key(cell))
+            if enough[k]:
+                found |= self._ends(mean_interval(own, self._key(cell)), bands[k], [own])
                 found["p_equivalent"] = self._equivalent(own.means, *cluster_standard_error(own))
-            by_draw = self._by_draw(cell.rows, None)
-            mcnemar = is_paired(own.joint()) if is_enough else np.zeros(len(self.stack.columns), bool)
-            tests = [MCNEMAR if column else FLIPS for column in mcnemar]
-            yield self._estimate(estimand, cell, found, by_draw, tests if is_enough else None)
+            few = TOO_FEW if own.joint().size < FEW_SIGNS else ""
+            tests = [(MCNEMAR if column else FLIPS) + few for column in is_paired(own.joint())]
+            yield self._estimate(estimand, cell, found, self._by_draw(cell.rows, None), tests)
 
     def against(
         self, estimand: str, cells: Sequence[Cell], base: Sequence[Cell], strata: Rows | None = None
     ) -> Iterator[Estimate]:
-        """The mean of each cell less that of the base, if there is one. Labels are drawn again within `strata` [n], by
-        default those of the assignment."""
+        """The mean of each cell less that of the base, over the draws that have records of both. Labels are drawn again
+        within `strata` [n], by default those of the assignment."""
         if not base or not base[0].rows.any():
             return
-        other = self._clustered(base[0].rows, strata)
-        data = [self._clustered(cell.rows, strata) for cell in cells]
-        least = other.joint().size
-        enough = [min(each.joint().size, least) >= LEAST_CLUSTERS for each in data]
-        together = self._together([each for each, is_enough in zip(data, enough, strict=True) if is_enough], other)
-        for cell, own, is_enough in zip(cells, data, enough, strict=True):
-            found: dict[str, Floats] = {"estimate": own.means - other.means}
-            tests = None
-            if is_enough:
-                interval = difference_interval(own, other, self._key(cell))
-                found |= {"given_low": interval.low, "given_high": interval.high} | next(together)
-                found |= self._unknown(found, [own, other])
-                found["p_value"] = label_permutation_p(own, other, self._key(cell))
+        bases: dict[bytes, Clustered] = {}
+        used, data, held_out, weighted = [], [], [], []
+        for cell in cells:
+            there = of_complete_draws(self.stack.frame.draw, cell.rows, base[0].rows)
+            if there.any():
+                used.append(replace(cell, rows=cell.rows & there))
+                data.append(self._clustered(used[-1].rows, strata))
+                key = there.tobytes()  # one base of cells that have the same draws
+                held_out.append(bases.setdefault(key, self._clustered(base[0].rows & there, strata)))
+                weighted.append(balanced(data[-1], held_out[-1]))
+        enough = [
+            min(own.joint().size, other.joint().size) >= LEAST_CLUSTERS
+            for own, other in zip(data, held_out, strict=True)
+        ]
+        bands, joint = self._together(data, enough, weighted, self._clustered(base[0].rows, strata))
+        for k, (cell, own, other) in enumerate(zip(used, data, weighted, strict=True)):
+            found = {"estimate": own.means - other.means} | joint[k]
+            found["p_value"] = label_permutation_p(own, held_out[k], self._key(cell))
+            if enough[k]:
+                found |= self._ends(difference_interval(own, other, self._key(cell)), bands[k], [own, other])
                 error = cluster_standard_error(own, other)
                 found["p_equivalent"] = self._equivalent(found["estimate"], *error)
-                text = VALUES if strata is not None else LABELS
-                if label_arrangements(own, other) < FEW_ARRANGEMENTS:
-                    text += ", of which there are too few for p to reach 0.05"
-                tests = [text] * len(self.stack.columns)
+            text = VALUES if strata is not None else LABELS
+            if label_arrangements(own, held_out[k]) < FEW_ARRANGEMENTS:
+                text += TOO_FEW
             by_draw = self._by_draw(cell.rows, base[0].rows)
-            yield self._estimate(estimand, cell, found, by_draw, tests)
+            yield self._estimate(estimand, cell, found, by_draw, [text] * len(self.stack.columns))
 
     def _key(self, cell: Cell) -> tuple[int | str, ...]:
         return (self.contrast.perturbation, cell.level, cell.factor)
@@ -172,29 +171,34 @@ class _Maker:
         strata = own.frame.stratum if strata is None else strata[rows]
         return cluster_values(own.values, own.unit, strata, draws)
 
-    def _together(self, data: Sequence[Clustered], base: Clustered | None) -> Iterator[dict[str, Floats]]:
-        """Band and max-T of each group."""
+    def _together(
+        self,
+        data: Sequence[Clustered],
+        enough: Sequence[bool],
+        weighted: Sequence[Clustered] | None,
+        base: Clustered | None,
+    ) -> tuple[list[Interval | None], list[dict[str, Floats]]]:
+        """The band of each group that has `enough` clusters, and max-T of all: labels are drawn again within draws, so
+        max-T needs no weights."""
         if self.brief or not data:
-            yield from ({} for _ in data)
-            return
-        bands = simultaneous_band(data, base, (self.contrast.perturbation, "band"))
-        p_values = max_t_p(data, base, (self.contrast.perturbation, "max-t"))
-        for band, p in zip(bands, p_values, strict=True):
-            yield {"band_low": band.low, "band_high": band.high, "p_max_t": p}
+            return [None] * len(data), [{} for _ in data]
+        some = [k for k, is_enough in enumerate(enough) if is_enough]
+        bands: list[Interval | None] = [None] * len(data)
+        if some:
+            own, others = [data[k] for k in some], [weighted[k] for k in some] if weighted is not None else None
+            for k, band in zip(some, simultaneous_band(own, others, (self.contrast.perturbation, "band")), strict=True):
+                bands[k] = band
+        return bands, [{"p_max_t": p} for p in max_t_p(data, base, (self.contrast.perturbation, "max-t"))]
 
-    def _unknown(self, found: Mapping[str, Floats], groups: Sequence[Clustered]) -> dict[str, Floats]:
-        """The ends of intervals without those of measures that know no bounds where a group does not vary: equal shares
-        hide no more than their number allows, equal losses could hide anything."""
-        still = np.array([measure[2] in UNBOUNDED for _, measure in self.stack.columns])
-        alike = np.zeros(len(still), bool)
-        for group in groups:
-            values = group.sums / group.counts[:, None]
-            alike |= np.ptp(values, axis=0) <= 1e-12 * np.abs(values).max(0)
-        return {
-            name: np.where(still & alike, np.nan, values)
-            for name, values in found.items()
-            if name.endswith(("_low", "_high"))
-        }
+    def _ends(self, interval: Interval, band: Interval | None, groups: Sequence[Clustered]) -> dict[str, Floats]:
+        """The ends of an interval, and of the band that contains it."""
+        metrics = [measure[2] for _, measure in self.stack.columns]
+        single = told(interval, groups, metrics)
+        found = {"given_low": single.low, "given_high": single.high}
+        if band is None:
+            return found
+        wide = with_single(band, single)
+        return found | {"band_low": wide.low, "band_high": wide.high}
 
     def _by_draw(self, rows: Mask, base: Mask | None) -> Floats:
         """The estimate of every draw [S, K] that has one."""
@@ -225,16 +229,15 @@ class _Maker:
         cell: Cell,
         found: dict[str, Floats],
         by_draw: Floats,
-        tests: Sequence[str] | None,
+        tests: Sequence[str],
     ) -> Estimate:
         width, runs = len(self.stack.columns), len(by_draw)
         margin = self.analysis.margins.get(self.contrast.perturbation, math.nan)
         numbers = {name: found.get(name, np.full(width, np.nan)) for name in NUMBERS}
         numbers["margin"] = np.where(self._primary(), margin, np.nan)
-        constant = ~np.isfinite(numbers["given_low"]) if tests is not None else np.zeros(width, bool)
-        given = [
-            FEW if tests is None else CONSTANT if each else f"{BCA}; {tests[k]}" for k, each in enumerate(constant)
-        ]
+        none = CONSTANT if "given_low" in found else FEW
+        known = np.isfinite(numbers["given_low"])
+        given = [f"{BCA if each else none}; {test}" for each, test in zip(known, tests, strict=True)]
         if runs >= T_DRAWS:
             interval = t_interval(by_draw)
             spread = by_draw.std(0, ddof=1) / math.sqrt(runs)

@@ -13,7 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .differences import Differences
-from .resampling import Clustered, Key, cluster_values, generator, simultaneous_band
+from .resampling import (
+    Clustered,
+    Key,
+    balanced,
+    cluster_values,
+    difference_interval,
+    generator,
+    simultaneous_band,
+    told,
+    with_single,
+)
 from .stats import LEAST_CLUSTERS
 
 SAMPLES = 1000
@@ -21,6 +31,7 @@ ENDS = (0.025, 0.975)
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +52,22 @@ class LevelMeans:
         return np.asarray(self.means[:, 1:] - self.means[:, :1])
 
 
+def of_complete_draws(draw: Rows, one: Mask, other: Mask) -> Mask:
+    """Which rows [n] are of draws that have records of both: elsewhere what a draw's runs drift by would stand alone."""
+    return np.asarray(np.isin(draw, np.intersect1d(draw[one], draw[other])))
+
+
+def complete_draws(found: Differences) -> Differences:
+    """Without draws that lack held-out records or others."""
+    return found.where(of_complete_draws(found.draw, found.level > 0, found.level == 0))
+
+
 def centred(found: Differences) -> Differences:
-    """Without what a draw's runs differ by in their held-out records, so that draws can stand in one mean."""
+    """Without what a draw's runs differ by in their held-out records, so that complete draws can stand in one mean."""
     value = found.value.copy()
     for draw in found.draws:
         own = found.draw == draw
-        held_out = own & (found.level == 0)
-        value[own] -= found.value[held_out].mean() if held_out.any() else 0.0
+        value[own] -= found.value[own & (found.level == 0)].mean()
     return Differences(**vars(found) | {"value": value})
 
 
@@ -94,21 +114,31 @@ def clusters_by_level(found: Differences) -> dict[int, int]:
     return {int(level): len(np.unique(found.cluster[found.level == level])) for level in np.unique(found.level)}
 
 
-def detection_dose(found: Differences, perturbation: str) -> int | None:
+def detection_dose(found: Differences, metric: str, perturbation: str) -> int | None:
     """The lowest level whose simultaneous 95 % band around its direct effect leaves out 0: the bands of `effects`."""
     several = len(found.draws) > 1
-    sides: dict[int, Clustered] = {}
-    for level in np.unique(found.level).tolist():
-        own = found.where(found.level == level)
-        side = cluster_values(own.value[:, None], own.cluster, own.stratum, own.draw if several else None)
-        if side.joint().size >= LEAST_CLUSTERS:
-            sides[level] = side
-    held_out = sides.pop(0, None)
-    if held_out is None or not sides:
+    sides: dict[int, tuple[Clustered, Clustered]] = {}
+    bases: dict[bytes, Clustered] = {}
+    for level in np.unique(found.level[found.level > 0]).tolist():
+        there = of_complete_draws(found.draw, found.level == level, found.level == 0)
+        groups = []
+        for side in (level, 0):
+            own = found.where(there & (found.level == side))
+            groups.append(cluster_values(own.value[:, None], own.cluster, own.stratum, own.draw if several else None))
+        own_side, held_out = groups
+        if min(own_side.joint().size, held_out.joint().size) >= LEAST_CLUSTERS:
+            held_out = bases.setdefault(there.tobytes(), held_out)  # one base of levels that have the same draws
+            sides[level] = own_side, balanced(own_side, held_out)
+    if not sides:
         return None
-    bands = simultaneous_band(list(sides.values()), held_out, (perturbation, "band"))
-    apart = [level for level, band in zip(sides, bands, strict=True) if band.low[0] > 0 or band.high[0] < 0]
-    return min(apart, default=None)
+    treated, held = zip(*sides.values(), strict=True)
+    bands = simultaneous_band(treated, held, (perturbation, "band"))
+    for level, band in zip(sides, bands, strict=True):
+        single = told(difference_interval(*sides[level], (perturbation, level, "")), sides[level], [metric])
+        wide = with_single(band, single)
+        if wide.low[0] > 0 or wide.high[0] < 0:
+            return level
+    return None
 
 
 def percentiles(samples: Floats) -> tuple[float, float]:

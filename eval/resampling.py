@@ -10,7 +10,7 @@ Student's t for the number of clusters and the spread that a bootstrap of few cl
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,16 @@ DRAW = 2**32  # names and strata of draw d are numbered from d · DRAW
 MOST_RESAMPLES, LEAST_RESAMPLES, WORK = 10_000, 2_000, 20_000_000
 CELLS = 2**21  # resampled cells held at once
 NUMBERS = 2**25  # numbers held at once: 256 MB
+UNBOUNDED = (
+    "nll_token",
+    "ll_byte",
+    "margin",
+    "rank",
+    "exposure_bits",
+    "attack_score",
+    "longest_match",
+    "queries_log10",
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,23 @@ def cluster_values(values: Floats, clusters: Ints, strata: Ints, draws: Ints | N
     return Clustered(_sum_rows(values, places, len(names)), counts, (strata + offset)[first], names)
 
 
+def balanced(group: Clustered, held_out: Clustered) -> Clustered:
+    """The held-out records weighted so that draws count in them as in `group`: mean − mean is then that of the draws'
+    own differences, weighted by the records of `group`, and what runs of a draw drift by cancels.
+
+    Both have records in every draw (`level_means.of_complete_draws`). `held_out` itself where draws count alike already.
+    """
+    own, other = group.names // DRAW, held_out.names // DRAW
+    draws, place = np.unique(other, return_inverse=True)
+    assert np.array_equal(draws, np.unique(own)), "every draw has records of both"
+    mine, theirs = np.bincount(np.searchsorted(draws, own), group.counts), np.bincount(place, held_out.counts)
+    weights = (mine / mine.sum()) / (theirs / theirs.sum())
+    if np.allclose(weights, 1.0, rtol=0, atol=1e-9):
+        return held_out
+    weight = weights[place]
+    return replace(held_out, sums=held_out.sums * weight[:, None], counts=held_out.counts * weight)
+
+
 def _sum_rows(values: Floats, places: Ints, count: int) -> Floats:
     """Rows [n, K] summed by place, [count, K], each sum in the order of its rows."""
     if not count:
@@ -118,14 +145,32 @@ def difference_interval(treated: Clustered, held_out: Clustered, key: Key, level
 
 
 def simultaneous_band(
-    groups: Sequence[Clustered], held_out: Clustered | None, key: Key, level: float = 0.95
+    groups: Sequence[Clustered], held_out: Clustered | Sequence[Clustered] | None, key: Key, level: float = 0.95
 ) -> list[Interval]:
-    """One interval a group that hold all at once, in each column: of its mean, or of its mean less the held-out one's.
+    """One interval a group that hold all at once, in each column: of its mean, or of its mean less the held-out one's
+    (its own, where there is a sequence of them).
 
     The critical value is that of the largest |t| over the groups in joint samples, at least that of one interval; the
-    intervals are BCa at that value, so a band has the shape of the single intervals and contains them.
+    intervals are BCa at that value, so a band has the shape of the single intervals. Those have samples of their own:
+    `with_single` widens a band by what a few thousand samples leave to chance.
     """
     return _intervals(groups, held_out, key, level, simultaneous=True)
+
+
+def with_single(band: Interval, single: Interval) -> Interval:
+    """The band that contains the single interval too."""
+    return Interval(np.minimum(band.low, single.low), np.maximum(band.high, single.high))
+
+
+def told(interval: Interval, groups: Sequence[Clustered], metrics: Sequence[str]) -> Interval:
+    """The interval [K], NaN for a metric [K] without bounds where a group does not vary: equal shares hide no more than
+    their number allows, equal losses could hide anything."""
+    still = np.array([metric in UNBOUNDED for metric in metrics])
+    alike = np.zeros(len(still), bool)
+    for group in groups:
+        values = group.sums / group.counts[:, None]
+        alike |= np.ptp(values, axis=0) <= 1e-12 * np.abs(values).max(0)
+    return Interval(*(np.where(still & alike, np.nan, end) for end in (interval.low, interval.high)))
 
 
 def cluster_standard_error(group: Clustered, held_out: Clustered | None = None) -> tuple[Floats, Floats]:
@@ -147,18 +192,26 @@ def cluster_standard_error(group: Clustered, held_out: Clustered | None = None) 
 
 
 def _intervals(
-    groups: Sequence[Clustered], held_out: Clustered | None, key: Key, level: float, *, simultaneous: bool
+    groups: Sequence[Clustered],
+    held_out: Clustered | Sequence[Clustered] | None,
+    key: Key,
+    level: float,
+    *,
+    simultaneous: bool,
 ) -> list[Interval]:
+    given = [held_out] * len(groups) if held_out is None or isinstance(held_out, Clustered) else held_out
+    apart = list({id(each): each for each in given if each is not None}.values())
+    base_of = [next((k for k, each in enumerate(apart) if each is own), None) for own in given]
     joint = [group.joint() for group in groups]
-    base = held_out.joint() if held_out is not None else None
+    bases = [each.joint() for each in apart]
     width = joint[0].sums.shape[1]
-    every = [*joint, *([base] if base is not None else [])]
+    every = [*joint, *bases]
     number = resamples(sum(group.size for group in every))
     found = []
     for part in parts(width, number * len(every) + 3 * sum(group.size for group in every)):
         some = [group.columns(part) for group in joint]
-        other = base.columns(part) if base is not None else None
-        found.append(_intervals_of_some(some, other, key, number, level, simultaneous=simultaneous))
+        others = [base.columns(part) for base in bases]
+        found.append(_intervals_of_some(some, others, base_of, key, number, level, simultaneous=simultaneous))
     return [
         Interval(*(np.concatenate([getattr(piece[g], end) for piece in found]) for end in ("low", "high")))
         for g in range(len(groups))
@@ -166,21 +219,30 @@ def _intervals(
 
 
 def _intervals_of_some(
-    groups: list[Clustered], held_out: Clustered | None, key: Key, number: int, level: float, *, simultaneous: bool
+    groups: list[Clustered],
+    bases: list[Clustered],
+    base_of: list[int | None],
+    key: Key,
+    number: int,
+    level: float,
+    *,
+    simultaneous: bool,
 ) -> list[Interval]:
-    samples = sampled_means([*groups, *([held_out] if held_out is not None else [])], key, number)
-    if held_out is not None:
-        base = samples.pop()
-        samples = [own - base for own in samples]
-    estimates = [group.means - (held_out.means if held_out is not None else 0.0) for group in groups]
+    drawn = sampled_means([*groups, *bases], key, number)
+    samples, drawn_bases = drawn[: len(groups)], drawn[len(groups) :]
+    samples = [own if k is None else own - drawn_bases[k] for own, k in zip(samples, base_of, strict=True)]
+    held_out = [None if k is None else bases[k] for k in base_of]
+    estimates = [
+        group.means - (base.means if base is not None else 0.0) for group, base in zip(groups, held_out, strict=True)
+    ]
     normal = np.full(len(estimates[0]), norm.isf((1 - level) / 2))
     if simultaneous and len(groups) > 1:
         normal = np.maximum(normal, _joint_critical(samples, estimates, level))
     found = []
-    for group, own, estimate in zip(groups, samples, estimates, strict=True):
-        moments = influence(group, held_out)
+    for group, base, own, estimate in zip(groups, held_out, samples, estimates, strict=True):
+        moments = influence(group, base)
         interval = bca(own, estimate, moments.acceleration, moments.widened(normal))
-        hidden = _hidden(group, held_out, normal)
+        hidden = _hidden(group, base, normal)
         found.append(
             Interval(
                 np.where(hidden == 0, interval.low, estimate - np.sqrt((estimate - interval.low) ** 2 + hidden)),

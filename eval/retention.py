@@ -2,7 +2,8 @@
 
 Both are direct effects, record by record against the control and less the held-out records, so what all runs learn or
 forget is none of it. The half-life is that of a decay towards 0 through the direct effects from the end of the phase on,
-e(t) = a · 2^(−t / T), in steps since then; times batch and sequence length, in tokens.
+e(t) = a · 2^(−t / T), in steps since then; times batch and sequence length, in tokens. It is told only where the interval
+of the share kept at the last step lies below one half.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from ..core.schemes import LEAST_DRAWS
 from ..manifests.tables import RETENTION
 from .contrasts import Contrast, common_steps, contrasts, differences, measures, run_label
 from .differences import Differences
-from .level_means import SAMPLES, centred, level_means, percentiles, sample_weights
-from .resampling import cluster_values, difference_interval
+from .level_means import SAMPLES, centred, level_means, of_complete_draws, percentiles, sample_weights
+from .resampling import balanced, cluster_values, difference_interval, told
 from .scores import Measure, Scores
 from .stacks import factors
-from .stats import LEAST_CLUSTERS, t_interval
+from .stats import LEAST_CLUSTERS, Interval, t_interval
 
 SHORTEST = 4  # half-lives to the first later checkpoint, above which too little is left there to tell them
 RATES, ROUNDS = 240, 5
+NO_VARIATION = "; no variation at some step: no interval there"
 
 Floats = NDArray[np.float64]
 
@@ -36,7 +38,7 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True, kw_only=True)
 class Phase:
     """Records of a pair whose phase ended at step `end`: all, or those with one value of the factor, and the steps at which
-    both runs were measured from then on: the first is that of what was acquired."""
+    both runs were measured from then on: the first is that of what was acquired, and rows say so where it is not `end`."""
 
     factor: str
     end: int
@@ -86,9 +88,11 @@ def _rows(scores: Scores, contrast: Contrast, phase: Phase, measure: Measure) ->
     frame, values = found
     for level in np.unique(frame.level[frame.level > 0]).tolist():
         own = (frame.level == level) & np.isin(frame.cell, phase.cells)
-        if not own.any() or not (frame.level == 0).any():
+        there = of_complete_draws(frame.draw, own, frame.level == 0)
+        if not there.any():
             continue
-        rows = own | (frame.level == 0)
+        own &= there
+        rows = own | (there & (frame.level == 0))
         names = dict(zip(("probe", "variant", "metric"), measure, strict=True)) | {
             "perturbation": contrast.perturbation,
             "model": contrast.model,
@@ -99,10 +103,12 @@ def _rows(scores: Scores, contrast: Contrast, phase: Phase, measure: Measure) ->
             "phase_end": phase.end,
             "n": int(own.sum()),
             "n_clusters": len(np.unique(frame.cluster[own])),
-            "n_runs": len(frame.draws),
+            "n_runs": len(np.unique(frame.draw[own])),
         }
         key = (contrast.perturbation, level, phase.factor)
-        for step, numbers in kept(frame.where(rows), values[rows], phase.steps, key):
+        for step, numbers in kept(frame.where(rows), values[rows], phase.steps, key, measure[2]):
+            if phase.steps[0] != phase.end:
+                numbers["method"] += f"; acquired at step {phase.steps[0]}, the first measured after the phase"
             yield dict.fromkeys(RETENTION.names) | names | {"step": step} | numbers
 
 
@@ -122,14 +128,16 @@ def series(scores: Scores, contrast: Contrast, phase: Phase, measure: Measure) -
 
 
 def kept(
-    frame: Differences, values: Floats, steps: tuple[int, ...], key: tuple[int | str, ...]
+    frame: Differences, values: Floats, steps: tuple[int, ...], key: tuple[int | str, ...], metric: str
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(step, numbers) of each later step: what one level's records (and level 0) acquired at the first step and kept.
 
-    `values` [n, steps] are the differences; `key` is that of the effects at this level, so that intervals are theirs.
+    Every draw has records of both. `values` [n, steps] are the differences; `key` is that of the effects at this level,
+    so that intervals are theirs.
     """
-    effect, given = _effects(frame, values, key)
-    over = [_effects_of(frame.where(own), values[own]) for own in _draws(frame)]
+    effect, given = _effects(frame, values, key, metric)
+    draws = [frame.draw == draw for draw in frame.draws]
+    over = [_effects_of(frame.where(own), values[own]) for own in draws]
     low, high, text = _ends(given, np.array(over))
     acquired = given is not None and ((low[0] or 0.0) > 0 or (high[0] or 0.0) < 0)
     clusters, weights = sample_weights([frame], (*key, "retention"))
@@ -151,14 +159,9 @@ def kept(
             numbers["method"] = f"{text}; share: {how}"
         if k == len(steps) - 1:
             times = np.array(steps, np.float64) - steps[0]
-            numbers |= _half_life(samples, times, np.array(over)) if acquired else _nothing(given is not None)
+            half_lost = acquired and numbers["share_high"] < 0.5
+            numbers |= _half_life(samples, times, np.array(over), half_lost) if acquired else _nothing(given, low[0])
         yield step, numbers
-
-
-def _draws(frame: Differences) -> list[NDArray[np.bool_]]:
-    """The rows of every draw that has records of both groups."""
-    each = [frame.draw == draw for draw in frame.draws]
-    return [own for own in each if len(np.unique(frame.level[own])) == 2]
 
 
 def _effects_of(frame: Differences, values: Floats) -> Floats:
@@ -167,7 +170,7 @@ def _effects_of(frame: Differences, values: Floats) -> Floats:
 
 
 def _effects(
-    frame: Differences, values: Floats, key: tuple[int | str, ...]
+    frame: Differences, values: Floats, key: tuple[int | str, ...], metric: str
 ) -> tuple[list[float], tuple[Floats, Floats] | None]:
     """Direct effects at each step, and the ends of their intervals given these runs, where there are enough clusters."""
     sides = []
@@ -175,10 +178,11 @@ def _effects(
         own = frame.where(side)
         draws = own.draw if len(frame.draws) > 1 else None
         sides.append(cluster_values(values[side], own.cluster, own.stratum, draws))
+    sides[1] = balanced(*sides)
     effect = [float(value) for value in sides[0].means - sides[1].means]
     if min(side.joint().size for side in sides) < LEAST_CLUSTERS:
         return effect, None
-    interval = difference_interval(sides[0], sides[1], key)
+    interval = told(difference_interval(sides[0], sides[1], key), sides, [metric] * values.shape[1])
     return effect, (interval.low, interval.high)
 
 
@@ -186,11 +190,23 @@ def _ends(given: tuple[Floats, Floats] | None, over: Floats) -> tuple[list[float
     """The ends of intervals of effects, and what they are."""
     if len(over) >= LEAST_DRAWS:
         interval = t_interval(over)
-        return interval.low.tolist(), interval.high.tolist(), f"t-interval over {len(over)} draws"
+        alike = over.std(0) <= 1e-12 * np.abs(over).max(0)
+        return *_known(interval, ~alike), f"t-interval over {len(over)} draws{NO_VARIATION if alike.any() else ''}"
     if given is None:
         none: list[float | None] = [None] * over.shape[1] if over.size else []
         return none, none, f"fewer than {LEAST_CLUSTERS} clusters: no interval"
-    return given[0].tolist(), given[1].tolist(), "BCa interval of the cluster bootstrap, given these runs"
+    known = np.isfinite(given[0]) & np.isfinite(given[1])
+    text = "BCa interval of the cluster bootstrap, given these runs"
+    return *_known(Interval(*given), known), text if known.all() else text + NO_VARIATION
+
+
+def _known(interval: Interval, known: NDArray[np.bool_]) -> tuple[list[float | None], list[float | None]]:
+    """The ends that are known, None elsewhere."""
+    low, high = (
+        [float(value) if is_known else None for value, is_known in zip(end, known, strict=True)]
+        for end in (interval.low, interval.high)
+    )
+    return low, high
 
 
 def _samples(frame: Differences, values: Floats, clusters: NDArray[np.int64], weights: Floats) -> Floats:
@@ -210,17 +226,28 @@ def _share_ends(samples: Floats, over: Floats) -> tuple[tuple[float, float], str
     ), f"percentile interval of {SAMPLES:,} cluster bootstraps of both steps"
 
 
-def _nothing(enough: bool) -> dict[str, Any]:
-    return {"censored": "nothing acquired: the interval holds 0" if enough else "too few clusters to tell"}
+def _nothing(given: tuple[Floats, Floats] | None, low: float | None) -> dict[str, Any]:
+    if low is not None:
+        return {"censored": "nothing acquired: the interval holds 0"}
+    return {"censored": "too few clusters to tell" if given is None else "no variation: no interval to tell by"}
 
 
-def _half_life(samples: Floats, times: Floats, over: Floats) -> dict[str, Any]:
-    """Half-life in steps from samples of effects [S, steps] at times since the end of the phase, the first observed."""
+def _half_life(samples: Floats, times: Floats, over: Floats, half_lost: bool) -> dict[str, Any]:
+    """Half-life in steps from samples of effects [S, steps] at times since the end of the phase, the first observed.
+
+    Only where the last step shows that half is lost (`half_lost`): forgetting that stops above one half has none, and a
+    curve to 0 through the steps before would find one.
+    """
     lives = half_lives(samples, times)
     last, first = float(times[-1]), float(times[1])
     shortest = first / SHORTEST
     found = float(lives[0])
-    censored = f"above {last:.0f} steps" if found > last else f"below {first:.0f} steps" if found < shortest else ""
+    if found > last:
+        censored = f"above {last:.0f} steps"
+    elif not half_lost:
+        censored = f"above {last:.0f} steps, or not shown: half may be left then"
+    else:
+        censored = f"below {first:.0f} steps" if found < shortest else ""
     low, high = percentiles(lives[1:])
     each = half_lives(over, times) if len(over) >= LEAST_DRAWS else np.zeros(0)
     if len(each) and ((each >= shortest) & (each <= last)).all():
@@ -229,7 +256,7 @@ def _half_life(samples: Floats, times: Floats, over: Floats) -> dict[str, Any]:
     return {
         "half_life": None if censored else found,
         "half_life_low": None if low < shortest else min(low, last),
-        "half_life_high": None if high > last else max(high, shortest),
+        "half_life_high": None if high > last or not half_lost else max(high, shortest),
         "censored": censored,
     }
 

@@ -8,12 +8,14 @@ perfect recall have curves of their own height, so there the two half-doses must
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from ..core.design import ArmDesign, Suite, TrainDesign
 from ..core.schemes import LEAST_DRAWS
@@ -27,6 +29,7 @@ from .level_means import (
     LevelMeans,
     centred,
     clusters_by_level,
+    complete_draws,
     detection_dose,
     is_complete,
     level_means,
@@ -97,6 +100,10 @@ def _shift_row(
     sides: list[Side] = []
     for contrast, step in zip(pair, steps, strict=True):
         found = differences(scores, contrast, step, measure)
+        complete = complete_draws(found).draws.tolist() if found is not None else []
+        draws = [draw for draw in draws if draw in complete] or draws
+    for contrast, step in zip(pair, steps, strict=True):
+        found = differences(scores, contrast, step, measure)
         if found is None or not draws:
             return None
         found = found.where(np.isin(found.draw, draws))
@@ -126,15 +133,20 @@ def _shift_row(
 def fit_shift(treated: Side, control: Side, metric: str, perturbation: str) -> dict[str, Any]:
     """log2 of the ratio of half-doses, treated / control: estimate, intervals and p-value, and the method in words.
 
-    Clusters are resampled together for both sides. p is twice the smaller share of samples on one side of 0.
+    Clusters are resampled together for both sides. p is twice the smaller share of samples on one side of 0. Where all are
+    on one, that can be no smaller than 2 / 1,001, which no hypothesis among 25 survives, and more samples are dear: p is
+    then that of Student's t for the samples' standard error on the log scale, with the clusters of the smallest group less
+    one as freedom, and at most 2 / 1,001.
     """
+    smallest = math.inf
     for found, own in (treated, control):
         if not all(is_complete(found.where(found.draw == draw)) for draw in found.draws):
             return {"method": "no held-out records, or no level above 0: no shift"}
         sizes = clusters_by_level(found)
-        if min(sizes[0], sum(sizes.values()) - sizes[0]) < LEAST_CLUSTERS:
+        smallest = min(smallest, sizes[0], sum(sizes.values()) - sizes[0])
+        if smallest < LEAST_CLUSTERS:
             return {"method": f"fewer than {LEAST_CLUSTERS} clusters held out or inserted: no shift"}
-        if detection_dose(found, perturbation) is None:
+        if detection_dose(found, metric, perturbation) is None:
             return {"method": "one of the curves is flat within noise: no shift"}
         if own is None and (censored := fit_dose(found, own, metric, perturbation).censored):
             return {"method": f"one of the half-doses is not told ({censored}): no shift"}
@@ -151,8 +163,12 @@ def fit_shift(treated: Side, control: Side, metric: str, perturbation: str) -> d
         over = t_interval(np.array(each)[:, None])
         numbers |= {"ci_low": float(over.low[0]), "ci_high": float(over.high[0])}
         text += f", given these runs; t-interval over {len(draws)} draws"
-    tail = min((drawn[1:] <= 0).sum(), (drawn[1:] >= 0).sum())
-    p = min(1.0, 2 * (1 + int(tail)) / (1 + SAMPLES))
+    tail = int(min((drawn[1:] <= 0).sum(), (drawn[1:] >= 0).sum()))
+    p = min(1.0, 2 * (1 + tail) / (1 + SAMPLES))
+    if not tail:
+        error = max(float(drawn[1:].std(ddof=1)), 1e-300)
+        p = min(p, 2 * float(student.sf(abs(float(drawn[0])) / error, smallest - 1)))
+        text += " (none beyond 0: by their standard error and Student's t)"
     return {**numbers, "p_value": p, "p_adjusted": p, "method": text}
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from costar.core.workspace import Workspace
-from costar.eval.curves import fit_hill, interpolated, monotone
+from costar.eval.curves import fit_hill, interpolated, lack_of_fit, monotone
 from costar.eval.differences import Differences
 from costar.eval.dose_fits import all_dose_fits, compute_dose_fits, fit_dose
-from costar.eval.level_means import LevelMeans
+from costar.eval.level_means import LevelMeans, detection_dose
 from costar.manifests.tables import DOSE_FITS
 from numpy.typing import NDArray
 
@@ -164,6 +164,22 @@ def test_where_the_curve_is_refused_means_are_interpolated() -> None:
     assert fit.fit_p < 0.05
 
 
+def test_true_curves_are_refused_about_as_often_as_the_level_says() -> None:
+    """Of 100 at most 12 at 5 %: more would come twice in 1,000 times. Samples of two clusters have half of the variance,
+    and taken as they are would refuse 22."""
+    levels, refused = np.array([0, 1, 4, 16, 64, 256]), 0
+    true = hill(-3.0, 12, 1.2)(levels.astype(float))
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        observed = true + generator.normal(0, 0.1, 6)
+        means = observed + generator.normal(0, 0.1 / np.sqrt(2), (200, 6))
+        means[0] = observed
+        drawn = LevelMeans(levels=levels, means=means, counts=np.full(means.shape, 20.0))
+        p = lack_of_fit(drawn, fit_hill(drawn), [2] * 6)
+        refused += p is not None and p < 0.05
+    assert 0 < refused <= 12
+
+
 def test_draws_that_differ_by_their_runs_are_one_curve_and_intervals_are_over_them_from_three_on() -> None:
     for draws, text in ((2, "given these runs"), (3, "3 draws")):
         fit = fit_dose(*world(LEVELS, hill(-3.5, 20, 1.2), draws=draws), "nll_token", "p")
@@ -172,6 +188,26 @@ def test_draws_that_differ_by_their_runs_are_one_curve_and_intervals_are_over_th
         assert fit.low is not None
         assert fit.high is not None
         assert fit.low < 20 < fit.high
+
+
+def test_a_draw_without_held_out_records_or_without_a_level_moves_no_dose() -> None:
+    found, own = world(LEVELS, hill(-3.5, 20, 1.2), draws=3)
+    drifted = Differences(**vars(found) | {"value": found.value + 3.0 * (found.draw == 1)})
+    for level, detected in ((0, 1), (1, 1)):
+        there = (found.draw != 1) | (found.level != level)
+        fit = fit_dose(drifted.where(there), own.where(there), "nll_token", "p")
+        assert fit.half_dose == pytest.approx(20, rel=0.2)
+        assert fit.detection_dose in (detected, 4)
+    flat, _ = world(LEVELS, lambda dose: 0 * dose, draws=4)
+    drifted = Differences(**vars(flat) | {"value": flat.value + 3.0 * (flat.draw == 1)})
+    assert detection_dose(drifted.where((flat.draw != 1) | (flat.level != 1)), "nll_token", "p") is None
+
+
+def test_a_level_of_equal_losses_is_detected_by_no_band_and_one_of_equal_shares_is() -> None:
+    found, _ = world({0: 40, 4: 20}, lambda dose: 0 * dose, noise=0.05)
+    equal = Differences(**vars(found) | {"value": np.where(found.level == 4, 0.9, found.value)})
+    assert detection_dose(equal, "nll_token", "p") is None
+    assert detection_dose(equal, "accuracy", "p") == 4
 
 
 def test_the_fit_is_the_curve_itself_where_there_is_no_noise() -> None:
@@ -195,7 +231,8 @@ def test_monotone_means_pool_neighbours_that_are_out_of_order_and_doses_are_read
 
 
 def test_every_pair_has_a_row_a_measure_at_its_last_step_and_at_the_end_of_its_phase(tmp_path: Path) -> None:
-    suite = world_suite(tmp_path, levels="0 = 60, 1 = 30, 4 = 30, 16 = 30, 64 = 30", more="phase = [0.0, 0.5]")
+    levels = "0 = 60, 1 = 30, 4 = 30, 16 = 30, 64 = 30"
+    suite = world_suite(tmp_path, levels=levels, more="phase = [0.0, 0.5]", evaluation="")  # the margin is primary
     curve = hill(-3.0, 8, 1.2)
 
     def effect(arm: object, step: int, level: NDArray[np.int64], cell: NDArray[np.int64]) -> Floats | float:

@@ -17,7 +17,7 @@ from costar.eval.retention import all_retention, compute_retention, half_lives
 from costar.manifests.tables import RETENTION
 from numpy.typing import NDArray
 
-from .worlds import Effect, simulate, world_suite
+from .worlds import NLL, Effect, changed, simulate, world_suite
 
 Codes = NDArray[np.int64]
 STEPS = (5, 10, 12, 14, 16, 18, 20)
@@ -106,6 +106,18 @@ def test_from_three_draws_on_intervals_are_over_them(tmp_path: Path) -> None:
     assert row["half_life_low"] < 5.0 < row["half_life_high"]
 
 
+def test_a_draw_that_lacks_a_level_is_no_part_of_what_it_acquired(tmp_path: Path) -> None:
+    suite = world_suite(tmp_path, more="phase = [0.0, 0.5]", draws=3)
+    scores = simulate(suite, forgetting(5.0), steps=STEPS)
+    level = scores.subjects.levels[("perturbed", 1)]
+    gap = lambda rows, values: np.where(level[rows] == 4, np.nan, values + 2.0)  # noqa: E731
+    rows = all_retention(suite, changed(scores, "perturbed.nano.d1", NLL, gap))
+    row = last(rows)
+    assert (row["n_runs"], row["n"]) == (2, 60)
+    assert row["acquired"] == pytest.approx(-1.0, abs=0.1)
+    assert last(rows, level=1)["n_runs"] == 3
+
+
 def test_records_of_a_randomized_phase_are_followed_from_its_end(tmp_path: Path) -> None:
     def effect(arm: ArmDesign, step: int, level: Codes, cell: Codes) -> NDArray[np.float64]:
         end = np.array([10, 15])[cell]
@@ -129,6 +141,33 @@ def test_without_a_later_checkpoint_and_below_ten_clusters_nothing_is_claimed(tm
     assert row["acquired"] == pytest.approx(-1.0, abs=0.3)
     assert (row["acquired_low"], row["share"], row["half_life"]) == (None, None, None)
     assert "clusters" in row["censored"]
+
+
+def test_forgetting_that_stops_above_one_half_has_no_half_life(tmp_path: Path) -> None:
+    def stops(arm: ArmDesign, step: int, level: Codes, cell: Codes) -> NDArray[np.float64]:
+        share = 0.0 if arm.name == "standard" else 0.55 + 0.45 * 2.0 ** (-max(0, step - 10) / 1.0)
+        return -1.0 * (level > 0) * share
+
+    for seed in range(8):
+        row = last(rows_of(tmp_path, stops, seed=seed, noise=0.3))
+        assert (row["half_life"], row["half_life_high"]) == (None, None)
+        assert row["censored"].startswith("above 10 steps")
+
+
+def test_equal_losses_have_no_interval_and_the_reason_is_not_that_nothing_was_acquired(tmp_path: Path) -> None:
+    row = last(rows_of(tmp_path, forgetting(5.0, 10.0), noise=0.0))
+    assert row["acquired"] == pytest.approx(10.0)
+    assert (row["acquired_low"], row["kept_high"], row["share"], row["half_life"]) == (None,) * 4
+    assert row["censored"].startswith("no variation")
+    assert "no variation" in row["method"]
+
+
+def test_a_step_after_the_end_of_the_phase_is_named_where_none_was_measured_at_its_end(tmp_path: Path) -> None:
+    suite = world_suite(tmp_path, more="phase = [0.0, 0.5]")
+    for steps, says in (((10, 14, 20), False), ((12, 14, 20), True)):
+        rows = all_retention(suite, simulate(suite, forgetting(5.0), steps=steps))
+        assert {"acquired at step 12" in row["method"] for row in rows} == {says}
+        assert {row["phase_end"] for row in rows} == {10}
 
 
 @pytest.mark.parametrize("life", [0.7, 3.0, 11.0])

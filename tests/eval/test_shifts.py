@@ -42,6 +42,17 @@ def test_equal_curves_are_not_shifted_and_flat_ones_have_no_shift() -> None:
     assert "no plateau" in plateau["method"]
 
 
+def test_p_values_beyond_the_samples_go_on_and_survive_many_hypotheses() -> None:
+    control = world(LEVELS, hill(-3.0, 16, 1.2), seed=2, held_out=3.0)
+    p = []
+    for half in (20, 28, 64, 128):
+        row = fit_shift(world(LEVELS, hill(-3.5, half, 1.2), seed=1), control, "nll_token", "p")
+        p.append(row["p_value"])
+        assert ("Student's t" in row["method"]) == (p[-1] < 2 / 1001)
+    assert p == sorted(p, reverse=True)
+    assert 0 < p[-1] < 0.05 / 100
+
+
 def test_from_three_draws_on_the_interval_is_over_them() -> None:
     treated = world(LEVELS, hill(-3.5, 64, 1.2), seed=1, draws=3)
     control = world(LEVELS, hill(-3.0, 16, 1.2), seed=2, held_out=3.0, draws=3)
