@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from costar.core.workspace import Workspace
 from costar.eval.curves import fit_hill, interpolated, lack_of_fit, monotone
 from costar.eval.differences import Differences
-from costar.eval.dose_fits import all_dose_fits, compute_dose_fits, fit_dose
+from costar.eval.dose_fits import all_dose_fits, fit_dose
 from costar.eval.level_means import LevelMeans, detection_dose
 from costar.manifests.tables import DOSE_FITS
 from numpy.typing import NDArray
@@ -245,9 +243,4 @@ def test_every_pair_has_a_row_a_measure_at_its_last_step_and_at_the_end_of_its_p
         (step, metric) for step in (10, 20) for metric in ("nll_token", "margin")
     }
     assert all(row["half_dose"] == pytest.approx(8, rel=0.4) for row in rows if row["metric"] == "nll_token")
-    workspace = Workspace(tmp_path / "built")
-    workspace.eval.mkdir(parents=True)
-    path = compute_dose_fits(suite, workspace, scores)
-    first = path.read_bytes()
-    assert pq.read_table(path, partitioning=None).schema.names == DOSE_FITS.names
-    assert compute_dose_fits(suite, workspace, scores).read_bytes() == first
+    assert set(rows[0]) == set(DOSE_FITS.names)

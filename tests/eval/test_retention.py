@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from costar.core.design import ArmDesign
-from costar.core.workspace import Workspace
 from costar.eval.effects import all_effects
-from costar.eval.retention import all_retention, compute_retention, half_lives
-from costar.manifests.tables import RETENTION
+from costar.eval.retention import all_retention, half_lives
 from numpy.typing import NDArray
 
 from .worlds import NLL, Effect, changed, simulate, world_suite
@@ -177,14 +174,3 @@ def test_half_lives_of_exact_decays_are_exact(life: float) -> None:
     found = half_lives(np.stack([decay(-1.0), decay(3.0), np.ones(5)]), times)
     assert found[:2] == pytest.approx(life, rel=1e-2)
     assert found[2] == math.inf
-
-
-def test_the_table_is_the_same_bytes_when_computed_again(tmp_path: Path) -> None:
-    suite = world_suite(tmp_path, more="phase = [0.0, 0.5]")
-    scores = simulate(suite, forgetting(5.0), steps=STEPS)
-    workspace = Workspace(tmp_path / "built")
-    workspace.eval.mkdir(parents=True)
-    path = compute_retention(suite, workspace, scores)
-    first = path.read_bytes()
-    assert pq.read_table(path, partitioning=None).schema.names == RETENTION.names
-    assert compute_retention(suite, workspace, scores).read_bytes() == first
