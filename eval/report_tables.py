@@ -20,7 +20,6 @@ EFFECT_COLUMNS = (
     "estimand", "perturbation", "measure", "pair", "cell", "copies", "step", "n", "clusters", "runs", "estimate", "95 %",
     "given the runs", "band", "p", "p (Holm)", "p (max-T)", "p (equivalent)", "family", "method",
 )  # fmt: skip
-EFFECT_NUMBERS = (5, 6, 7, 8, 9, 10, 14, 15, 16, 17)
 ORDER = (
     "direct",
     "total",

@@ -69,12 +69,6 @@ def equivalence_p(estimate: Floats, standard_error: Floats, freedom: Floats | fl
         return np.asarray(np.where(standard_error == 0, sure, student.sf(t, freedom)))
 
 
-def wilson(found: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of a share (Wilson 1927)."""
-    ends = binomtest(found, n).proportion_ci(level, method="wilson")
-    return float(ends.low), float(ends.high)
-
-
 def clopper_pearson(found: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """The exact interval of a share (Clopper & Pearson 1934)."""
     ends = binomtest(found, n).proportion_ci(level, method="exact")
