@@ -71,7 +71,11 @@ def test_sign_flips_find_five_percent_of_nothing(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("clusters", "effects"),
-    [("equal", {16: 20.0, 4: -20.0}), ("unequal", {}), ("unequal", {16: 20.0})],
+    [
+        ("equal", {16: 20.0, 4: -20.0}),
+        pytest.param("unequal", {}, marks=pytest.mark.slow),
+        pytest.param("unequal", {16: 20.0}, marks=pytest.mark.slow),
+    ],
 )
 def test_levels_without_an_effect_are_found_in_five_percent_of_families_whatever_others_have(
     clusters: str, effects: dict[int, float]

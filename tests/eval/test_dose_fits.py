@@ -92,7 +92,7 @@ def test_half_way_to_perfect_recall_is_not_half_way_to_a_lower_plateau() -> None
     assert fit_dose(found, None, "margin", "p").half_dose == pytest.approx(30, rel=0.15)
 
 
-@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("binary", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_intervals_hold_the_planted_half_dose_about_as_often_as_they_say(binary: bool) -> None:
     """Of 36 intervals at 95 % at least 31: fewer would come once in 100 times."""
     held = 0
@@ -162,6 +162,7 @@ def test_where_the_curve_is_refused_means_are_interpolated() -> None:
     assert fit.fit_p < 0.05
 
 
+@pytest.mark.slow
 def test_true_curves_are_refused_about_as_often_as_the_level_says() -> None:
     """Of 100 at most 12 at 5 %: more would come twice in 1,000 times. Samples of two clusters have half of the variance,
     and taken as they are would refuse 22."""

@@ -87,6 +87,7 @@ def test_what_the_checkpoints_do_not_carry_is_no_number(tmp_path: Path, effect: 
         assert row["share"] > 0.5
 
 
+@pytest.mark.slow
 def test_intervals_of_half_lives_hold_the_planted_one_about_as_often_as_they_say(tmp_path: Path) -> None:
     """Of 40 intervals at 95 % at least 34: fewer would come less than once in 100 times."""
     held = 0
