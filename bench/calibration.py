@@ -18,6 +18,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ import numpy as np
 from costar.eval.randomization import label_permutation_p, max_t_p, sign_flip_p
 from costar.eval.resampling import (
     Clustered,
-    Interval,
     bca,
     cluster_standard_error,
     cluster_values,
@@ -36,7 +36,7 @@ from costar.eval.resampling import (
     sampled_means,
     simultaneous_band,
 )
-from costar.eval.stats import equivalence_p, holm, t_interval
+from costar.eval.stats import Interval, equivalence_p, holm, t_interval
 from costar.insertion.levels import Cluster, assign_levels
 from numpy.typing import NDArray
 from scipy.stats import norm
@@ -71,7 +71,7 @@ def drawn_values(kind: str, clusters: Ints, columns: int, rng: Rng) -> Floats:
         return rng.exponential(size=shape)
     if kind == "unequal clusters":
         shared = rng.normal(size=(int(clusters.max()) + 1, columns))
-        return np.sqrt(0.3) * shared[clusters] + np.sqrt(0.7) * rng.normal(size=shape)
+        return np.asarray(np.sqrt(0.3) * shared[clusters] + np.sqrt(0.7) * rng.normal(size=shape))
     return rng.normal(size=shape)
 
 
@@ -223,9 +223,9 @@ def labels_found(
         adjusted = np.array([holm(column) for column in p.T.tolist()]).T
         max_t = np.array(max_t_p(list(groups.values()), held_out, (draw,)))
         null = [place for place, level in enumerate(groups) if level not in effects]
-        found["label permutation"] += (p[null] <= ALPHA).ravel().tolist()
-        found["any level, Holm"] += (adjusted[null] <= ALPHA).any(0).tolist()
-        found["any level, max-T"] += (max_t[null] <= ALPHA).any(0).tolist()
+        found["label permutation"] += np.ravel(p[null] <= ALPHA).tolist()
+        found["any level, Holm"] += np.any(adjusted[null] <= ALPHA, axis=0).tolist()
+        found["any level, max-T"] += np.any(max_t[null] <= ALPHA, axis=0).tolist()
     return {name: round(float(np.mean(each)), 4) for name, each in found.items()}
 
 
@@ -250,8 +250,8 @@ def flips_found(clusters: int, worlds: int, draws: int, shift: float, rng: Rng) 
         adjusted = np.array([holm(column) for column in single.T.tolist()]).T
         max_t = np.array(max_t_p(groups, None, (batch,)))
         null = range(3 if shift else 4)
-        found["any level, Holm"] += (adjusted[list(null)] <= ALPHA).any(0).tolist()
-        found["any level, max-T"] += (max_t[list(null)] <= ALPHA).any(0).tolist()
+        found["any level, Holm"] += np.any(adjusted[list(null)] <= ALPHA, axis=0).tolist()
+        found["any level, max-T"] += np.any(max_t[list(null)] <= ALPHA, axis=0).tolist()
     return {name: round(float(np.mean(each)), 4) for name, each in found.items()}
 
 
@@ -305,6 +305,12 @@ def null_suite(built: Path, redraws: int) -> dict[str, Any]:
     return found
 
 
+def _every_kind(
+    covered: Callable[[str, int, int, int, Rng], Any], numbers: tuple[int, ...], held_out: int, worlds: int, rng: Rng
+) -> dict[str, dict[int, Any]]:
+    return {kind: {n: covered(kind, n, held_out, worlds, rng) for n in numbers} for kind in KINDS}
+
+
 def timed(name: str, figures: dict[str, Any], ask: Callable[[], Any]) -> None:
     start = time.process_time()
     figures[name] = ask()
@@ -325,17 +331,13 @@ def main() -> None:
         timed(
             name,
             figures,
-            lambda held_out=held_out: {
-                kind: {n: coverage(kind, n, held_out, worlds, rng) for n in numbers} for kind in KINDS
-            },
+            partial(_every_kind, coverage, numbers, held_out, worlds, rng),
         )
     for name, held_out in (("coverage of bands", 0), ("coverage of bands, differences from 60", 60)):
         timed(
             name,
             figures,
-            lambda held_out=held_out: {
-                kind: {n: band_coverage(kind, n, held_out, worlds // 2, rng) for n in (12, 30)} for kind in KINDS
-            },
+            partial(_every_kind, band_coverage, (12, 30), held_out, worlds // 2, rng),
         )
     timed(
         "coverage with a level × draw effect",
