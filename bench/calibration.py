@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from costar.eval.clusters import Clustered, cluster_values
 from costar.eval.randomization import label_permutation_p, max_t_p, sign_flip_p
 from costar.eval.resampling import (
-    Clustered,
     bca,
     cluster_standard_error,
-    cluster_values,
     difference_interval,
     influence,
     mean_interval,

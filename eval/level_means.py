@@ -12,18 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .clusters import Clustered, balanced, cluster_values
 from .differences import Differences
-from .resampling import (
-    Clustered,
-    Key,
-    balanced,
-    cluster_values,
-    difference_interval,
-    generator,
-    simultaneous_band,
-    told,
-    with_single,
-)
+from .resampling import Key, difference_interval, generator, simultaneous_band, told, with_single
 from .stats import LEAST_CLUSTERS
 
 SAMPLES = 1000

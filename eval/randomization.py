@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from .resampling import CELLS, Clustered, Floats, Ints, Key, generator, parts, resamples
+from .clusters import Clustered, Floats, Ints, parts
+from .resampling import CELLS, Key, generator, resamples
 from .stats import holm, mcnemar_p
 
 EXACT_CLUSTERS = 12  # up to so many, all sign patterns are taken

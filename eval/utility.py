@@ -20,9 +20,10 @@ from ..core.schemes import LEAST_DRAWS
 from ..core.workspace import Workspace
 from ..manifests.lineage import read_configs, stretches
 from ..manifests.tables import EFFECTS
+from .clusters import Clustered, cluster_values
 from .contrasts import run_label
 from .randomization import sign_flip_p
-from .resampling import Clustered, cluster_standard_error, cluster_values, mean_interval
+from .resampling import cluster_standard_error, mean_interval
 from .stats import LEAST_CLUSTERS, equivalence_p, t_interval
 
 MARGIN = 0.01  # nats per token within which a pair counts as equally useful

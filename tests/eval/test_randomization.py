@@ -5,8 +5,8 @@ from math import comb, log10
 
 import numpy as np
 import pytest
+from costar.eval.clusters import Clustered, cluster_values
 from costar.eval.randomization import label_arrangements, label_permutation_p, max_t_p, sign_flip_p
-from costar.eval.resampling import Clustered, cluster_values
 from costar.insertion.levels import Cluster, assign_levels
 from scipy.stats import binomtest, fisher_exact, ks_2samp
 

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from costar.eval.clusters import Clustered, cluster_values
 from costar.eval.resampling import (
-    Clustered,
     bca,
     cluster_standard_error,
-    cluster_values,
     difference_interval,
     influence,
     mean_interval,
@@ -172,7 +171,7 @@ def test_columns_do_not_touch_each_other_and_pieces_do_not_show(monkeypatch: pyt
     whole = mean_interval(single(values), ("t",))
     alone = mean_interval(single(values[:, 3]), ("t",))
     assert whole.low[3] == pytest.approx(alone.low[0])
-    monkeypatch.setattr("costar.eval.resampling.NUMBERS", 3 * resamples(25))
+    monkeypatch.setattr("costar.eval.clusters.NUMBERS", 3 * resamples(25))
     pieces = mean_interval(single(values), ("t",))
     assert whole.high == pytest.approx(pieces.high)
 
