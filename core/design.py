@@ -14,6 +14,7 @@ from .analysis import AnalysisDesign, Hypothesis
 from .models import ModelPreset, presets
 
 Phase = tuple[Fraction, Fraction]
+FACTORS = ("phase", "position", "spacing", "rendering")  # in the order of `ArmDesign.combinations`
 
 
 def phase_slots(phase: Phase, slots: int) -> tuple[int, int]:
@@ -166,6 +167,12 @@ class ArmDesign:
             for each in self.factors[name]
         )
 
+    def randomized(self, name: str) -> dict[str, tuple[str, ...]]:
+        """What this arm randomizes of a perturbation: factor → its values as `effects` writes them, the reference first."""
+        values = zip(*self.combinations(name), strict=True)
+        named = {factor: tuple(dict.fromkeys(each)) for factor, each in zip(FACTORS, values, strict=True)}
+        return {factor: tuple(v or "canonical" for v in each) for factor, each in named.items() if len(each) > 1}
+
     def phases(self, name: str) -> list[Phase]:
         """The phases that the records of a perturbation may have in this arm."""
         return sorted({each.phase for each in self.factors[name]})
@@ -174,6 +181,10 @@ class ArmDesign:
         """The slots from the first to the last at which a copy of a perturbation may fall."""
         bounds = [phase_slots(phase, self.train.slots) for phase in self.phases(name)]
         return min(lo for lo, _ in bounds), max(hi for _, hi in bounds)
+
+    def end_of(self, phase: Phase) -> int:
+        """The step at which the state has read every slot of a phase."""
+        return -(-phase_slots(phase, self.train.slots)[1] // self.train.batch)
 
     def phase_end(self, name: str) -> int:
         """The step at which the state has read every copy of a perturbation that may fall."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from . import schema
 from .analysis import AnalysisDesign, Hypothesis, Measure, measure_text, parse_measure
 from .arms import Fail
-from .design import ArmDesign, PerturbationDesign, kept_steps, phase_slots
+from .design import ArmDesign, PerturbationDesign, kept_steps
 from .errors import nearest
 
 VALIDATION: Measure = ("validation", "", "nll_token")
@@ -153,9 +153,9 @@ class HypothesisReader:
         """A value of what the arm randomizes, or for the estimand `factor` two of them, the reference behind."""
         if not factor and estimand != "factor":
             return
-        known = randomized(arm, perturbation)
+        known = arm.randomized(perturbation)
         name, _, rest = factor.partition("=")
-        values = known.get(name, [])
+        values = known.get(name, ())
         if estimand == "factor":
             allowed = [f"{each}={value}{LESS}{many[0]}" for each, many in known.items() for value in many[1:]]
         else:
@@ -180,11 +180,7 @@ class HypothesisReader:
             if not table.perturbation:
                 raise self.fail(f"{key} step", found='"phase-end"', expected='"last" or a number', mend="correct it")
             values = factor.removeprefix("phase=").split(LESS) if factor.startswith("phase=") else []
-            ends = [
-                -(-phase_slots(phase, arm.train.slots)[1] // arm.train.batch)
-                for phase in arm.phases(table.perturbation)
-                if f"{phase[0]}-{phase[1]}" in values
-            ]
+            ends = [arm.end_of(phase) for phase in arm.phases(table.perturbation) if f"{phase[0]}-{phase[1]}" in values]
             return max(ends, default=arm.phase_end(table.perturbation))
         both = set(kept_steps(arm, self.arms)) & set(kept_steps(self.arms[control], self.arms))
         if table.step not in both:
@@ -195,14 +191,3 @@ class HypothesisReader:
                 mend="correct it, or add it to checkpoints.also in [train]",
             )
         return table.step
-
-
-def randomized(arm: ArmDesign, perturbation: str) -> dict[str, list[str]]:
-    """What an arm randomizes of a perturbation: factor → its values as `effects` writes them, the reference first."""
-    found = {}
-    combinations = arm.combinations(perturbation)
-    for number, name in enumerate(("phase", "position", "spacing", "rendering")):
-        values = list(dict.fromkeys(each[number] or "canonical" for each in combinations))
-        if len(values) > 1:
-            found[name] = values
-    return found

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..core.design import ArmDesign, Suite
+from ..core.design import FACTORS, ArmDesign, Suite
 from ..core.parquet import read_table
 from ..core.workspace import Workspace
 from ..insertion.origins import TWIN
@@ -18,7 +18,6 @@ from ..insertion.origins import TWIN
 ArmDraw = tuple[str, int]
 Codes = NDArray[np.int64]
 MEND = "run `costar insert` again"
-FACTORS = ("phase", "position", "spacing", "rendering")  # in the order of `ArmDesign.combinations`
 
 
 @dataclass(frozen=True, kw_only=True)

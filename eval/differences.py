@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .clusters import DRAW
+
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -34,6 +36,11 @@ class Differences:
     def where(self, keep: NDArray[np.bool_]) -> Differences:
         """The rows for which `keep` [n] holds."""
         return Differences(**{name: column[keep] for name, column in vars(self).items()})
+
+    @property
+    def places(self) -> Rows:
+        """A number [n] for each record in its draw."""
+        return self.draw * DRAW + self.record
 
     @property
     def draws(self) -> Rows:

@@ -250,8 +250,7 @@ def own_values(
         return None
     own = differences(scores, replace(contrast, control=()), step, measure)
     assert own is not None, "what has differences has values"
-    place = 2**32  # records of draw d are numbered from d · 2³² on
-    return own.where(np.isin(own.draw * place + own.record, found.draw * place + found.record))
+    return own.where(np.isin(own.places, found.places))
 
 
 def _fitted(scores: Scores, contrast: Contrast, step: int, measure: Measure) -> dict[str, Any] | None:

@@ -10,25 +10,16 @@ import numpy as np
 
 from ..core.analysis import AnalysisDesign
 from ..core.design import Suite
+from ..core.schemes import LEAST_DRAWS
+from .clusters import Clustered, balanced, cluster_values
 from .contrasts import Contrast
 from .differences import Floats, Rows
 from .level_means import of_complete_draws
 from .randomization import is_paired, label_arrangements, label_permutation_p, max_t_p, sign_flip_p
-from .resampling import (
-    Clustered,
-    balanced,
-    cluster_standard_error,
-    cluster_values,
-    difference_interval,
-    mean_interval,
-    simultaneous_band,
-    told,
-    with_single,
-)
+from .resampling import cluster_standard_error, difference_interval, mean_interval, simultaneous_band, told, with_single
 from .stacks import Cell, Mask, Stack, factors, level_cells, value_cells
 from .stats import LEAST_CLUSTERS, Interval, equivalence_p, t_interval
 
-T_DRAWS = 3  # draws from which on they carry an interval
 FEW_ARRANGEMENTS = math.log10(20)
 FEW_SIGNS = 6  # clusters: of five, the two most extreme of 32 patterns of signs have p = 1/16
 NUMBERS = (
@@ -238,7 +229,7 @@ class _Maker:
         none = CONSTANT if "given_low" in found else FEW
         known = np.isfinite(numbers["given_low"])
         given = [f"{BCA if each else none}; {test}" for each, test in zip(known, tests, strict=True)]
-        if runs >= T_DRAWS:
+        if runs >= LEAST_DRAWS:
             interval = t_interval(by_draw)
             spread = by_draw.std(0, ddof=1) / math.sqrt(runs)
             alike = spread <= 1e-12 * np.abs(by_draw).max(0)

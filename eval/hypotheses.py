@@ -21,11 +21,10 @@ from typing import Any
 from scipy.stats import t as student
 
 from ..core.analysis import Hypothesis, measure_text
+from ..core.schemes import ALPHA, LEAST_DRAWS
 from .stats import holm
 
 SUPPORTED, CONTRADICTED, NOT_SHOWN, NOT_MEASURED = "supported", "contradicted", "not shown", "not measured"
-ALPHA = 0.05
-LEAST_DRAWS = 3  # for a t-interval over draws
 OVER_DRAWS = "one-sided t-test over {n} draws, and {test} given these runs: the larger p"
 GIVEN = "{test}, given {n}; nothing is said of other runs"
 TOST_DRAWS = "two one-sided t-tests over {n} draws: the larger p"

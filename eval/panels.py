@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.analysis import Measure
 from ..core.design import ArmDesign
 from .figures import (
     CONTROL,
@@ -22,8 +24,11 @@ from .figures import (
     save_figure,
     style,
 )
-from .report_data import Measure, Measured, Row, effects, is_plain, means, measure_title, rows
+from .report_data import Measured, Row, direct_or_total, effects, is_plain, means, measure_title, rows
 from .summary import is_over_draws
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 RISKS = {"copyright": "Copyright", "privacy": "Privacy", "testset": "Test sets", "secret": "Secrets"}
 MOST_LINES = 6
@@ -181,7 +186,7 @@ def number(value: float) -> str:
     return text.replace("-", "−")
 
 
-def _mark_half_dose(ax: object, fit: Row, levels: Sequence[int]) -> None:
+def _mark_half_dose(ax: Axes, fit: Row, levels: Sequence[int]) -> None:
     """A dotted line at the half-dose and a bar along the bottom over its interval, where they lie among the levels."""
 
     def place(dose: float) -> float:
@@ -189,18 +194,18 @@ def _mark_half_dose(ax: object, fit: Row, levels: Sequence[int]) -> None:
 
     dose, low, high = fit["half_dose"], fit["ci_low"], fit["ci_high"]
     if dose is not None and levels[0] <= dose <= levels[-1] and not fit["censored"]:
-        ax.axvline(place(dose), color=INK, linewidth=0.9, linestyle=":")  # type: ignore[attr-defined]
-        ends = [place(low if low is not None else levels[0]), place(high if high is not None else levels[-1])]
+        ax.axvline(place(dose), color=INK, linewidth=0.9, linestyle=":")
+        left, right = place(low if low is not None else levels[0]), place(high if high is not None else levels[-1])
         if low is not None or high is not None:
-            bottom = ax.get_xaxis_transform()  # type: ignore[attr-defined]
-            ax.hlines(0.015, *ends, color=INK, linewidth=2.5, alpha=0.55, transform=bottom)  # type: ignore[attr-defined]
+            bottom = ax.get_xaxis_transform()
+            ax.hlines(0.015, left, right, color=INK, linewidth=2.5, alpha=0.55, transform=bottom)
 
 
 def _conditions(measured: Measured, perturbation: str, folder: Path) -> Panel | None:
     """Effects of every condition that inserts a perturbation over the whole run, by model; None where there is one."""
     measure = measured.measures[perturbation][0]
     found = _last_effects(measured, perturbation, measure)
-    estimand = "direct" if any(row["estimand"] == "direct" for row in found) else "total"
+    estimand = direct_or_total(found)
     lines: dict[tuple[str, str], list[Row]] = {}
     for row in found:
         arm, model = measured.side(row["treated"])

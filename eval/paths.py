@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.design import ArmDesign
 from .figures import CONTROL, GRID, INK, Line, Panel, draw_line, file_name, legend, new_figure, save_figure, style
 from .panels import number
-from .report_data import Measured, Row, effects, is_plain, means, measure_title, pair_text
+from .report_data import Measured, Row, direct_or_total, effects, is_plain, means, measure_title, n_text, pair_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_LINES = 6
 PATH_COLUMNS = ("arm", "level", "step", "n", "mean", "effect", "low", "high")
@@ -94,21 +97,21 @@ def path_panel(
     return Panel(name=file, title=f"{title}, {top:,} copies", svg=svg, note=note)
 
 
-def _shade(ax: object, arm: ArmDesign, perturbation: str, colour: str) -> None:
+def _shade(ax: Axes, arm: ArmDesign, perturbation: str, colour: str) -> None:
     lo, hi = arm.span(perturbation)
     if (lo, hi) != (0, arm.train.slots):
         ends = (lo / arm.train.batch, hi / arm.train.batch)
-        ax.axvspan(*ends, color=colour, alpha=0.10, linewidth=0)  # type: ignore[attr-defined]
+        ax.axvspan(*ends, color=colour, alpha=0.10, linewidth=0)
 
 
-def _steps_axis(ax: object) -> None:
+def _steps_axis(ax: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis = ax.xaxis  # type: ignore[attr-defined]
+    axis = ax.xaxis
     axis.set_major_locator(MaxNLocator(5, integer=True))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    ax.set_xlim(0, None)  # type: ignore[attr-defined]
-    ax.set_xlabel("training step")  # type: ignore[attr-defined]
+    ax.set_xlim(0, None)
+    ax.set_xlabel("training step")
 
 
 def _cells_panel(measured: Measured, perturbation: str, arm: ArmDesign, folder: Path) -> Panel | None:
@@ -117,7 +120,7 @@ def _cells_panel(measured: Measured, perturbation: str, arm: ArmDesign, folder: 
     where = "treated_arm = ? and model = ? and factor != '' and estimand in ('total', 'direct')"
     found = effects(measured, perturbation, measure, where, arm.name, measured.model)
     top = max((row["level"] for row in found), default=0)
-    estimand = "direct" if any(row["estimand"] == "direct" for row in found) else "total"
+    estimand = direct_or_total(found)
     found = [row for row in found if row["level"] == top and row["estimand"] == estimand]
     cells = list(dict.fromkeys(row["factor"] for row in found))
     cells.sort(key=cell_place)
@@ -156,7 +159,7 @@ def _cells_panel(measured: Measured, perturbation: str, arm: ArmDesign, folder: 
     ]
     svg = save_figure(figure, folder, file, CELL_COLUMNS, csv, f"{perturbation}: cells of {arm.name}")
     left = f"; {len(cells) - MOST_LINES} more cells in the CSV" if len(cells) > MOST_LINES else ""
-    note = f"records divided at random within {arm.name}, {top:,} copies, n {_spread(found)}; band: 95 %{left}"
+    note = f"records divided at random within {arm.name}, {top:,} copies, n {n_text(found)}; band: 95 %{left}"
     return Panel(name=file, title=f"{arm.name}: {title} by cell", svg=svg, note=note)
 
 
@@ -172,11 +175,6 @@ def _phase(cell: str) -> tuple[Fraction, Fraction] | None:
 def cell_place(cell: str) -> tuple[Fraction, str]:
     phase = _phase(cell)
     return (phase[0] if phase else Fraction(0)), cell
-
-
-def _spread(rows: Sequence[Row]) -> str:
-    ns = sorted({row["n"] for row in rows})
-    return f"{ns[0]:,}" if len(ns) == 1 else f"{ns[0]:,} to {ns[-1]:,}"
 
 
 def _retention(measured: Measured, perturbation: str) -> list[Row]:
@@ -218,7 +216,7 @@ def _retention_panel(measured: Measured, perturbation: str, folder: Path) -> Pan
     legend(figure, ax)
     file = file_name(perturbation, "retention")
     svg = save_figure(figure, folder, file, list(found[0]), csv, f"{perturbation}: acquired and kept")
-    note = f"{top:,} copies, n {_spread(found)}; acquired: at the end of the phase, kept: at the last checkpoint; bars: 95 %"
+    note = f"{top:,} copies, n {n_text(found)}; acquired: at the end of the phase, kept: at the last checkpoint; bars: 95 %"
     return Panel(name=file, title="acquired and kept", svg=svg, note=note)
 
 

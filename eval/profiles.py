@@ -9,8 +9,8 @@ import numpy as np
 
 from ..core.console import token_text
 from .figures import CONTROL, INK, Line, Panel, draw_line, file_name, legend, new_figure, save_figure, style
-from .paths import _spread, cell_place
-from .report_data import Measured, Row, effects, is_plain, measure_title, shown_prefix
+from .paths import cell_place
+from .report_data import Measured, Row, direct_or_total, effects, is_plain, measure_title, n_text, shown_prefix
 
 MOST_NUMBERS = 60  # cells of a heat map that carry their number
 QUERIES = 13  # 1 … 10^12: more samples than that are not told apart
@@ -34,7 +34,7 @@ def profile_panels(measured: Measured, folder: Path) -> list[Panel]:
                 arm.name,
                 measured.model,
             )
-            estimand = "direct" if any(row["estimand"] == "direct" for row in rows) else "total"
+            estimand = direct_or_total(rows)
             rows = [row for row in rows if row["estimand"] == estimand]
             _, unit = measure_title(measured.suite, measure)
             label = f"{estimand} effect, {unit}"
@@ -97,7 +97,7 @@ def _heat_map(rows: Sequence[Row], key: str, title: str, label: str, folder: Pat
     )
     csv = [[row[key] for key in keys] for row in rows]
     svg = save_figure(figure, folder, file, PROFILE_COLUMNS, csv, f"profile of {title}")
-    return Panel(name=file, title=title, svg=svg, note=f"n {_spread(rows)} a cell; intervals and p-values in the CSV")
+    return Panel(name=file, title=title, svg=svg, note=f"n {n_text(rows)} a cell; intervals and p-values in the CSV")
 
 
 def dilution_panels(measured: Measured, folder: Path) -> list[tuple[str, list[Panel]]]:
@@ -113,7 +113,7 @@ def dilution_panels(measured: Measured, folder: Path) -> list[tuple[str, list[Pa
         main = measured.main_arm(name)
         measure = measured.measures[name][0]
         rows = effects(measured, name, measure, "estimand in ('total', 'direct') and level > 0 and factor = ''")
-        estimand = "direct" if any(row["estimand"] == "direct" for row in rows) else "total"
+        estimand = direct_or_total(rows)
         lines: dict[str, list[Row]] = {}
         budgets: dict[str, int] = {}
         for row in rows:
@@ -227,7 +227,7 @@ def query_panels(measured: Measured, folder: Path) -> list[Panel]:
         legend(figure, ax)
         file = file_name(name, "queries")
         svg = save_figure(figure, folder, file, QUERY_COLUMNS, csv, f"{name}: extraction against queries")
-        ns = _spread([{"n": len(row["worth"])} for row in treated])
+        ns = n_text([{"n": len(row["worth"])} for row in treated])
         note = (
             f"n {ns} a level; samples among the 40 likeliest tokens after {shown_prefix(measured.suite)} tokens that show "
             "the rest with probability one half"

@@ -45,7 +45,6 @@ def browse(measured: Measured, workspace: Workspace) -> Browsed:
         cells[key].sort(key=lambda row: keyed_hash("browser", row["record_id"]))
     listed = _sample(keys, cells, MOST_RECORDS)
     with_tokens = _within(keys, cells)
-    sides = {row["record_id"]: row for row in records}
     losses = _losses(measured, [row["record_id"] for row in listed])
     lines = []
     for row in sorted(listed, key=lambda row: (order.index(row["perturbation"]), -row["level"], row["record_id"])):
@@ -60,7 +59,7 @@ def browse(measured: Measured, workspace: Workspace) -> Browsed:
             f"{len(listed):,} of {len(records):,} records: of each perturbation and level those that come first by keyed hash; "
             "the rest by SQL (record_scores)"
         )
-    shown, tokens = _tokens(measured, workspace, with_tokens, sides)
+    shown, tokens = _tokens(measured, workspace, with_tokens)
     return Browsed(browser={"records": shown, "tokens": tokens}, lines=lines, note=note)
 
 
@@ -122,7 +121,7 @@ def _step(measured: Measured, *arms: str) -> int:
 
 
 def _tokens(
-    measured: Measured, workspace: Workspace, chosen: Sequence[Row], sides: dict[str, Row]
+    measured: Measured, workspace: Workspace, chosen: Sequence[Row]
 ) -> tuple[list[dict[str, Any]], dict[int, str]]:
     """Token ids and log-probabilities (hundredths of a nat) of both sides, and the texts of the tokens."""
     by_pair: dict[tuple[str, str], list[str]] = {}

@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from ..core.analysis import NLL, measure_text
+from ..core.analysis import NLL, Measure, measure_text
 from ..core.design import ArmDesign, Suite
 from ..core.errors import CostarError, shorten
 from ..core.workspace import Workspace
@@ -18,7 +18,6 @@ from ..manifests.sql import open_manifest
 from .analyses import require_analyses
 
 Row = dict[str, Any]
-Measure = tuple[str, str, str]  # probe, variant, metric
 
 # What is shown beside the primary measure where it was measured: probe, metric, the form of the variant, title, unit.
 FURTHER = (
@@ -223,6 +222,17 @@ def effects(measured: Measured, perturbation: str, measure: Measure, where: str,
         f"and {where} order by estimand, treated, control, factor, level, step"
     )
     return measured.rows(query, [perturbation, *measure, *parameters])
+
+
+def direct_or_total(rows: Sequence[Row]) -> str:
+    """The estimand that is shown of some effects: `direct` where there is any, as it is without what held-out records gained."""
+    return "direct" if any(row["estimand"] == "direct" for row in rows) else "total"
+
+
+def n_text(rows: Sequence[Row]) -> str:
+    """'36', or '36 to 120', of the numbers of records `n` of some rows."""
+    ns = sorted({row["n"] for row in rows})
+    return f"{ns[0]:,}" if len(ns) == 1 else f"{ns[0]:,} to {ns[-1]:,}"
 
 
 def pair_text(measured: Measured, row: Row) -> str:

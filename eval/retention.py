@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.analysis import NLL
-from ..core.design import Suite, phase_slots
+from ..core.design import Suite
 from ..core.schemes import LEAST_DRAWS
 from ..manifests.tables import RETENTION
+from .clusters import balanced, cluster_values
 from .contrasts import Contrast, common_steps, contrasts, differences, measures, run_label
 from .differences import Differences
 from .level_means import SAMPLES, centred, level_means, of_complete_draws, percentiles, sample_weights
-from .resampling import balanced, cluster_values, difference_interval, told
+from .resampling import difference_interval, told
 from .scores import Measure, Scores
 from .stacks import factors
 from .stats import LEAST_CLUSTERS, Interval, t_interval
@@ -66,7 +67,7 @@ def ended_phases(suite: Suite, scores: Scores, contrast: Contrast) -> Iterator[P
         return
     arm, name = suite.arms[contrast.arm], contrast.perturbation
     steps = common_steps(scores, contrast)
-    ends = [-(-phase_slots(each.phase, arm.train.slots)[1] // arm.train.batch) for each in arm.factors[name]]
+    ends = [arm.end_of(each.phase) for each in arm.factors[name]]
     by_phase = [each for each in factors(suite, contrast) if each.name == "phase"]
     if not by_phase:
         groups = [("", ends[0], np.arange(len(ends)))]
@@ -118,8 +119,7 @@ def series(scores: Scores, contrast: Contrast, phase: Phase, measure: Measure) -
     there = [found for found in each if found is not None]
     if len(there) < len(each):
         return None
-    place = 2**32  # records of draw d are numbered from d · 2³² on
-    names = [found.draw * place + found.record for found in there]
+    names = [found.places for found in there]
     common = names[0][np.all([np.isin(names[0], other) for other in names], axis=0)]
     if not len(common):
         return None

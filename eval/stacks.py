@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.design import Suite
-from .assigned import FACTORS
+from ..core.design import FACTORS, Suite
 from .contrasts import Contrast, common_steps, differences, measures
 from .differences import Differences, Floats, Rows
 from .resampling import generator
@@ -126,21 +125,20 @@ class Factor:
 
 def factors(suite: Suite, contrast: Contrast) -> list[Factor]:
     """The factors of the treated arm that differ among its records."""
-    combinations = suite.arms[contrast.arm].combinations(contrast.perturbation)
-    found = []
-    for place, name in enumerate(FACTORS):
-        values = list(dict.fromkeys(each[place] for each in combinations))
-        if len(values) > 1:
-            rest = [each[:place] + each[place + 1 :] for each in combinations]
-            order = list(dict.fromkeys(rest))
-            found.append(
-                Factor(
-                    name=name,
-                    values=tuple(value or "canonical" for value in values),
-                    value_of=np.array([values.index(each[place]) for each in combinations], np.int64),
-                    others_of=np.array([order.index(each) for each in rest], np.int64),
-                )
+    arm, found = suite.arms[contrast.arm], []
+    combinations = arm.combinations(contrast.perturbation)
+    for name, values in arm.randomized(contrast.perturbation).items():
+        place = FACTORS.index(name)
+        rest = [each[:place] + each[place + 1 :] for each in combinations]
+        order = list(dict.fromkeys(rest))
+        found.append(
+            Factor(
+                name=name,
+                values=values,
+                value_of=np.array([values.index(each[place] or "canonical") for each in combinations], np.int64),
+                others_of=np.array([order.index(each) for each in rest], np.int64),
             )
+        )
     return found
 
 

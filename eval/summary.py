@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import console
-from ..core.analysis import NLL
+from ..core.analysis import NLL, Measure
 from ..core.design import Suite
 from ..core.errors import CostarError
 from ..core.schemes import LEAST_DRAWS
 from ..core.workspace import Workspace
-from .report_data import Measure, Measured, Row, effects, means, measure_title, opened, shown_prefix
+from .report_data import Measured, Row, effects, means, measure_title, opened, shown_prefix
 from .stats import holm
 
 ALPHA = 0.05
@@ -44,13 +44,11 @@ class Summary:
     def top(self) -> int:
         return self.levels[-1]
 
-    def effect(
-        self, estimand: str, metric: str, level: int, *, treated: str = "", step: int | None = None
-    ) -> dict[str, Any] | None:
-        """The effect row of the first matching pair at a step (default: the last)."""
+    def effect(self, estimand: str, metric: str, level: int, *, treated: str = "") -> dict[str, Any] | None:
+        """The effect row of the first matching pair at the last step."""
         for row in self.effects:
             same = (row["estimand"], row["metric"], row["level"]) == (estimand, metric, level)
-            if same and row["step"] == (step or self.steps) and row["treated"].startswith(treated):
+            if same and row["step"] == self.steps and row["treated"].startswith(treated):
                 return row
         return None
 

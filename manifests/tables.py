@@ -167,16 +167,20 @@ GAPS = pa.schema([*MEASURED, ("reason", STRING)])
 
 GENERATED = pa.schema([*MEASURED, ("prompt", STRING), ("text", STRING), ("token_ids", pa.list_(INT))])
 
+CONTRASTED = [
+    ("probe", STRING),
+    ("variant", STRING),
+    ("metric", STRING),
+    ("perturbation", STRING),
+    ("model", STRING),
+    ("treated", STRING),
+    ("control", STRING),
+]
+
 EFFECTS = pa.schema(
     [
         ("estimand", STRING),
-        ("probe", STRING),
-        ("variant", STRING),
-        ("metric", STRING),
-        ("perturbation", STRING),
-        ("model", STRING),
-        ("treated", STRING),
-        ("control", STRING),
+        *CONTRASTED,
         ("factor", STRING),
         ("level", INT),
         ("step", INT),
@@ -202,13 +206,7 @@ EFFECTS = pa.schema(
 
 DOSE_FITS = pa.schema(
     [
-        ("probe", STRING),
-        ("variant", STRING),
-        ("metric", STRING),
-        ("perturbation", STRING),
-        ("model", STRING),
-        ("treated", STRING),
-        ("control", STRING),
+        *CONTRASTED,
         ("step", INT),
         ("curve", STRING),
         ("n", BIG),
@@ -228,13 +226,7 @@ DOSE_FITS = pa.schema(
 
 RETENTION = pa.schema(
     [
-        ("probe", STRING),
-        ("variant", STRING),
-        ("metric", STRING),
-        ("perturbation", STRING),
-        ("model", STRING),
-        ("treated", STRING),
-        ("control", STRING),
+        *CONTRASTED,
         ("factor", STRING),
         ("level", INT),
         ("phase_end", INT),
@@ -266,13 +258,7 @@ HYPOTHESES = pa.schema(
         ("claim", STRING),
         ("expect", STRING),
         ("estimand", STRING),
-        ("probe", STRING),
-        ("variant", STRING),
-        ("metric", STRING),
-        ("perturbation", STRING),
-        ("model", STRING),
-        ("treated", STRING),
-        ("control", STRING),
+        *CONTRASTED,
         ("factor", STRING),
         ("level", INT),
         ("step", INT),
