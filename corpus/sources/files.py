@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -127,7 +128,7 @@ def read(item: Item, source: SourceDesign, *, limit: int = LIMIT) -> Iterator[Ra
     """
     path = Path(item.path)
     if path.name.endswith(".parquet"):
-        yield from _read_parquet(path, item, source.text, limit)
+        yield from parquet_documents(path, item, source.text, limit=limit)
     elif path.name.endswith(".txt"):
         yield RawDocument(doc_id=item.name, text=decoded(_bytes_of(path, limit), str(path)))
     else:
@@ -167,22 +168,31 @@ def text_of(row: dict[str, object], field: str, place: str) -> str:
     )
 
 
-def _read_parquet(path: Path, item: Item, field: str, limit: int) -> Iterator[RawDocument]:
+def parquet_documents(opened: Path | BinaryIO, item: Item, field: str, *, limit: int = LIMIT) -> Iterator[RawDocument]:
+    """The documents of a Parquet file, a row each. `opened` is the file itself, by path or open for reading.
+
+    No thread of Arrow's reads: one that still holds a Python file when the interpreter ends takes the process with it.
+
+    Raises:
+        CostarError: as `read` does.
+    """
+    path = item.path
     try:
-        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True) as file:
+        with pq.ParquetFile(opened, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True) as file:
             if field not in file.schema_arrow.names:
-                text_of(dict.fromkeys(file.schema_arrow.names), field, str(path))
+                text_of(dict.fromkeys(file.schema_arrow.names), field, path)
             kind = file.schema_arrow.field(field).type
             if not _is_text(kind):
                 raise CostarError(
-                    str(path),
+                    path,
                     found=f"column {field!r} of type {kind}",
                     expected="a column of strings",
                     mend="cast the column to string, or set [corpus] text to another column",
                 )
             number = 0
             for group in range(file.num_row_groups):
-                for batch in file.iter_batches(_rows_at_once(file, group, field), row_groups=[group], columns=[field]):
+                rows = _rows_at_once(file, group, field)
+                for batch in file.iter_batches(rows, row_groups=[group], columns=[field], use_threads=False):
                     texts = batch.column(0)
                     texts = texts.cast(pa.large_string()) if pa.types.is_string_view(texts.type) else texts
                     _check_sizes(texts, number, path, limit)
@@ -194,20 +204,20 @@ def _read_parquet(path: Path, item: Item, field: str, limit: int) -> Iterator[Ra
                         )
     except UnicodeDecodeError as error:
         raise CostarError(
-            str(path), found=f"text that is not UTF-8 ({error.reason})", expected="UTF-8", mend="copy the file again"
+            path, found=f"text that is not UTF-8 ({error.reason})", expected="UTF-8", mend="copy the file again"
         ) from None
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise unreadable(path, error) from None
+            raise unreadable(Path(path), error) from None
         raise CostarError(
-            str(path),
+            path,
             found=f"not a whole Parquet file ({shorten(error)})",
             expected="Parquet",
             mend="copy the file again",
         ) from None
 
 
-def _check_sizes(texts: pa.Array, before: int, path: Path, limit: int) -> None:
+def _check_sizes(texts: pa.Array, before: int, path: str, limit: int) -> None:
     """Refuse a text of more than `limit` bytes; `before` rows of the file came earlier."""
     strings = texts.dictionary if pa.types.is_dictionary(texts.type) else texts
     if pa.types.is_null(strings.type) or (pc.max(pc.binary_length(strings)).as_py() or 0) <= limit:

@@ -9,7 +9,8 @@
 
 A folder `owner/name` below `data` is opened as it lies, otherwise the Hub is asked once for the commit that is read. An
 item is one file of the data set and its path says which: workers share the files, and a document is named by its file
-and row, however many workers there are. Of a Parquet file a worker holds one row group, of lines about 10 MB.
+and row, however many workers there are. Parquet is read as `files` reads it, everything else by `datasets`, which holds
+about 10 MB of lines.
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ from ...core.errors import CostarError, shorten
 from ..documents import Item, RawDocument
 from ..hub import SUFFIXES
 from ..lines import LIMIT, too_long
-from .files import text_of
+from .files import parquet_documents, text_of
 
 ONE_PARAGRAPH_A_LINE = False
 REMOTE = "hf://datasets/"
 PATIENCE = 5.0  # seconds for the first answer of the Hub, once
-BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +109,9 @@ def read(item: Item, source: SourceDesign) -> Iterator[RawDocument]:
     Raises:
         CostarError: a row without text or with more than 256 MiB of it, or a file that cannot be read to its end.
     """
+    if item.path.endswith(".parquet"):
+        yield from _parquet_documents(item, source.text)
+        return
     for path in source.paths:
         wanted = _wanted(path)
         if not item.name.startswith(wanted.repository + "/"):
@@ -120,6 +123,21 @@ def read(item: Item, source: SourceDesign) -> Iterator[RawDocument]:
             yield from _documents(shard, item, source.text)
             return
     raise CostarError(item.path, found="gone", expected="the files of before", mend="run `costar corpus` again")
+
+
+def _parquet_documents(item: Item, field: str) -> Iterator[RawDocument]:
+    from huggingface_hub import HfFileSystem
+
+    if not item.path.startswith(REMOTE):
+        yield from parquet_documents(Path(item.path), item, field)
+        return
+    try:
+        with HfFileSystem().open(item.path) as file:
+            yield from parquet_documents(file, item, field)
+    except CostarError:
+        raise
+    except Exception as error:
+        raise _broken_off(item.path, error) from error
 
 
 def _documents(rows: Any, item: Item, field: str) -> Iterator[RawDocument]:
@@ -134,12 +152,16 @@ def _documents(rows: Any, item: Item, field: str) -> Iterator[RawDocument]:
     except CostarError:
         raise
     except Exception as error:
-        raise CostarError(
-            f"{item.path}, after row {number}",
-            found=f"it cannot be read on ({type(error).__name__}: {shorten(error)})",
-            expected="a whole file of rows of one kind",
-            mend="fetch the file again, and check the network if it is not local",
-        ) from error
+        raise _broken_off(f"{item.path}, after row {number}", error) from error
+
+
+def _broken_off(place: str, error: Exception) -> CostarError:
+    return CostarError(
+        place,
+        found=f"it cannot be read on ({type(error).__name__}: {shorten(error)})",
+        expected="a whole file of rows of one kind",
+        mend="fetch the file again, and check the network if it is not local",
+    )
 
 
 def _wanted(path: str) -> _Wanted:
@@ -202,14 +224,9 @@ def _opened(wanted: _Wanted, root: str, field: str) -> _Opened:
     try:
         builder = datasets.load_dataset_builder(**where, name=wanted.config or None, data_files=wanted.pattern or None)
         split = _split(wanted, [str(name) for name in builder.config.data_files])
-        if builder.name == "parquet":  # other columns are not fetched
-            builder.config.columns, builder.config.batch_size = [field], BATCH_ROWS
         rows = builder.as_streaming_dataset(split)
         if rows.features is not None and field not in rows.features:
-            whole = datasets.load_dataset_builder(
-                **where, name=wanted.config or None, data_files=wanted.pattern or None
-            )
-            text_of(dict.fromkeys(whole.as_streaming_dataset(split).features), field, wanted.place)
+            text_of(dict.fromkeys(rows.features), field, wanted.place)
     except CostarError:
         raise
     except Exception as error:
