@@ -89,7 +89,7 @@ class BuiltSuite:
         """
         from transformers import AutoModelForCausalLM
 
-        from ..release.hf import export_checkpoint
+        from ..release.forms.hf import export_checkpoint
 
         return AutoModelForCausalLM.from_pretrained(export_checkpoint(self.workspace, run, step))
 

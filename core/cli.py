@@ -1,6 +1,7 @@
 """`costar VERB SUITE`: the command line. Each verb opens a session, checks first, works, and says what it did.
 
-Only this module and `api.py` import stages, and only inside functions.
+`checks.py` opens the sessions, `cli_release.py` has the verbs of releases. Only these and `api.py` import stages, and
+only inside functions.
 """
 
 from __future__ import annotations
@@ -8,16 +9,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import console
+from . import cli_release, console
+from .arguments import ArchiveOption, ArmOption, DrawOption, ForceOption, ModelOption, PilotOption, SuiteArgument
+from .checks import VERIFIED, archiving, building, check, reading
 from .console import stage_line, token_text
 from .design import RunName
-from .errors import CostarError, StaleRuns
+from .errors import CostarError
 from .pool import Stopped, WorkerFailed
 from .session import Session, open_session
 from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, write_text
@@ -25,17 +27,6 @@ from .workspace import corpus_facts, explain_os_error, output_lock, read_facts, 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Suites of paired language models."
 )
-
-VERIFIED = "verified.txt"  # the verdict that the report shows; gone as soon as anything may have changed
-SuiteArgument = Annotated[str, typer.Argument(help="a name under suites/, a suite file, or a built directory")]
-ModelOption = Annotated[
-    str | None, typer.Option("--model", help="a preset or a model of the suite; eval: or ./folder, hub:owner/name")
-]
-ArmOption = Annotated[str | None, typer.Option("--arm", help="one arm only")]
-DrawOption = Annotated[int | None, typer.Option("--draw", help="one draw only")]
-PilotOption = Annotated[str | None, typer.Option("--pilot", help="a measured suite whose spread gives power its units")]
-ArchiveOption = Annotated[bool, typer.Option("--archive", help="put runs that an edit touches aside")]
-ForceOption = Annotated[bool, typer.Option("--force", help="go on although the estimated time is over limit_hours")]
 
 
 @app.command()
@@ -46,7 +37,7 @@ def plan(suite: SuiteArgument = "demo", model: ModelOption = None, pilot: PilotO
     from .plan import print_plan
 
     session = open_session(suite)
-    warnings = _check(session)
+    warnings = check(session)
     names = session.run_names(model)
     exact = exact_shares(session.suite, session.workspace, names, session.folders)
     known = read_pilot(session, open_session(pilot) if pilot else None)
@@ -56,8 +47,8 @@ def plan(suite: SuiteArgument = "demo", model: ModelOption = None, pilot: PilotO
 @app.command()
 def corpus(suite: SuiteArgument = "demo", archive: ArchiveOption = False) -> None:
     """Sources to documents, tokenizer, records, token store."""
-    session = _building(suite, archive)
-    _archiving(session, archive, _corpus)
+    session = building(suite, archive)
+    archiving(session, archive, _corpus)
     _manifest(session)
 
 
@@ -96,8 +87,8 @@ def _corpus(session: Session) -> None:
 @app.command()
 def insert(suite: SuiteArgument = "demo", archive: ArchiveOption = False) -> None:
     """Records to assignments and exposures, for every arm and draw."""
-    session = _building(suite, archive)
-    _archiving(session, archive, _insert)
+    session = building(suite, archive)
+    archiving(session, archive, _insert)
     _manifest(session)
 
 
@@ -128,7 +119,7 @@ def _insert(session: Session) -> None:
 @app.command()
 def manifest(suite: SuiteArgument = "demo") -> None:
     """Rebuild manifest.duckdb."""
-    session = _reading(suite)
+    session = reading(suite)
     started = time.monotonic()
     _manifest(session)
     stage_line("manifest", str(session.workspace.manifest), time.monotonic() - started)
@@ -159,7 +150,7 @@ def verify(
 def _verify_insertion(session: Session) -> None:
     from ..insertion.build import require_insertion
     from ..insertion.verify import verify_insertion
-    from ..release.exports import verify_exports
+    from ..release.exported import verify_exports
 
     started = time.monotonic()
     require_insertion(session.suite, session.workspace)
@@ -234,10 +225,10 @@ def train(
     """Train runs as a tree; goes on where an earlier call stopped."""
     from ..manifests.catalogue import manifest_after
 
-    session = _building(suite, archive)
+    session = building(suite, archive)
     names = session.run_names(model, arm, draw)
     with manifest_after(session.suite, session.workspace):
-        _archiving(session, archive, lambda session: _train(session, names, force=force, measure=False))
+        archiving(session, archive, lambda session: _train(session, names, force=force, measure=False))
 
 
 def _train(session: Session, names: list[RunName], *, force: bool, measure: bool) -> None:
@@ -261,7 +252,7 @@ def evaluate(
     from ..eval.external import evaluate_external, is_external
     from ..insertion.build import require_insertion
 
-    session = _reading(suite)
+    session = reading(suite)
     require_insertion(session.suite, session.workspace)
     session.save_suite()
     if is_external(model, name):
@@ -291,7 +282,7 @@ def _effects(session: Session, started: float) -> None:
 @app.command()
 def report(suite: SuiteArgument = "demo") -> None:
     """Write report/index.html and its figures, from the manifest."""
-    session = _reading(suite)
+    session = reading(suite)
     _manifest(session)
     _report(session)
 
@@ -305,26 +296,7 @@ def _report(session: Session) -> None:
     stage_line("report", str(path), time.monotonic() - started)
 
 
-@app.command()
-def release(
-    suite: SuiteArgument = "demo",
-    export: Annotated[str | None, typer.Option("--export", help="megatron: an arm's data; hf: its models")] = None,
-    arm: ArmOption = None,
-    model: ModelOption = None,
-    draw: Annotated[int, typer.Option("--draw", help="the draw to export")] = 0,
-    step: Annotated[int | None, typer.Option("--step", help="hf: this checkpoint, not the last")] = None,
-    parts: Annotated[int | None, typer.Option("--parts", help="also as zstd parts of so many MiB")] = None,
-) -> None:
-    """Pack pairs, data and checksums; or write one arm's data or models for other tools."""
-    session = _reading(suite)
-    if export is None:
-        _release(session)
-        return
-    from ..release.forms import write_export
-
-    started, design, place = time.monotonic(), session.suite, session.workspace
-    for path in write_export(design, place, export, arm=arm, model=model, draw=draw, step=step, parts=parts):
-        stage_line("export", str(path), time.monotonic() - started)
+app.command()(cli_release.release)
 
 
 @app.command()
@@ -344,16 +316,6 @@ def rebuild(
         found = rebuild_files(store, index, log, pools, out, materialize=materialize)
     text = f"{found.copies:,} copies in {len(found.edits.begins):,} stretches, {len(found.damaged):,} damaged · {out}"
     stage_line("rebuild", text, time.monotonic() - started)
-
-
-def _release(session: Session) -> None:
-    from ..release.pack import write_release
-
-    started = time.monotonic()
-    with output_lock(session.workspace.release, "release"):
-        pairs = write_release(session.suite, session.workspace)
-    text = f"{session.workspace.release} · {pairs} pair{'s' if pairs != 1 else ''}, checked by loading"
-    stage_line("release", text, time.monotonic() - started)
 
 
 @app.command()
@@ -396,79 +358,29 @@ def everything(suite: SuiteArgument = "demo", archive: ArchiveOption = False, fo
     from .plan import plan_runs, suite_title, tree_remark
 
     started = time.monotonic()
-    session = _building(suite, archive)
+    session = building(suite, archive)
     design = session.suite
     names = design.runs()
     runs = plan_runs(design, names, session.vocabulary())
     console.say(suite_title(design, runs))
     stage_line("plan", tree_remark(runs))
-    _archiving(session, archive, _corpus)
-    _archiving(session, archive, _insert)
+    archiving(session, archive, _corpus)
+    archiving(session, archive, _insert)
     _manifest(session)
     _verify_insertion(session)
-    _archiving(session, archive, lambda session: _train(session, names, force=force, measure=True))
+    archiving(session, archive, lambda session: _train(session, names, force=force, measure=True))
     _effects(session, time.monotonic())
     _verify_runs(session)
     _manifest(session)
     _report(session)
     if design.release.arms:
-        _release(session)
+        cli_release.pack(session)
     print_summary(design, session.workspace)
     asked = "" if suite == "demo" else f" SUITE={suite}"
     console.say(
         f"Look:  {session.workspace.report / 'index.html'}     Ask:  make sql Q=dose_response{asked}     "
         f"Done in {console.duration_text(time.monotonic() - started)}"
     )
-
-
-def _building(name: str, archive: bool) -> Session:
-    """A session that may write: what can be wrong with the suite is found here, before any work."""
-    from ..train.stale import refuse_stale
-
-    session = open_session(name)
-    _check(session)
-    _archiving(session, archive, lambda session: refuse_stale(session.suite, session.workspace))
-    session.save_suite()
-    (session.workspace.root / VERIFIED).unlink(missing_ok=True)
-    return session
-
-
-def _reading(name: str) -> Session:
-    """A session for verbs that describe runs: refused when the suite file no longer is what they were trained with."""
-    from ..train.stale import refuse_stale
-
-    session = open_session(name)
-    refuse_stale(session.suite, session.workspace)
-    return session
-
-
-def _archiving(session: Session, archive: bool, work: Callable[[Session], None]) -> None:
-    """Do some work; with --archive, put runs aside that it would make stale, and do it again."""
-    from ..train.stale import archive_runs
-
-    while True:
-        try:
-            return work(session)
-        except StaleRuns as stale:
-            if not archive:
-                raise
-            for path in archive_runs(session.workspace, stale.runs):
-                console.say(f"put aside  {path}")
-
-
-def _check(session: Session) -> list[str]:
-    """Everything about a suite that can be checked without data; the warnings."""
-    from ..corpus.build import check_source
-    from ..eval.loading import check_probes
-    from ..insertion.placement import check_suite
-    from ..insertion.records import check_origins
-    from ..train.config import check_inits
-
-    check_source(session.suite, session.folders)
-    check_probes(session.suite)
-    notes = check_origins(session.suite, session.folders)
-    notes += check_inits(session.suite, session.workspace, session.folders)
-    return notes + check_suite(session.suite)
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ from ..train.checkpoint import read_saved
 from ..train.config import read_config
 from ..train.export import export_hf
 from ..train.loop import is_finished, locate_checkpoint
-from .megatron import FOLDER as EXPORTS
+from .forms.megatron import FOLDER as EXPORTS
 
 VERSION = 1
 

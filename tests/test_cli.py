@@ -119,9 +119,9 @@ def test_an_arm_is_exported_and_a_wrong_form_or_arm_is_named(built_copy: Path) -
     folder = built_copy.parent.parent
     for arguments, message in (
         (["--export", "arrow", "--arm", "late"], "megatron"),
-        (["--export", "megatron"], "add --arm"),
+        (["--export", "megatron", "--arm", ""], "correct it"),
         (["--export", "megatron", "--arm", "latte"], "latte"),
-        (["--export", "megatron", "--arm", "late", "--draw", "3"], "below 1"),
+        (["--export", "megatron", "--arm", "late", "--draw", "3"], "0 to 0"),
     ):
         done = costar(folder, "release", "./small.toml", *arguments, check=False)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr

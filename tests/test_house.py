@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(costar.__file__).resolve().parent
 ROOMS = ["corpus", "insertion", "manifests", "train", "eval", "release"]
 PACKAGES = ["core", *ROOMS]
-STAGE_ENTRIES = {"core/cli.py", "core/api.py"}
+STAGE_ENTRIES = {"core/cli.py", "core/cli_release.py", "core/checks.py", "core/api.py"}
 
 
 def sources() -> list[Path]:

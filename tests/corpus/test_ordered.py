@@ -235,8 +235,8 @@ def test_a_reader_that_does_not_follow_the_tables_is_found(given: Path, monkeypa
 
 
 def test_an_export_is_read_through_the_given_tables_as_training_reads_it(given: Path) -> None:
-    from costar.release.exports import verify_exports
-    from costar.release.megatron import export_megatron
+    from costar.release.exported import verify_exports
+    from costar.release.forms.megatron import export_megatron
 
     suite, place = load_suite(given / "ordered.toml"), build(given)
     folder = export_megatron(suite, place, "perturbed", 0)
@@ -258,7 +258,7 @@ def test_an_export_is_read_through_the_given_tables_as_training_reads_it(given: 
 
 
 def test_an_export_of_documents_that_are_read_twice_is_refused(given: Path) -> None:
-    from costar.release.megatron import export_megatron
+    from costar.release.forms.megatron import export_megatron
 
     write_tables(given, np.concatenate([np.arange(500), np.arange(100)]))
     place = build(given)

@@ -17,10 +17,10 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from ..core.design import ArmDesign, Suite
-from ..core.errors import CostarError
-from ..core.hashing import sha256_file, sha256_json
-from ..core.workspace import (
+from ...core.design import ArmDesign, Suite
+from ...core.errors import CostarError
+from ...core.hashing import sha256_file, sha256_json
+from ...core.workspace import (
     Workspace,
     check_files,
     corpus_facts,
@@ -32,15 +32,17 @@ from ..core.workspace import (
     write_json,
     write_text,
 )
-from ..corpus.neox import NeoxIndex, arm_index, index_stem, save_index
-from ..corpus.store import write_idx
-from ..corpus.windows import TableWindows
-from ..insertion.build import require_insertion
-from ..insertion.materialize import EditList, edited_documents, materialize
-from ..insertion.order import Order
-from ..insertion.overlay import Overlay, open_suite_overlay
-from ..insertion.pieced import edit_list
+from ...corpus.neox import NeoxIndex, arm_index, index_stem, save_index
+from ...corpus.store import write_idx
+from ...corpus.windows import TableWindows
+from ...insertion.build import require_insertion
+from ...insertion.materialize import EditList, edited_documents, materialize
+from ...insertion.order import Order
+from ...insertion.overlay import Overlay, open_suite_overlay
+from ...insertion.pieced import edit_list
+from ..chosen import Chosen
 
+OPTIONS = ("parts",)
 FOLDER = "megatron"
 VERSION = 1
 NEOX_SEED = 1234
@@ -54,17 +56,16 @@ def export_folder(workspace: Workspace, arm: str, draw: int) -> Path:
     return workspace.release / FOLDER / f"{arm}-d{draw}"
 
 
-def export_arm(suite: Suite, workspace: Workspace, arm: str, draw: int, *, parts_mb: int | None = None) -> Path:
+def write(suite: Suite, workspace: Workspace, chosen: Chosen) -> list[Path]:
     """Write an arm with the right to write its folder, and return it.
 
     Raises:
         CostarError: what `export_megatron` refuses, or another process writes it.
     """
     require_insertion(suite, workspace)
-    _find_arm(suite, arm, draw)
-    _check_parts(parts_mb)
-    with output_lock(export_folder(workspace, arm, draw), "export"):
-        return export_megatron(suite, workspace, arm, draw, parts_mb=parts_mb)
+    _check_parts(chosen.parts)
+    with output_lock(export_folder(workspace, chosen.arm, chosen.draw), "export"):
+        return [export_megatron(suite, workspace, chosen.arm, chosen.draw, parts_mb=chosen.parts)]
 
 
 def export_megatron(

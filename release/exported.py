@@ -15,7 +15,7 @@ from ..corpus.windows import TableWindows
 from ..insertion.materialize import read_edited
 from ..insertion.overlay import Overlay, open_suite_overlay, read_exposures
 from ..insertion.pieced import edit_list
-from .megatron import FOLDER
+from .forms.megatron import FOLDER
 
 CHUNK = 1 << 24
 SHOWN = 5

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import costar
 import pytest
@@ -14,8 +16,8 @@ from costar.core.machine import Layout
 from costar.core.models import ModelShape, parameter_shapes
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
-from costar.release.forms import write_export
-from costar.release.hf import export_checkpoint
+from costar.release.export import write_export
+from costar.release.forms.hf import export_checkpoint
 from costar.train.checkpoint import Stored, model_state
 from costar.train.config import read_config
 from costar.train.engine import Engine
@@ -104,13 +106,16 @@ def test_a_folder_that_cannot_be_written_is_named(built_copy: Path) -> None:
 
 def test_the_release_verb_exports_an_arms_models_and_refuses_what_another_form_has(built_copy: Path) -> None:
     suite, workspace = load_suite(built_copy / "suite.toml"), Workspace(built_copy)
-    none = {"model": None, "draw": 0, "step": None, "parts": None}
+    none: dict[str, Any] = {}
+    assert write_export(suite, workspace, "hf") == [export_path(workspace, "perturbed.nano.d0", 96)]
+    several = replace(suite, release=replace(suite.release, arms=("perturbed", "early")))
+    with pytest.raises(CostarError, match="add --arm"):
+        write_export(several, workspace, "hf")
     (folder,) = write_export(suite, workspace, "hf", arm="early", **none | {"model": "nano", "step": 48})
     assert folder == export_path(workspace, "early.nano.d0", 48)
     AutoModelForCausalLM.from_pretrained(folder)
     for form, arm, changed, message in (
         ("megatrn", "early", {}, "did you mean 'megatron'"),
-        ("hf", None, {}, "add --arm"),
         ("hf", "eraly", {}, "did you mean 'early'"),
         ("hf", "early", {"parts": 3}, "--export megatron, or no --parts"),
         ("megatron", "early", {"step": 3}, "--export hf, or no --step"),
@@ -124,8 +129,6 @@ def test_the_release_verb_exports_an_arms_models_and_refuses_what_another_form_h
 
 def test_ids_without_a_token_are_never_generated(built_copy: Path) -> None:
     """A model whose padding would always win says a token of the tokenizer, in an export as in the ledger."""
-    from dataclasses import replace
-
     from costar.eval.reader import OwnReader
 
     workspace = Workspace(built_copy)

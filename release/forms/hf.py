@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from ..core.design import RunName, Suite
-from ..core.errors import CostarError
-from ..core.workspace import Workspace, output_lock
-from ..manifests.lineage import checkpoint_rows, read_configs
-from ..train.config import read_config
-from ..train.export import export_hf, export_path
-from ..train.loop import locate_checkpoint
+from ...core.design import RunName, Suite
+from ...core.errors import CostarError
+from ...core.workspace import Workspace, output_lock
+from ...manifests.lineage import checkpoint_rows, read_configs
+from ...train.config import read_config
+from ...train.export import export_hf, export_path
+from ...train.loop import locate_checkpoint
+from ..chosen import Chosen
+
+OPTIONS = ("model", "step")
 
 
 def export_checkpoint(workspace: Workspace, run: str, step: int | None = None) -> Path:
@@ -47,20 +50,17 @@ def export_checkpoint(workspace: Workspace, run: str, step: int | None = None) -
         ) from None
 
 
-def export_runs(
-    suite: Suite, workspace: Workspace, arm: str, *, model: str | None, draw: int, step: int | None
-) -> list[Path]:
+def write(suite: Suite, workspace: Workspace, chosen: Chosen) -> list[Path]:
     """The exports of an arm's runs of one draw: of one model, or of all that the arm has.
 
     Raises:
-        CostarError: the arm has no such model or draw, or what `export_checkpoint` refuses.
+        CostarError: the arm has no such model, or what `export_checkpoint` refuses.
     """
-    design = suite.arms[arm]
-    begun = [name.parent.name for name in sorted(workspace.runs.glob("*/config.json"))]
-    models = sorted({*design.models, *(RunName.parse(run).model for run in begun if RunName.parse(run).arm == arm)})
-    if model is not None and model not in models:
-        raise CostarError("--model", found=model, expected=f"one of {', '.join(models)}", mend="correct it")
-    if not 0 <= draw < design.draws:
-        raise CostarError("--draw", found=str(draw), expected=f"0 to {design.draws - 1}", mend="correct it")
-    names = [RunName(arm=arm, model=each, draw=draw) for each in ([model] if model else design.models)]
-    return [export_checkpoint(workspace, str(name), step) for name in names]
+    design = suite.arms[chosen.arm]
+    begun = [RunName.parse(name.parent.name) for name in sorted(workspace.runs.glob("*/config.json"))]
+    models = sorted({*design.models, *(run.model for run in begun if run.arm == chosen.arm)})
+    if chosen.model is not None and chosen.model not in models:
+        raise CostarError("--model", found=chosen.model, expected=f"one of {', '.join(models)}", mend="correct it")
+    wanted = [chosen.model] if chosen.model else design.models
+    names = [RunName(arm=chosen.arm, model=each, draw=chosen.draw) for each in wanted]
+    return [export_checkpoint(workspace, str(name), chosen.step) for name in names]

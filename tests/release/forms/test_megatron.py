@@ -19,8 +19,8 @@ from costar.corpus.neox import NeoxIndex
 from costar.corpus.store import TokenStore
 from costar.insertion.order import FeistelOrder
 from costar.insertion.overlay import Overlay, open_suite_overlay, read_exposures
-from costar.release.exports import verify_exports
-from costar.release.megatron import export_megatron, join_parts, write_parts
+from costar.release.exported import verify_exports
+from costar.release.forms.megatron import export_megatron, join_parts, write_parts
 from costar.release.pack import write_release
 
 ARM = "perturbed"
