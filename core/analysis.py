@@ -5,13 +5,13 @@ What is not primary is exploratory: adjusted within its own measure, and never t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import CostarError, nearest
 from .hashing import sha256_json
+from .metrics import metric_of
 
 Measure = tuple[str, str, str]  # probe, variant, metric
 NLL: Measure = ("likelihood", "", "nll_token")
@@ -20,7 +20,6 @@ SECONDARY = {
     "infill": ("infill", "format=sentence", "margin"),
     "password": ("secret-rank", "", "exposure_bits"),
 }
-MARGINS = {"nll_token": 0.05, "margin": 0.2, "exposure_bits": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,5 +133,5 @@ def read_analysis(
             )
         chosen[kind] = measure
     found = {name: chosen.get(kind) or default_primary(kind, probes) for name, kind in kinds.items()}
-    widths = {name: margins.get(kind, MARGINS.get(found[name][2], math.nan)) for name, kind in kinds.items()}
+    widths = {name: margins.get(kind, metric_of(found[name][2]).margin) for name, kind in kinds.items()}
     return AnalysisDesign(primary=found, margins=widths, families=families)

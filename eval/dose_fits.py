@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..core.analysis import NLL
 from ..core.design import Suite
+from ..core.metrics import metric_of
 from ..core.schemes import LEAST_DRAWS
 from .contrasts import Contrast, common_steps, contrasts, differences, measures, run_label
 from .curves import SLOPES, fit_hill, interpolated, lack_of_fit, monotone, shape
@@ -37,8 +38,6 @@ from .level_means import (
 from .scores import TWINS, Measure, Scores
 from .stats import LEAST_CLUSTERS, t_interval
 
-PERFECT = {"nll_token": 0.0, "ll_byte": 0.0, "accuracy": 1.0, "extracted": 1.0, "exact_fraction": 1.0}
-BINARY = ("accuracy", "extracted")
 PLATEAU = 0.9  # of the height, which the highest level must reach before the height is believed
 REFUSED = 0.05  # the p-value of the lack of fit below which a curve is not used
 LEAST_LEVELS = 3  # above 0, for a curve: it has a dose, a slope and mostly a height
@@ -76,7 +75,7 @@ class _Curve:
 
 def fit_dose(found: Differences, own: Differences | None, metric: str, perturbation: str) -> DoseFit:
     """The half-dose of differences `found` of one measure. `own` holds the treated runs' own values of the same records,
-    by which a measure of `PERFECT` knows how far they are from perfect recall; None where the measure is of another kind.
+    by which a measure with perfect recall knows how far they are from it; None where the measure is of another kind.
     """
     found = complete_draws(found)
     own = own.where(np.isin(own.draw, found.draws)) if own is not None else None
@@ -116,7 +115,9 @@ def _nothing(reason: str, detected: int | None = None, censored: str = "", fit_p
 def distance(own: Differences, metric: str, clusters: NDArray[np.int64], weights: Floats) -> Floats:
     """How far the held-out records of the treated runs are from perfect recall under each sample's weights [S]."""
     held_out = own.where(own.level == 0)
-    return PERFECT[metric] - level_means(held_out, clusters, weights).means[:, 0]
+    perfect = metric_of(metric).perfect
+    assert perfect is not None, "only of measures with perfect recall"
+    return perfect - level_means(held_out, clusters, weights).means[:, 0]
 
 
 def _curve(
@@ -124,7 +125,7 @@ def _curve(
 ) -> _Curve:
     means = level_means(centred(found), clusters, weights)
     perfect = distance(own, metric, clusters, weights) if own is not None else None
-    fixed = metric in BINARY and perfect is not None
+    fixed = metric_of(metric).binary and perfect is not None
     if len(means.levels) - 1 < LEAST_LEVELS:
         return _interpolation(means, perfect, None, "too few levels for a curve")
     fits = fit_hill(means, perfect, fixed=fixed)
@@ -238,7 +239,7 @@ def fitted_measures(suite: Suite, scores: Scores, contrast: Contrast, step: int)
         for measure in measures(scores, contrast, step)
         if analysis.is_primary(contrast.perturbation, measure)
         or measure == NLL
-        or (measure[2] in BINARY and TWINS not in measure[1])
+        or (metric_of(measure[2]).binary and TWINS not in measure[1])
     ]
 
 
@@ -246,7 +247,7 @@ def own_values(
     scores: Scores, contrast: Contrast, step: int, measure: Measure, found: Differences
 ) -> Differences | None:
     """The treated runs' own values of the records of `found`; None where nobody knows what perfect recall is."""
-    if measure[2] not in PERFECT:
+    if metric_of(measure[2]).perfect is None:
         return None
     own = differences(scores, replace(contrast, control=()), step, measure)
     assert own is not None, "what has differences has values"

@@ -13,6 +13,7 @@ import duckdb
 from ..core.analysis import NLL, Measure, measure_text
 from ..core.design import ArmDesign, Suite
 from ..core.errors import CostarError, shorten
+from ..core.metrics import metric_of
 from ..core.workspace import Workspace
 from ..manifests.sql import open_manifest
 from .analyses import require_analyses
@@ -35,7 +36,6 @@ FURTHER = (
     ("secret-rank", "exposure_bits", r"", "exposure", "bits"),
 )
 MOST_FURTHER = 3  # panels of a perturbation beside that of its primary measure
-UNITS = {"nll_token": "nats per token", "ll_byte": "nats per byte", "margin": "nats", "exposure_bits": "bits"}
 POOLED = """
 create temp view shown_effects as
 with named as (
@@ -203,7 +203,7 @@ def measure_title(suite: Suite, measure: Measure) -> tuple[str, str]:
             return title.format(prefix=shown_prefix(suite)) + rest, unit
     if metric == "margin":
         return f"margin of the right answer{', ' + variant.removeprefix('format=') if variant else ''}", "nats"
-    return measure_text(measure), UNITS.get(metric, metric.replace("_", " "))
+    return measure_text(measure), metric_of(metric).unit
 
 
 def means(measured: Measured, perturbation: str, measure: Measure, where: str, *parameters: Any) -> list[Row]:

@@ -17,6 +17,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from ..core.hashing import keyed_hash
+from ..core.metrics import metric_of
 from .clusters import Clustered, Floats, Ints, parts
 from .stats import Interval
 
@@ -24,16 +25,6 @@ Key = tuple[int | str, ...]
 
 MOST_RESAMPLES, LEAST_RESAMPLES, WORK = 10_000, 2_000, 20_000_000
 CELLS = 2**21  # resampled cells held at once
-UNBOUNDED = (
-    "nll_token",
-    "ll_byte",
-    "margin",
-    "rank",
-    "exposure_bits",
-    "attack_score",
-    "longest_match",
-    "queries_log10",
-)
 
 
 def resamples(clusters: int) -> int:
@@ -85,7 +76,7 @@ def with_single(band: Interval, single: Interval) -> Interval:
 def told(interval: Interval, groups: Sequence[Clustered], metrics: Sequence[str]) -> Interval:
     """The interval [K], NaN for a metric [K] without bounds where a group does not vary: equal shares hide no more than
     their number allows, equal losses could hide anything."""
-    still = np.array([metric in UNBOUNDED for metric in metrics])
+    still = np.array([not metric_of(metric).bounded for metric in metrics])
     alike = np.zeros(len(still), bool)
     for group in groups:
         values = group.sums / group.counts[:, None]

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from ..core.design import ArmDesign, Suite, TrainDesign
+from ..core.metrics import metric_of
 from ..core.schemes import LEAST_DRAWS
 from ..manifests.tables import EFFECTS
 from .contrasts import Contrast, common_steps, contrasts, differences, run_label
 from .curves import SHRINK, SLOPES, Moments, best_height, bounds, fit_hill, shape
 from .differences import Differences
-from .dose_fits import BINARY, LEAST_LEVELS, distance, fit_dose, fitted_measures, own_values
+from .dose_fits import LEAST_LEVELS, distance, fit_dose, fitted_measures, own_values
 from .level_means import (
     SAMPLES,
     LevelMeans,
@@ -192,7 +193,7 @@ def _shift(treated: Side, control: Side, metric: str, key: Key, samples: int) ->
     if treated[1] is None:
         one, other = (fit_hill(each) for each in sides)
         return one.half - other.half
-    return joint_shift(sides[0], sides[1], fixed=metric in BINARY or not enough)
+    return joint_shift(sides[0], sides[1], fixed=metric_of(metric).binary or not enough)
 
 
 def joint_shift(treated: LevelMeans, control: LevelMeans, *, fixed: bool) -> Floats:

@@ -10,13 +10,13 @@ from ..core import console
 from ..core.analysis import NLL, Measure
 from ..core.design import Suite
 from ..core.errors import CostarError
+from ..core.metrics import metric_of
 from ..core.schemes import LEAST_DRAWS
 from ..core.workspace import Workspace
 from .report_data import Measured, Row, effects, means, measure_title, opened, shown_prefix
 from .stats import holm
 
 ALPHA = 0.05
-LOWER = ("nll_token", "rank", "queries_log10")  # metrics that are lower of a record that is known better
 HUBBLE_COPY = 258 / 100.66e9  # a Gutenberg passage of 258 tokens in 100.66 B tokens (Hubble, core runs)
 
 
@@ -122,7 +122,7 @@ def excludes_zero(row: dict[str, Any] | None) -> bool:
 
 def is_known_better(summary: Summary, row: dict[str, Any]) -> bool:
     """Whether an effect says that records are known better: a lower loss, rank or count of queries, more of anything else."""
-    return bool((row["estimate"] < 0) == (summary.measure[2] in LOWER))
+    return bool((row["estimate"] < 0) == metric_of(summary.measure[2]).falls)
 
 
 def headline(suite: Suite, summary: Summary) -> str:
