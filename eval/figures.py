@@ -147,8 +147,9 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def file_name(*parts: str) -> str:
-    """Parts as one name of a file: letters, digits and single hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
+    """Parts as one name of a file: letters, digits and hyphens, two between parts, so that other parts have another name."""
+    names = (re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
+    return "--".join(name for name in names if name)
 
 
 def themed(svg: str, title: str, name: str) -> str:

@@ -10,6 +10,7 @@ from ..core.design import ArmDesign
 from .figures import CONTROL, GRID, INK, Line, Panel, draw_line, file_name, legend, new_figure, save_figure, style
 from .panels import number
 from .report_data import Measured, Row, direct_or_total, effects, is_plain, means, measure_title, n_text, pair_text
+from .summary import over_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,6 +64,7 @@ def path_panel(
     title, unit = measure_title(measured.suite, measure)
     figure, (ax,) = new_figure(*size)
     csv: list[list[object]] = []
+    used: list[Row] = []
     names = [*((control or "", None) for control in controls), *((arm.name, arm) for arm in shown)]
     at = 0
     for name, arm in names:
@@ -75,6 +77,7 @@ def path_panel(
             where = "estimand = 'total' and treated_arm = ? and model = ? and level = ?"
             rows = effects(measured, perturbation, measure, where, name, measured.model, top)
             ends = {row["step"]: row for row in rows if not row["factor"]}
+            used += ends.values()
             _shade(ax, arm, perturbation, drawn[0])
         low, high = [], []
         for row in own:
@@ -93,7 +96,7 @@ def path_panel(
     svg = save_figure(figure, folder, file, PATH_COLUMNS, csv, f"{perturbation}: {title} over training")
     ns = max((row["n"] for row in cells), default=0)
     left = f"; {len(arms) - len(shown)} more arms in SQL (dose_response)" if len(arms) > len(shown) else ""
-    note = f"{top:,} copies, n {ns:,}; phases shaded; band: 95 % of treated − control at each checkpoint{left}"
+    note = f"{top:,} copies, n {ns:,}; phases shaded; band: 95 %{over_text(used)} of treated − control at each checkpoint{left}"
     return Panel(name=file, title=f"{title}, {top:,} copies", svg=svg, note=note)
 
 
@@ -159,7 +162,7 @@ def _cells_panel(measured: Measured, perturbation: str, arm: ArmDesign, folder: 
     ]
     svg = save_figure(figure, folder, file, CELL_COLUMNS, csv, f"{perturbation}: cells of {arm.name}")
     left = f"; {len(cells) - MOST_LINES} more cells in the CSV" if len(cells) > MOST_LINES else ""
-    note = f"records divided at random within {arm.name}, {top:,} copies, n {n_text(found)}; band: 95 %{left}"
+    note = f"records divided at random within {arm.name}, {top:,} copies, n {n_text(found)}; band: 95 %{over_text(found)}{left}"
     return Panel(name=file, title=f"{arm.name}: {title} by cell", svg=svg, note=note)
 
 

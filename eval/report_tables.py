@@ -185,8 +185,9 @@ def missing_parts(measured: Measured) -> list[str]:
         "membership": "membership inference: its probe was not asked for",
     }
     missing = [text for name, text in told.items() if not measured.rows(f"select 1 from {name} limit 1")]
-    if not measured.rows("select 1 from effects where estimand = 'timing' limit 1"):
-        missing.append("timing: no two arms that differ in their phase alone were measured")
+    apart = "estimand = 'timing' or (estimand = 'factor' and factor like 'phase=%')"
+    if not measured.rows(f"select 1 from effects where {apart} limit 1"):
+        missing.append("timing: no two arms that differ in their phase alone, and no phases by lot, were measured")
     for name, design in measured.suite.perturbations.items():
         if 0 not in design.levels:
             missing.append(

@@ -147,12 +147,14 @@ def headline(suite: Suite, summary: Summary) -> str:
     if timing is not None:
         late, early = (timing[side].split(".")[0] for side in ("treated", "control"))
         if excludes_zero(timing):
-            kept = "better" if is_known_better(summary, timing) else "worse"
+            known = "better" if is_known_better(summary, timing) else "worse"
             found = [summary.extracted.get((arm, top), (0, 0)) for arm in (late, early)]
             is_told = any(hits for hits, _ in found)
             shares = [f" ({hits:,} of {n:,} word for word)" if is_told else "" for hits, n in found]
             more = interval_text(timing, f" {summary.unit}")
-            sentences.append(f"those of {late}{shares[0]} are kept {kept} than those of {early}{shares[1]}: {more}")
+            sentences.append(
+                f"at the end those of {late}{shares[0]} are known {known} than those of {early}{shares[1]}: {more}"
+            )
         else:
             sentences.append(f"{late} and {early} do not differ clearly: {interval_text(timing, f' {summary.unit}')}")
     text = "; ".join(sentences) + "."
@@ -215,6 +217,13 @@ def draws_text(suite: Suite, summary: Summary) -> str:
 def is_over_draws(row: dict[str, Any]) -> bool:
     """Whether an effect's interval is one over draws, by its method; one given the runs may stand beside it."""
     return bool(row["n_runs"] >= LEAST_DRAWS and "t-interval" in row["method"])
+
+
+def over_text(rows: Sequence[dict[str, Any]]) -> str:
+    """What the intervals of a figure are over, to follow "95 %"; empty where there is none."""
+    kinds = {is_over_draws(row) for row in rows if row["ci_low"] is not None}
+    told = {frozenset([True]): " over draws", frozenset([False]): " given these runs"}
+    return told.get(frozenset(kinds), ", over draws where there are enough" if kinds else "")
 
 
 def table_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:

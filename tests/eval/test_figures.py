@@ -66,4 +66,5 @@ def test_lines_beyond_the_colours_differ_by_their_dash() -> None:
 
 
 def test_names_of_files_are_plain() -> None:
-    assert file_name("my set", "choice", "format=cloze", "accuracy") == "my-set-choice-format-cloze-accuracy"
+    assert file_name("my set", "choice", "format=cloze", "accuracy") == "my-set--choice--format-cloze--accuracy"
+    assert file_name("my-path") != file_name("my", "path")

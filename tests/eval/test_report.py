@@ -222,7 +222,7 @@ def test_a_suite_of_likelihood_alone_has_a_report_without_the_other_measures(bui
     )
     write_report(load_suite(built_copy / "suite.toml"), Workspace(built_copy))
     assert "given back word for word after 8 tokens <span" not in page(built_copy)
-    assert not (built_copy / "report" / "figures" / "passages-queries.svg").exists()
+    assert not (built_copy / "report" / "figures" / "passages--queries.svg").exists()
 
 
 def test_scores_that_are_not_numbers_are_left_out(built_copy: Path) -> None:
@@ -315,11 +315,11 @@ def test_intervals_over_draws_are_told_from_those_given_the_runs(built: Path) ->
 @pytest.mark.parametrize(
     ("metric", "sign", "known", "kept"),
     [
-        ("nll_token", -1, "are likelier than held-out ones", "are kept better than"),
-        ("nll_token", 1, "are less likely than held-out ones", "are kept worse than"),
-        ("margin", 1, "are better known than held-out ones", "are kept better than"),
-        ("margin", -1, "are known worse than held-out ones", "are kept worse than"),
-        ("rank", -1, "are better known than held-out ones", "are kept better than"),
+        ("nll_token", -1, "are likelier than held-out ones", "are known better than"),
+        ("nll_token", 1, "are less likely than held-out ones", "are known worse than"),
+        ("margin", 1, "are better known than held-out ones", "are known better than"),
+        ("margin", -1, "are known worse than held-out ones", "are known worse than"),
+        ("rank", -1, "are better known than held-out ones", "are known better than"),
     ],
 )
 def test_the_headline_tells_a_clear_effect_in_either_direction(
