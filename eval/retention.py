@@ -227,9 +227,11 @@ def _share_ends(samples: Floats, over: Floats) -> tuple[tuple[float, float], str
 
 
 def _nothing(given: tuple[Floats, Floats] | None, low: float | None) -> dict[str, Any]:
-    if low is not None:
-        return {"censored": "nothing acquired: the interval holds 0"}
-    return {"censored": "too few clusters to tell" if given is None else "no variation: no interval to tell by"}
+    if given is None:
+        return {"censored": "too few clusters to tell"}
+    return {
+        "censored": "no variation: no interval to tell by" if low is None else "nothing acquired: the interval holds 0"
+    }
 
 
 def _half_life(samples: Floats, times: Floats, over: Floats, half_lost: bool) -> dict[str, Any]:

@@ -141,6 +141,16 @@ def test_without_a_later_checkpoint_and_below_ten_clusters_nothing_is_claimed(tm
     assert "clusters" in row["censored"]
 
 
+def test_few_clusters_are_the_reason_also_where_draws_give_an_interval(tmp_path: Path) -> None:
+    suite = world_suite(tmp_path, more="phase = [0.0, 0.5]", draws=3, levels="0 = 60, 4 = 3")
+    (row,) = [
+        each for each in all_retention(suite, simulate(suite, forgetting(5.0), steps=STEPS)) if each["step"] == 20
+    ]
+    assert row["n_clusters"] < 10
+    assert row["acquired_high"] < 0
+    assert row["censored"] == "too few clusters to tell"
+
+
 def test_forgetting_that_stops_above_one_half_has_no_half_life(tmp_path: Path) -> None:
     def stops(arm: ArmDesign, step: int, level: Codes, cell: Codes) -> NDArray[np.float64]:
         share = 0.0 if arm.name == "standard" else 0.55 + 0.45 * 2.0 ** (-max(0, step - 10) / 1.0)
