@@ -66,8 +66,8 @@ def test_nothing_but_its_own_script_may_run(built: Path) -> None:
 def test_every_figure_has_svg_pdf_and_csv_and_every_link_leads_somewhere(built: Path) -> None:
     folder = built / "report"
     names = {path.stem for path in (folder / "figures").glob("*.svg")}
-    assert {"frequency", "passages-path", "effects-passages", "passages-queries", "passages-roc"} <= names
-    assert {"quizzes-choice-format-cloze-margin", "passwords-secret-rank-exposure-bits"} <= names
+    assert {"frequency", "passages--path", "effects--passages", "passages--queries", "passages--roc"} <= names
+    assert {"quizzes--choice--format-cloze--margin", "passwords--secret-rank--exposure-bits"} <= names
     for name in names:
         with (folder / "figures" / f"{name}.csv").open() as file:
             columns, *rows = csv.reader(file)
@@ -240,7 +240,7 @@ def test_what_is_missing_is_said(built_copy: Path) -> None:
     write_report(load_suite(built_copy / "suite.toml"), Workspace(built_copy))
     text = page(built_copy)
     assert "not trained to step 96: training" in text
-    assert "timing: no two arms that differ in their phase alone were measured" in text
+    assert "timing: no two arms that differ in their phase alone, and no phases by lot, were measured" in text
     assert "too few records for an interval" not in text
 
 
