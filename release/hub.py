@@ -1,0 +1,339 @@
+"""`costar release SUITE --push ORG`: a finished release as private repositories of the Hugging Face Hub, proved by reading them back.
+
+What is uploaded is the tree of `hub_tree.py`, and what `--dry-run` writes is that tree. Everything that can be refused is
+refused before anything is uploaded. Then every revision is one commit of what the Hub lacks, so the same command goes on
+where an earlier one stopped; in the end every file of every revision is downloaded again and its hash compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.console import Update
+from ..core.errors import CostarError, shorten
+from ..core.workspace import output_lock, read_facts
+from .facts import FACTS, SUMS, Release, read_release
+from .hub_tree import MANIFEST, Revision, write_tree
+from .verify_files import damaged_files
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+KEPT = {".gitattributes"}  # what the Hub puts into a new repository
+PATIENCE = 10.0  # seconds to connect
+CHUNK = 1 << 20
+WRITERS = ("admin", "write", "contributor")  # roles in an organization that may create repositories
+GATE = "extra_gated_"  # keys of a card that asks for access by request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pushed:
+    """What a push did. `folder` has the tree; `collection` is empty in a dry run; counts are of files."""
+
+    folder: Path
+    repositories: tuple[str, ...]
+    revisions: int
+    files: int
+    uploaded: int
+    gated: tuple[str, ...]
+    collection: str
+
+
+def push_release(folder: Path, organization: str, *, dry_run: bool, update: Update) -> Pushed:
+    """Write the tree of a release for the Hub; without `dry_run` upload it, and read all of it again.
+
+    Raises:
+        CostarError: a damaged release, a name that the Hub does not take, no token, no right, a repository of somebody
+            else's, no way to the Hub, or what was read again is not what was sent.
+    """
+    release = read_release(folder)
+    target = folder.with_name(f"{folder.name}-dry-run") / organization
+    with output_lock(folder, "push"):
+        _refuse_damaged(release, update)
+        if not dry_run:
+            api = _open_hub()
+            _check_rights(api, organization)
+        with output_lock(target, "push"):
+            revisions = write_tree(release, organization, target)
+            gated = _gated(revisions)
+            uploaded, collection = 0, ""
+            if not dry_run:
+                with _explained("push"):
+                    _check_owned(api, release, revisions)
+                    _create(api, revisions, gated)
+                    uploaded = _upload(api, revisions, update)
+                    _read_again(api, revisions, update)
+                    collection = _collect(api, organization, target)
+    return Pushed(
+        folder=target,
+        repositories=tuple(dict.fromkeys(str(each).split("@")[0] for each in revisions)),
+        revisions=len(revisions),
+        files=sum(len(each.files) for each in revisions),
+        uploaded=uploaded,
+        gated=tuple(sorted(gated)),
+        collection=collection,
+    )
+
+
+def _refuse_damaged(release: Release, update: Update) -> None:
+    problems = damaged_files(release, update, exports=False)
+    if problems:
+        raise CostarError(
+            str(release.folder),
+            found="a damaged release: " + "; ".join(problems[:5]),
+            expected=f"the files of {SUMS}",
+            mend="pack it again: costar release SUITE",
+            exit_code=1,
+        )
+
+
+@contextlib.contextmanager
+def _explained(place: str) -> Iterator[None]:
+    """What the Hub and the way to it raise, as one message."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    again = "run the same command again: it uploads only what is missing"
+    try:
+        yield
+    except LocalTokenNotFoundError:
+        raise CostarError(
+            place, found="no token of the Hub", expected="one that may write", mend="run `hf auth login`, or set HF_TOKEN"
+        ) from None
+    except OfflineModeIsEnabled:
+        raise CostarError(
+            place, found="HF_HUB_OFFLINE is set", expected="a way to the Hub", mend="unset it, or use --dry-run"
+        ) from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status == 401:
+            found, mend = "a token that the Hub does not know", "run `hf auth login`, or correct HF_TOKEN"
+        elif status == 403:
+            found, mend = f"no right: {_said(error)}", "use a token that may write there, or another ORG"
+        else:
+            found, mend = f"the Hub answers {status}: {_said(error)}", again
+        raise CostarError(place, found=found, expected="what was asked", mend=mend, exit_code=1) from None
+    except (httpx2.HTTPError, ConnectionError, RuntimeError) as error:
+        cause = error.__cause__ or error
+        if isinstance(error, RuntimeError) and not isinstance(cause, httpx2.HTTPError | HfHubHTTPError):
+            raise
+        raise CostarError(
+            place,
+            found=f"no way to the Hub ({type(cause).__name__}: {shorten(cause)})",
+            expected="answers",
+            mend=f"check the network; then {again}",
+            exit_code=1,
+        ) from None
+
+
+def _said(error: Any) -> str:
+    """What the Hub says of an error, without the address."""
+    return shorten(error.server_message or str(error).strip().splitlines()[-1], 160)
+
+
+def _open_hub() -> HfApi:
+    import httpx2
+    from huggingface_hub import HfApi, get_session
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    get_session().timeout = httpx2.Timeout(None, connect=PATIENCE)
+    return HfApi(library_name="costar")
+
+
+def _check_rights(api: HfApi, organization: str) -> None:
+    """Refuse a token that cannot write in the organization, as far as the Hub tells."""
+    with _explained("--push"):
+        user = api.whoami()
+    roles = {user["name"]: "admin"}
+    roles |= {org["name"]: org.get("roleInOrg") or "write" for org in user.get("orgs", [])}
+    mend = "name another ORG, or ask for the role `write` there"
+    if organization not in roles:
+        mine = ", ".join(roles)
+        raise CostarError("--push", found=f"{organization}, of which {user['name']} is no member", expected=f"one of {mine}", mend=mend)
+    if roles[organization] not in WRITERS:
+        found = f"{user['name']} has the role {roles[organization]} in {organization}"
+        raise CostarError("--push", found=found, expected=f"one of {', '.join(WRITERS)}", mend=mend)
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise CostarError(
+            "--push", found="a token that may only read", expected="one that may write", mend="make one in the settings of the Hub"
+        )
+
+
+def _gated(revisions: list[Revision]) -> set[str]:
+    """The repositories whose card asks for access by request."""
+    from huggingface_hub import metadata_load
+
+    gated = set()
+    for each in revisions:
+        card = metadata_load(each.folder / "README.md") if (each.folder / "README.md").is_file() else None
+        if any(key.startswith(GATE) for key in card or {}):
+            gated.add(each.repository)
+    return gated
+
+
+def _check_owned(api: HfApi, release: Release, revisions: list[Revision]) -> None:
+    """Refuse a repository that has files and does not say that it is of this suite and run."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    for each in revisions:
+        if each.branch != "main":
+            continue
+        try:
+            present = set(_remote(api, each, "main"))
+        except RepositoryNotFoundError:
+            continue
+        name = FACTS if each.kind == "dataset" else MANIFEST
+        theirs = _read_json(api, each, name) if name in present else {}
+        ours = read_facts(each.folder / name, ["suite"], mend="pack the release again")
+        same = all(theirs.get(key) == ours.get(key) for key in ("suite", "run"))
+        if present - KEPT and not same:
+            raise CostarError(
+                f"repository {each.repository}",
+                found=f"it is there already and is not of suite {release.suite}",
+                expected="no such repository, or one that costar made for this suite",
+                mend="rename the suite, use another ORG, or remove the repository on the Hub",
+            )
+
+
+def _read_json(api: HfApi, each: Revision, name: str) -> dict[str, Any]:
+    data = b"".join(_stream(api, each, name))
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _create(api: HfApi, revisions: list[Revision], gated: set[str]) -> None:
+    """Make every repository, private, and gate those that ask for it, before a file is sent."""
+    for each in revisions:
+        if each.branch != "main":
+            continue
+        with _explained(f"repository {each.repository}"):
+            api.create_repo(each.repository, repo_type=each.kind, private=True, exist_ok=True)
+            if each.repository in gated:
+                api.update_repo_settings(each.repository, repo_type=each.kind, gated="manual")
+                if api.repo_info(each.repository, repo_type=each.kind).gated != "manual":
+                    raise CostarError(
+                        f"repository {each.repository}",
+                        found="the Hub did not gate it",
+                        expected="access by request, as its card says: it holds real text",
+                        mend="gate it in its settings on the Hub, and push again",
+                        exit_code=1,
+                    )
+
+
+def _upload(api: HfApi, revisions: list[Revision], update: Update) -> int:
+    """Bring every revision to what it shall be, each in one commit; the number of files that the Hub lacked."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    uploaded = 0
+    for number, each in enumerate(revisions):
+        update(number / len(revisions) / 2, f"{each}")
+        _make_branch(api, each)
+        remote = _remote(api, each, each.branch)
+        missing = [name for name in each.files if not _is_there(each, name, remote.get(name))]
+        surplus = [name for name in remote if name not in each.files and name not in KEPT]
+        if not missing and not surplus:
+            continue
+        api.create_commit(
+            each.repository,
+            [CommitOperationAdd(name, each.folder / name) for name in missing]
+            + [CommitOperationDelete(name) for name in surplus],
+            commit_message="costar release",
+            repo_type=each.kind,
+            revision=each.branch,
+        )
+        uploaded += len(missing)
+    return uploaded
+
+
+def _make_branch(api: HfApi, each: Revision) -> None:
+    """A branch begins empty: at the first commit, so that it never shows the files of another step."""
+    refs = api.list_repo_refs(each.repository, repo_type=each.kind)
+    if each.branch in {branch.name for branch in refs.branches}:
+        return
+    first = api.list_repo_commits(each.repository, repo_type=each.kind)[-1].commit_id
+    api.create_branch(each.repository, branch=each.branch, revision=first, repo_type=each.kind, exist_ok=True)
+
+
+def _remote(api: HfApi, each: Revision, branch: str) -> dict[str, str]:
+    """What the Hub says that a branch holds: the sha256 of each large file, the git object of each small one."""
+    from huggingface_hub.hf_api import RepoFile
+
+    tree = api.list_repo_tree(each.repository, recursive=True, revision=branch, repo_type=each.kind)
+    files = [entry for entry in tree if isinstance(entry, RepoFile)]
+    return {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in files}
+
+
+def _is_there(each: Revision, name: str, identity: str | None) -> bool:
+    """Whether the Hub has a file: it names a large one by its sha256, a small one by its git object."""
+    if identity is None or len(identity) == 64:
+        return identity == each.files[name]
+    data = (each.folder / name).read_bytes()
+    return identity == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _read_again(api: HfApi, revisions: list[Revision], update: Update) -> None:
+    """Download every file of every revision, and compare. Nothing is kept."""
+    problems = []
+    for number, each in enumerate(revisions):
+        update(0.5 + number / len(revisions) / 2, f"reading {each} again")
+        present = set(_remote(api, each, each.branch)) - KEPT
+        if not present:
+            problems.append(f"{each}: empty")
+            continue
+        problems += [f"{each}: {name} is missing" for name in sorted(set(each.files) - present)]
+        problems += [f"{each}: {name} is not of this release" for name in sorted(present - set(each.files))]
+        for name in sorted(present & set(each.files)):
+            state = hashlib.sha256()
+            for block in _stream(api, each, name):
+                state.update(block)
+            if state.hexdigest() != each.files[name]:
+                problems.append(f"{each}: {name} has other bytes than those sent")
+    if problems:
+        raise CostarError(
+            "push",
+            found=f"{len(problems)} problem{'s' if len(problems) > 1 else ''} on the Hub: " + "; ".join(problems[:10]),
+            expected="every file of every revision as it was sent",
+            mend="run the same command again: it uploads only what differs",
+            exit_code=1,
+        )
+
+
+def _stream(api: HfApi, each: Revision, name: str) -> Iterator[bytes]:
+    """A file of the Hub, as a reader would get it, in blocks."""
+    from huggingface_hub import HfFileSystem
+
+    files = HfFileSystem(endpoint=api.endpoint, token=api.token, use_listings_cache=False, skip_instance_cache=True)
+    prefix = "datasets/" if each.kind == "dataset" else ""
+    with files.open(f"{prefix}{each.repository}@{each.branch}/{name}", "rb", block_size=0) as file:
+        while block := file.read(CHUNK):
+            yield block
+
+
+def _collect(api: HfApi, organization: str, target: Path) -> str:
+    """The address of the collection of all repositories, made or completed."""
+    facts = read_facts(target / "collection.json", ["title", "description", "items"], mend="push again")
+    with _explained(f"collection {facts['title']}"):
+        known = [each for each in api.list_collections(owner=organization) if each.title == facts["title"]]
+        if known:
+            collection = api.get_collection(known[0].slug)
+        else:
+            collection = api.create_collection(
+                facts["title"], namespace=organization, description=facts["description"], private=True
+            )
+        present = {(item.item_type, item.item_id) for item in collection.items}
+        for item in facts["items"]:
+            if (item["type"], item["id"]) not in present:
+                api.add_collection_item(
+                    collection.slug, item["id"], item["type"], note=item["note"], exists_ok=True
+                )
+    return collection.url
