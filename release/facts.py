@@ -49,7 +49,8 @@ class Release:
 
 
 def is_release(folder: Path) -> bool:
-    return (folder / FACTS).is_file()
+    """Whether a folder is a release, also one that has lost its facts."""
+    return (folder / FACTS).is_file() or all((folder / name).exists() for name in (SUMS, "models", "data"))
 
 
 def read_release(folder: Path) -> Release:

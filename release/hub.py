@@ -19,7 +19,7 @@ from ..core.console import Update
 from ..core.errors import CostarError, shorten
 from ..core.workspace import output_lock, read_facts
 from .facts import FACTS, SUMS, Release, read_release
-from .hub_tree import MANIFEST, Revision, write_tree
+from .hub_tree import MANIFEST, Revision, check_names, write_tree
 from .verify_files import damaged_files
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def push_release(folder: Path, organization: str, *, dry_run: bool, update: Upda
             else's, no way to the Hub, or what was read again is not what was sent.
     """
     release = read_release(folder)
+    check_names(release, organization)
     target = folder.with_name(f"{folder.name}-dry-run") / organization
     with output_lock(folder, "push"):
         _refuse_damaged(release, update)

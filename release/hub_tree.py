@@ -80,10 +80,9 @@ def write_tree(release: Release, organization: str, target: Path) -> list[Revisi
     """Write the tree of a release whose files are as its sums say; its revisions, `main` of each repository first.
 
     Raises:
-        CostarError: a name that the Hub does not take, or a page that leads to what is not uploaded.
+        CostarError: a page leads to what is not uploaded.
     """
     names = Names(release=release, organization=organization)
-    _check_names(names)
     sums = read_sums(release.folder / SUMS)
     work = target.with_name(f".{target.name}.part")
     shutil.rmtree(work, ignore_errors=True)
@@ -118,6 +117,32 @@ def write_tree(release: Release, organization: str, target: Path) -> list[Revisi
     ]
 
 
+def check_names(release: Release, organization: str) -> None:
+    """Refuse what the Hub takes for no name.
+
+    Raises:
+        CostarError: the organization, or a repository of the release, has a name that the Hub does not take.
+    """
+    names = Names(release=release, organization=organization)
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", names.organization) or "--" in names.organization:
+        raise CostarError(
+            "--push", found=names.organization, expected="the name of an organization or user of the Hub", mend="correct it"
+        )
+    for repository in (names.data, *map(names.model, names.release.runs)):
+        try:
+            validate_repo_id(repository)
+        except HFValidationError as error:
+            raise CostarError(
+                f"repository {repository}",
+                found=str(error).split(":")[0],
+                expected="a name that the Hub takes",
+                mend="give the suite, arm or model a name without -- and not too long",
+            ) from None
+
+
 def collection_of(names: Names) -> dict[str, Any]:
     """The collection: the data set, then every model with what it is compared with."""
     release = names.release
@@ -137,7 +162,8 @@ def _write_file(names: Names, name: str, path: Path, digest: str) -> str:
     """Put a file of the release into the tree, and its sha256 there. What no repository changes is a hard link."""
     source = names.release.folder / name
     if source.suffix == ".md":
-        write_text(path, page_of(names, name, source.read_text(encoding="utf-8")))
+        page = page_of(names, name, source.read_text(encoding="utf-8"))
+        write_text(path, page if name.startswith("data/") or "/" not in name else card_of(names, page))
     elif source.name == MANIFEST:
         write_json(path, _manifest_of(names, name, json.loads(source.read_text(encoding="utf-8"))))
     else:
@@ -186,6 +212,17 @@ def page_of(names: Names, name: str, text: str) -> str:
     return _paths_said(names, text, runs)
 
 
+def card_of(names: Names, page: str) -> str:
+    """The card of a model whose metadata name the data set by its repository."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard(page)
+    card.data.datasets = [names.data]
+    for result in card.data.eval_results or []:
+        result.dataset_type = names.data
+    return str(card)
+
+
 def _paths_said(names: Names, text: str, runs: str) -> str:
     """Places of the release in snippets and in prose, said as what `transformers`, `datasets` and DuckDB open."""
     quoted = rf"([\"'`])revisions/({runs})/(step\d+)/?\1"
@@ -198,6 +235,7 @@ def _paths_said(names: Names, text: str, runs: str) -> str:
 
     text = re.sub(quoted, revision, text)
     text = re.sub(rf"([\"'`])models/({runs})/?\1", lambda match: f"{match[1]}{names.model(match[2])}{match[1]}", text)
+    text = re.sub(rf"`({runs})`", lambda match: f"[`{match[1]}`]({HUB}/{names.model(match[1])})", text)
     text = re.sub(r"([\"'])data/?\1", rf"\1{names.data}\1", text)
     text = re.sub(r"`data/?`", f"`{names.data}`", text)
     text = re.sub(r"([\"'])data/([\w.*-]+)\1", rf"\1hf://datasets/{names.data}/\2\1", text)
@@ -213,23 +251,3 @@ def _address(kind: str, repository: str, branch: str, inside: str) -> str:
 
 def _branch_order(branch: str) -> tuple[int, int]:
     return (0, 0) if branch == "main" else (1, int(re.sub(r"\D", "", branch) or 0))
-
-
-def _check_names(names: Names) -> None:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", names.organization) or "--" in names.organization:
-        raise CostarError(
-            "--push", found=names.organization, expected="the name of an organization or user of the Hub", mend="correct it"
-        )
-    for repository in (names.data, *map(names.model, names.release.runs)):
-        try:
-            validate_repo_id(repository)
-        except HFValidationError as error:
-            raise CostarError(
-                f"repository {repository}",
-                found=str(error).split(":")[0],
-                expected="a name that the Hub takes",
-                mend="give the suite, arm or model a name without -- and not too long",
-            ) from None

@@ -350,14 +350,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         size = str(len(repo.blobs[blob]))
         headers = {"ETag": f'"{blob}"', "X-Repo-Commit": commit.oid}
         if blob in repo.large:
-            link = f"{self.hub.url}/cdn/{repo.kind}/{name}/{blob}/{path}"
+            link = f"{self.hub.url}/cdn/{repo.kind}/{name}/{blob}/{commit.oid}/{path}"
             headers |= {"X-Linked-Etag": f'"{blob}"', "X-Linked-Size": size, "Location": link}
             self.answer(b"", 302, headers)
         else:
             self.serve(repo, blob, f"{name}@{revision}/{path}", headers)
 
-    def cdn(self, kind: str, name: str, blob: str, path: str) -> None:
-        self.serve(self.hub.repo(kind, name), blob, f"{name}/{path}", {"ETag": f'"{blob}"'})
+    def cdn(self, kind: str, name: str, blob: str, commit: str, path: str) -> None:
+        headers = {"ETag": f'"{blob}"', "X-Repo-Commit": commit}
+        self.serve(self.hub.repo(kind, name), blob, f"{name}/{path}", headers)
 
     def serve(self, repo: Repo, blob: str, place: str, headers: dict[str, str]) -> None:
         data = next((other for end, other in self.hub.serves.items() if place.endswith(end)), repo.blobs[blob])
@@ -439,7 +440,7 @@ ROUTES = (
     (r"POST /(datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
     (r"PUT /lfs/(models|datasets)/([^/]+/[^/]+)/(\w+)", "store"),
     (r"POST /lfs/(models|datasets)/([^/]+/[^/]+)/(\w+)", "check_stored"),
-    (r"GET /cdn/(models|datasets)/([^/]+/[^/]+)/(\w+)/(.+)", "cdn"),
+    (r"GET /cdn/(models|datasets)/([^/]+/[^/]+)/(\w+)/(\w+)/(.+)", "cdn"),
     (r"GET /(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
 )
 
