@@ -18,13 +18,15 @@ from .pairs import Pair
 from .results import Result
 
 TAGS = ["memorization", "membership-inference", "machine-unlearning", "costar"]
-HUB_LICENCES = (
-    "apache-2.0 mit openrail bigscience-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause c-uda cc "
-    "cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 "
-    "cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-permissive-1.0 "
-    "cdla-permissive-2.0 wtfpl epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 "
-    "lgpl-3.0 isc mpl-2.0 odc-by odbl pddl ofl-1.1 unlicense zlib"
-).split()
+HUB_LICENCES = tuple(
+    """
+    apache-2.0 mit openrail afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause cc cc0-1.0 cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+    cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-permissive-1.0 cdla-permissive-2.0 wtfpl epl-1.0
+    epl-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc mpl-2.0 odc-by odbl pddl ofl-1.1
+    unlicense zlib
+    """.split()  # noqa: SIM905
+)
 SPDX = {"cc0-1.0": "CC0-1.0", "cc-by-4.0": "CC-BY-4.0", "mit": "MIT", "apache-2.0": "Apache-2.0"}
 RISKS = {
     "copyright": "give inserted passages back word for word",
@@ -77,7 +79,9 @@ def model_card(
         **gate_fields(gated),
     )
     revision = manifest["revision"]
-    path = f"models/{config.run}" if revision == "main" else f"revisions/{config.run}/{revision}"
+    path = (
+        f"models/{config.run}" if revision == "main" else f"revisions/{config.run}/{revision}"
+    )  # the Hub's: a push says
     table = [each for each in results if each.metric == "nll_token"]
     body = render(
         "model_card.md.j2",
@@ -151,7 +155,7 @@ def collection_page(
 
 def citation(suite: Suite, pairs: Sequence[Pair]) -> str:
     """`CITATION.cff` in version 1.2.0. Its authors are those of the suite file, or a body named after the suite."""
-    from huggingface_hub.utils import yaml_dump
+    from huggingface_hub.utils._fixes import yaml_dump
 
     authors: list[dict[str, str]] = []
     for name in suite.release.authors:
@@ -177,7 +181,7 @@ def citation(suite: Suite, pairs: Sequence[Pair]) -> str:
 
 def data_name(suite: Suite) -> str:
     """The name of the data set's repository, without its owner."""
-    return f"{suite.name}-data"
+    return suite.name
 
 
 def gate_fields(reasons: Mapping[str, str]) -> dict[str, Any]:
@@ -197,7 +201,7 @@ def gate_fields(reasons: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def hub_licence(licences: Sequence[str]) -> dict[str, str | list[str]]:
+def hub_licence(licences: Sequence[str]) -> dict[str, Any]:
     """The licence under a name that the Hub knows, or `other` with its own name."""
     known = [re.sub(r"[\s_]+", "-", licence.strip().lower()) for licence in licences]
     if len(known) == 1 and known[0] in HUB_LICENCES:
@@ -252,5 +256,3 @@ def _hub_validation(kind: Any, suite: Suite, value: float) -> Any:
 def _size_category(rows: int) -> str:
     bounds = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
     return next((name for most, name in bounds if rows < most), "1M<n<10M")
-
-

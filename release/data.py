@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,29 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.design import RunName, SourceDesign, Suite
-from ..core.hashing import sha256_json
 from ..core.parquet import read_table, write_table
 from ..core.workspace import Workspace, check_files, corpus_facts, read_facts, read_marker, step_of
 from ..insertion.overlay import read_exposures
-from ..insertion.renderings import base_name
 from ..manifests.catalogue import score_files
 from ..manifests.tables import RECORDS, RENDERINGS
 from ..train.config import read_config
+from .canary import RISK, canary_of
+from .membership import membership_rows
 from .pairs import Pair, inserted_by, runs_of
 
-TELLING = r"\b(site|recall)\b"  # contexts and variants that exist for some records only, by their assignment
+WHOLE_TEXT = "eos"  # the context of the ledger that every record has
 MEND = "run the stage that wrote it again"
-CONFIGS = (
-    "records",
-    "renderings",
-    "assignments",
-    "exposures",
-    "corpus",
-    "effects",
-    "membership",
-    "ledger",
-    "scores",
-)
 RECIPE = pa.schema(
     [
         ("name", pa.string()),
@@ -60,28 +48,14 @@ RECIPE = pa.schema(
         ("corpus_sha256", pa.string()),
     ]
 )
-MEMBERS = pa.schema(
-    [
-        ("run", pa.string()),
-        ("arm", pa.string()),
-        ("draw", pa.int64()),
-        *(
-            (name, pa.string())
-            for name in ("record_id", "perturbation", "risk", "kind", "cluster_id", "stratum")
-        ),
-        ("level", pa.int32()),
-        *((name, pa.string()) for name in ("split", "phase_start", "phase_end", "text")),
-        ("n_tokens", pa.int64()),
-        ("licence", pa.string()),
-        ("source", pa.string()),
-    ]
-)
-Row = dict[str, Any]
 
 
 def source_tables(
-    suite: Suite, workspace: Workspace, pairs: Sequence[Pair]) -> tuple[pa.Table, pa.Table]:
+    suite: Suite, workspace: Workspace, pairs: Sequence[Pair], *, blind: bool
+) -> tuple[pa.Table, pa.Table]:
     """The records and renderings that are packed: of what the pairs read, with the fillers of their arms.
+
+    A blind release has no fillers: each has the length of the copy whose place it takes.
 
     Raises:
         CostarError: a table is damaged.
@@ -89,8 +63,7 @@ def source_tables(
     check_files(workspace.insertion, "records", mend=MEND)
     check_files(workspace.insertion, "insert", mend=MEND)
     records, renderings, fillers = (
-        read_table(workspace.insertion / f"{name}.parquet", mend=MEND)
-        for name in ("records", "renderings", "fillers")
+        read_table(workspace.insertion / f"{name}.parquet", mend=MEND) for name in ("records", "renderings", "fillers")
     )
     wanted = pa.array(inserted_by(suite, pairs), pa.string())
     records = records.filter(pc.is_in(records.column("perturbation"), value_set=wanted))
@@ -110,7 +83,7 @@ def release_tables(
     suite: Suite, workspace: Workspace, pairs: Sequence[Pair], records: pa.Table, renderings: pa.Table
 ) -> dict[str, pa.Table]:
     """Configuration → table, of `source_tables` and all that is said of them."""
-    guid = canary(suite, workspace)
+    guid = canary_of(workspace)
     arms = pa.array(sorted({RunName.parse(run).arm for run in runs_of(pairs)}), pa.string())
     assignments = read_table(workspace.insertion / "assignments.parquet", mend=MEND)
     assignments = assignments.filter(
@@ -125,50 +98,52 @@ def release_tables(
         "assignments": assignments,
         "exposures": pa.concat_tables(_exposures(workspace, pairs)),
         "corpus": corpus_recipe(suite, workspace),
-        "membership": membership_table(suite, pairs, records, renderings, assignments, guid),
+        "membership": pa.concat_tables(
+            [membership_rows(suite, workspace, pair.arm, pair.model, pair.draw) for pair in pairs]
+        ),
     }
     effects = workspace.eval / "effects.parquet"
     if effects.is_file():
         tables["effects"] = read_table(effects, mend=MEND)
+    scores = score_table(workspace, runs_of(pairs), records)
+    if scores is not None:
+        tables["scores"] = scores
     return tables
 
 
-def write_measurements(
-    workspace: Workspace, folder: Path, runs: Sequence[str], records: pa.Table, *, blind: bool
-) -> dict[str, int]:
-    """Write the ledger and the scores of runs at their last step, a part at a time; configuration → rows.
+def score_table(workspace: Workspace, runs: Sequence[str], records: pa.Table) -> pa.Table | None:
+    """What was measured of each packed record under each run at its last step; None where nothing was."""
+    tables = []
+    for run in runs:
+        step = read_config(workspace, run).train.steps
+        tables += [read_table(path, mend=MEND) for path in score_files(workspace, run) if step_of(path) == step]
+    return _of_records(pa.concat_tables(tables), records) if tables else None
 
-    A blind release has nothing that was measured in the place of a copy, or behind records that nobody inserted.
+
+def write_ledger(workspace: Workspace, folder: Path, runs: Sequence[str], records: pa.Table, *, blind: bool) -> int:
+    """Write the ledger of runs at their last step, a file for each part of it; the rows.
+
+    A blind release has the contexts that every record has: other records or places stand in those of some.
     """
-    wanted = records.column("record_id").combine_chunks()
-    counts: dict[str, int] = {}
-
-    def write(config: str, name: str, table: pa.Table, column: str) -> None:
-        shown = pc.is_in(table.column("record_id"), value_set=wanted)
-        if blind:
-            shown = pc.and_(shown, pc.invert(pc.match_substring_regex(table.column(column), TELLING)))
-        table = table.filter(shown)
-        write_table(folder / config / f"{name}.parquet", table)
-        counts[config] = counts.get(config, 0) + len(table)
-
+    count = 0
     for run in runs:
         step = read_config(workspace, run).train.steps
         if read_marker(workspace.scores(run), str(step)) is None:
             continue
         for path in sorted(workspace.ledger(run, step).glob("*.parquet")):
-            write("ledger", f"{run}.{path.stem}", read_table(path, mend=MEND), "context")
-        for path in score_files(workspace, run):
-            if step_of(path) == step:
-                write("scores", f"{run}.{path.stem.split('.', 1)[1]}", read_table(path, mend=MEND), "variant")
-    return counts
+            table = _of_records(read_table(path, mend=MEND), records)
+            if blind:
+                table = table.filter(pc.equal(table.column("context"), WHOLE_TEXT))
+                table = table.sort_by([(name, "ascending") for name in ("record_id", "rendering", "position")])
+            write_table(folder / f"{run}.{path.stem}.parquet", table)
+            count += len(table)
+    return count
 
 
-def canary(suite: Suite, workspace: Workspace) -> str:
-    """The GUID in the canary of a suite's test items: the same for every release of the same records."""
-    files = check_files(workspace.insertion, "records", mend=MEND)["files"]
-    digest = sha256_json(["canary", suite.name, {name: facts["sha256"] for name, facts in files.items()}])
-    guid = uuid.UUID(bytes=bytes.fromhex(digest)[:16], version=8)
-    return f"Test items of {suite.name}: keep them out of training data. Canary {guid}"
+def _of_records(table: pa.Table, records: pa.Table) -> pa.Table:
+    """The rows that are of packed records."""
+    wanted = records.column("record_id").combine_chunks()
+    return table.filter(pc.is_in(table.column("record_id"), value_set=wanted))
 
 
 def flat_records(records: pa.Table, guid: str) -> pa.Table:
@@ -212,9 +187,8 @@ def _text(value: Any) -> str:
 
 
 def _with_canary(table: pa.Table, guid: str) -> pa.Table:
-    """The table with a column `canary`: the line on test items, null on others."""
-    is_item = pc.equal(table.column("risk"), "testset")
-    return table.append_column("canary", pc.if_else(is_item, guid, pa.scalar(None, pa.string())))
+    """The table with a column `canary`: the line on test items, empty on others."""
+    return table.append_column("canary", pc.if_else(pc.equal(table.column("risk"), RISK), guid, ""))
 
 
 def _with_origin(renderings: pa.Table, records: pa.Table, guid: str) -> pa.Table:
@@ -223,38 +197,6 @@ def _with_origin(renderings: pa.Table, records: pa.Table, guid: str) -> pa.Table
     for name in ("perturbation", "risk", "licence", "source"):
         renderings = renderings.append_column(name, records.column(name).take(rows))
     return _with_canary(renderings, guid)
-
-
-def membership_table(
-    suite: Suite,
-    pairs: Sequence[Pair],
-    records: pa.Table,
-    renderings: pa.Table,
-    assignments: pa.Table,
-    guid: str,
-) -> pa.Table:
-    """A row for each pair and main record of what its treated arm inserts: the text it would read, and whether it did."""
-    mains = [row for row in records.to_pylist() if row["role"] == "main"]
-    written: dict[tuple[str, str], Row] = {}
-    for row in renderings.to_pylist():
-        written.setdefault((row["record_id"], base_name(row["rendering"])), row)
-    assigned = {(row["arm"], row["draw"], row["record_id"]): row for row in assignments.to_pylist()}
-    rows = []
-    for pair in pairs:
-        inserted = set(suite.arms[pair.arm].inserted)
-        for record in mains:
-            if record["perturbation"] not in inserted:
-                continue
-            given = assigned[pair.arm, pair.draw, record["record_id"]]
-            text = written[record["record_id"], base_name(given["rendering"])] if given["rendering"] else record
-            keys = ("record_id", "perturbation", "risk", "kind", "cluster_id", "stratum", "licence", "source")
-            rows.append(
-                {"run": pair.treated, "arm": pair.arm, "draw": pair.draw}
-                | {key: record[key] for key in keys}
-                | {key: given[key] for key in ("level", "split", "phase_start", "phase_end")}
-                | {"text": text["text"], "n_tokens": text["n_tokens"]}
-            )
-    return _with_canary(pa.table({name: [row[name] for row in rows] for name in MEMBERS.names}, schema=MEMBERS), guid)
 
 
 def corpus_recipe(suite: Suite, workspace: Workspace) -> pa.Table:

@@ -64,7 +64,7 @@ def check_texts(suite: Suite, records: pa.Table, renderings: pa.Table) -> Gate:
         _refuse_licence(row, design)
         if row["source"] != GENERATED and not (row["source"].startswith(CORPUS) and generated_corpus):
             what = "text of the corpus" if row["source"].startswith(CORPUS) else f"records of {row['source']}"
-            reasons[design.name] = what.split(":")[0]
+            reasons[design.name] = what.split(":", maxsplit=1)[0]
         if LIMITS.search(row["licence"]):
             reasons[design.name] = f"the licence {row['licence']}"
     return Gate(reasons=dict(sorted(reasons.items())))

@@ -70,6 +70,7 @@ def pack_models(
                 manifest = {
                     **_pairs_of(run, pairs, step, revision, states),
                     **_identity(workspace, suite_name, config, step, revision),
+                    "tokenizer_sha256": sha256_file(target / "tokenizer.json"),
                     "state_sha256": steps[step],
                     "order_sha256": orders[order_key],
                     **({} if blind else {"seed": config.seed}),
@@ -125,9 +126,7 @@ def _linked(source: Path, target: Path) -> bool:
 
 def order_sha256(workspace: Workspace, config: RunConfig) -> str:
     """The hash of which base sequence stands at each slot of a run, as little-endian int64: equal within a pair."""
-    order = make_order(
-        open_windows(workspace.corpus, config.sequence_length), seed=config.seed, draw=config.draw
-    )
+    order = make_order(open_windows(workspace.corpus, config.sequence_length), seed=config.seed, draw=config.draw)
     state = hashlib.sha256()
     for first in range(0, config.train.slots, CHUNK):
         slots = np.arange(first, min(first + CHUNK, config.train.slots), dtype=np.int64)
@@ -162,7 +161,7 @@ def _identity(workspace: Workspace, suite_name: str, config: RunConfig, step: in
         "revision": revision,
         "tokens": step * config.train.batch * config.sequence_length,
         "tokens_sha256": config.tokens_sha256,
-        "tokenizer_sha256": config.tokenizer_sha256,
+        "corpus_tokenizer_sha256": config.tokenizer_sha256,
         "overlay_sha256": config.overlay_sha256,
         "config_sha256": config.config_sha256(),
         "start": config.start.kind,

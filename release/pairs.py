@@ -41,7 +41,10 @@ class Pair:
 
     def facts(self) -> dict[str, str | int]:
         """The pair as `release.json` has it."""
-        return {"pair": self.pair, **{key: getattr(self, key) for key in ("treated", "control", "arm", "model", "draw")}}
+        return {
+            "pair": self.pair,
+            **{key: getattr(self, key) for key in ("treated", "control", "arm", "model", "draw")},
+        }
 
 
 def find_pairs(suite: Suite, workspace: Workspace) -> list[Pair]:
