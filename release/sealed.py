@@ -74,7 +74,7 @@ def withhold(
     roles = pc.is_in(tables["records"].column("role"), value_set=pa.array(ROLES))
     records = tables["records"].filter(roles).column("record_id").combine_chunks()
     renderings = pc.unique(tables["renderings"].column("rendering"))
-    parts = {name: _open_part(name, table, records, renderings) for name, table in tables.items()}
+    parts = {name: open_part(name, table, records, renderings) for name, table in tables.items()}
     published = {name: part for name, part in parts.items() if part is not None}
     facts = {
         "tables": sorted(sealed),
@@ -89,9 +89,11 @@ def withhold(
     return published, facts
 
 
-def _open_part(name: str, table: pa.Table, records: pa.Array, renderings: pa.Array) -> pa.Table | None:
+def open_part(name: str, table: pa.Table, records: pa.Array, renderings: pa.Array) -> pa.Table | None:
     """What may be published of a table while the labels are withheld: None for nothing of it.
 
+    `records` are the ids of main records and twins, `renderings` the names of renderings. The ledger, which is written in
+    parts, goes through here part by part: what it scored beside renderings are options, chosen among records of one fate.
     Fillers tell how often each record was read, by their number and lengths. Scores tell it where options or prefixes are
     chosen among records of one fate, and where only inserted records have any. Rows are put into the order of their ids.
     """
