@@ -155,7 +155,7 @@ def collection_page(
 
 def citation(suite: Suite, pairs: Sequence[Pair]) -> str:
     """`CITATION.cff` in version 1.2.0. Its authors are those of the suite file, or a body named after the suite."""
-    from huggingface_hub.utils._fixes import yaml_dump
+    from huggingface_hub import CardData
 
     authors: list[dict[str, str]] = []
     for name in suite.release.authors:
@@ -163,20 +163,18 @@ def citation(suite: Suite, pairs: Sequence[Pair]) -> str:
         authors.append({"family-names": family, "given-names": given} if given else {"name": family})
     licence = SPDX.get(suite.release.licence.lower())
     runs = len({run for pair in pairs for run in pair.runs})
-    return yaml_dump(
-        {
-            "cff-version": "1.2.0",
-            "message": "If you use these models or data, please cite them as below.",
-            "type": "dataset",
-            "title": f"{suite.name}: {len(pairs)} pair{'s' if len(pairs) > 1 else ''} of language models "
-            "that differ in inserted text",
-            "abstract": f"{runs} language models and the records inserted into their training data.",
-            "authors": authors or [{"name": f"The authors of the suite {suite.name}"}],
-            "keywords": list(TAGS),
-            **({"license": licence} if licence else {}),
-        },
-        sort_keys=False,
-    )
+    facts = {
+        "cff-version": "1.2.0",
+        "message": "If you use these models or data, please cite them as below.",
+        "type": "dataset",
+        "title": f"{suite.name}: {len(pairs)} pair{'s' if len(pairs) > 1 else ''} of language models "
+        "that differ in inserted text",
+        "abstract": f"{runs} language models and the records inserted into their training data.",
+        "authors": authors or [{"name": f"The authors of the suite {suite.name}"}],
+        "keywords": list(TAGS),
+        **({"license": licence} if licence else {}),
+    }
+    return f"{CardData(**facts).to_yaml()}\n"
 
 
 def data_name(suite: Suite) -> str:

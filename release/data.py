@@ -20,8 +20,8 @@ from ..train.config import read_config
 from .canary import RISK, canary_of
 from .membership import membership_rows
 from .pairs import Pair, inserted_by, runs_of
+from .sealed import open_part
 
-WHOLE_TEXT = "eos"  # the context of the ledger that every record has
 MEND = "run the stage that wrote it again"
 RECIPE = pa.schema(
     [
@@ -120,23 +120,23 @@ def score_table(workspace: Workspace, runs: Sequence[str], records: pa.Table) ->
     return _of_records(pa.concat_tables(tables), records) if tables else None
 
 
-def write_ledger(workspace: Workspace, folder: Path, runs: Sequence[str], records: pa.Table, *, blind: bool) -> int:
-    """Write the ledger of runs at their last step, a file for each part of it; the rows.
-
-    A blind release has the contexts that every record has: other records or places stand in those of some.
-    """
+def write_ledger(
+    workspace: Workspace, folder: Path, runs: Sequence[str], records: pa.Table, renderings: pa.Table, *, blind: bool
+) -> int:
+    """Write the ledger of runs at their last step, a file for each part of it, of a blind release what is open; the rows."""
     count = 0
+    ids = records.column("record_id").combine_chunks()
+    names = pc.unique(renderings.column("rendering"))
     for run in runs:
         step = read_config(workspace, run).train.steps
         if read_marker(workspace.scores(run), str(step)) is None:
             continue
         for path in sorted(workspace.ledger(run, step).glob("*.parquet")):
             table = _of_records(read_table(path, mend=MEND), records)
-            if blind:
-                table = table.filter(pc.equal(table.column("context"), WHOLE_TEXT))
-                table = table.sort_by([(name, "ascending") for name in ("record_id", "rendering", "position")])
-            write_table(folder / f"{run}.{path.stem}.parquet", table)
-            count += len(table)
+            part = open_part("ledger", table, ids, names) if blind else table
+            if part is not None and len(part):
+                write_table(folder / f"{run}.{path.stem}.parquet", part)
+                count += len(part)
     return count
 
 

@@ -84,7 +84,7 @@ def write_release(suite: Suite, workspace: Workspace, *, blind: bool = False) ->
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (*PAGES, SUMS):
         (folder / name).unlink(missing_ok=True)
-    _write_data(suite, workspace, pairs, tables, records, gate, withheld, blind)
+    _write_data(suite, workspace, pairs, tables, records, renderings, gate, withheld, blind)
     packed = _write_models(suite, workspace, pairs, states, records, gate, blind)
     _write_pages(suite, workspace, pairs, gate, blind)
     if blind:
@@ -179,6 +179,7 @@ def _write_data(
     pairs: Sequence[Pair],
     tables: Mapping[str, pa.Table],
     records: pa.Table,
+    renderings: pa.Table,
     gate: Gate,
     withheld: Mapping[str, Any],
     blind: bool,
@@ -188,7 +189,7 @@ def _write_data(
     files = {name: f"{name}.parquet" for name in tables}
     for name, table in tables.items():
         write_table(folder / files[name], table)
-    rows = write_ledger(workspace, folder / "ledger", runs_of(pairs), records, blind=blind)
+    rows = write_ledger(workspace, folder / "ledger", runs_of(pairs), records, renderings, blind=blind)
     if rows:
         sizes["ledger"], files["ledger"] = rows, "ledger/*.parquet"
     if not blind:
