@@ -228,14 +228,15 @@ def _page(data: Any, body: str) -> str:
 
 
 def _hub_result(kind: Any, suite: Suite, result: Result) -> Any:
+    """A result of the model index. The Hub joins those of one data set, so that each metric says what it is of."""
     return kind(
         task_type="text-generation",
         dataset_type=data_name(suite),
-        dataset_name=f"{result.perturbation}, level {result.level}",
+        dataset_name=f"records of {suite.name}",
         dataset_config="records",
-        dataset_args={"perturbation": result.perturbation, "level": result.level, "records": result.n},
         metric_type=result.metric,
-        metric_name=f"{result.title} ({result.unit})",
+        metric_name=f"{result.perturbation}, level {result.level}: {result.title} ({result.unit})",
+        metric_args={"perturbation": result.perturbation, "level": result.level, "records": result.n},
         metric_value=round(result.value, 4),
     )
 

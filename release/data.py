@@ -104,7 +104,7 @@ def release_tables(
     }
     effects = workspace.eval / "effects.parquet"
     if effects.is_file():
-        tables["effects"] = read_table(effects, mend=MEND)
+        tables["effects"] = _of_arms(read_table(effects, mend=MEND), arms)
     scores = score_table(workspace, runs_of(pairs), records)
     if scores is not None:
         tables["scores"] = scores
@@ -131,13 +131,23 @@ def write_ledger(
         step = read_config(workspace, run).train.steps
         if read_marker(workspace.scores(run), str(step)) is None:
             continue
-        for path in sorted(workspace.ledger(run, step).glob("*.parquet")):
+        for number, path in enumerate(sorted(workspace.ledger(run, step).glob("*.parquet"))):
             table = _of_records(read_table(path, mend=MEND), records)
             part = open_part("ledger", table, ids, names) if blind else table
             if part is not None and len(part):
-                write_table(folder / f"{run}.{path.stem}.parquet", part)
+                write_table(folder / f"{run}.{number:03d}.parquet", part)
                 count += len(part)
     return count
+
+
+def _of_arms(effects: pa.Table, arms: pa.Array) -> pa.Table:
+    """The effects whose sides are runs of some arms; what is found within one run has no control."""
+    known = pa.array([*arms.to_pylist(), ""], pa.string())
+    treated, control = (
+        pc.is_in(pc.replace_substring_regex(effects.column(side), r"\.[^.]+(\.d[0-9]+)?$", ""), value_set=known)
+        for side in ("treated", "control")
+    )
+    return effects.filter(pc.and_(treated, control))
 
 
 def _of_records(table: pa.Table, records: pa.Table) -> pa.Table:
