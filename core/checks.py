@@ -62,7 +62,9 @@ def check(session: Session) -> list[str]:
     return notes + check_suite(session.suite)
 
 
-def refute(problems: list[str], expected: str = "files that agree with each other and with the suite", mend: str = AGAIN) -> None:
+def refute(
+    problems: list[str], expected: str = "files that agree with each other and with the suite", mend: str = AGAIN
+) -> None:
     """End a verification that found problems, with a list of them."""
     if problems:
         shown = "\n".join(f"  · {problem}" for problem in problems[:20])

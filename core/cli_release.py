@@ -25,8 +25,12 @@ def release(
     draw: Annotated[int | None, typer.Option("--draw", help="the draw to export, by default 0")] = None,
     step: Annotated[int | None, typer.Option("--step", help="hf: this checkpoint, not the last")] = None,
     parts: Annotated[int | None, typer.Option("--parts", help="also as zstd parts of so many MiB")] = None,
-    push: Annotated[str | None, typer.Option("--push", help="upload the packed release to this account of the Hub")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="with --push: write what it would upload, and stop")] = False,
+    push: Annotated[
+        str | None, typer.Option("--push", help="upload the packed release to this account of the Hub")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="with --push: write what it would upload, and stop")
+    ] = False,
     blind: Annotated[bool, typer.Option("--blind", help="pack without what tells which record was inserted")] = False,
 ) -> None:
     """Pack pairs, data and checksums; push them to the Hub; or write one arm's data or models for other tools."""
@@ -63,7 +67,9 @@ def _refuse_alone(owner: str, options: dict[str, Any]) -> None:
     """What is read only with another option is not taken without it."""
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise CostarError(given[0], found=f"no {owner}", expected=f"{given[0]} beside {owner}", mend=f"add {owner}, or leave it out")
+        raise CostarError(
+            given[0], found=f"no {owner}", expected=f"{given[0]} beside {owner}", mend=f"add {owner}, or leave it out"
+        )
 
 
 def pack(session: Session, *, blind: bool = False) -> None:
@@ -72,7 +78,8 @@ def pack(session: Session, *, blind: bool = False) -> None:
     started = time.monotonic()
     with output_lock(session.workspace.release, "release"):
         pairs = write_release(session.suite, session.workspace, blind=blind)
-    text = f"{session.workspace.release} · {pairs} pair{'s' if pairs != 1 else ''}{', blind' if blind else ''}, checked by loading"
+    kind = f"pair{'s' if pairs != 1 else ''}{', blind' if blind else ''}"
+    text = f"{session.workspace.release} · {pairs} {kind}, checked by loading"
     stage_line("release", text, time.monotonic() - started)
 
 
@@ -92,7 +99,9 @@ def _push(session: Session, organization: str, dry_run: bool) -> None:
     console.say(f"           {done.collection}")
     if done.gated:
         console.say(f"           access by request: {', '.join(done.gated)}")
-    console.say("           all of it is private; to publish, set each to public in its settings on the Hub, the collection last")
+    console.say(
+        "           all of it is private; to publish, set each to public in its settings on the Hub, the collection last"
+    )
 
 
 def is_release(name: str) -> bool:
@@ -108,9 +117,15 @@ def verify(name: str, options: dict[str, Any]) -> None:
 
     given = [option for option, value in options.items() if value]
     if given:
-        raise CostarError(given[0], found="a release", expected="a suite: only there is training to repeat", mend="leave it out")
+        raise CostarError(
+            given[0], found="a release", expected="a suite: only there is training to repeat", mend="leave it out"
+        )
     started = time.monotonic()
     with console.progress("verify") as update:
         proof = verify_release(Path(name), update)
-    refute(proof.problems, "a release as it was packed", "fetch what is damaged again, or pack it again: costar release SUITE")
+    refute(
+        proof.problems,
+        "a release as it was packed",
+        "fetch what is damaged again, or pack it again: costar release SUITE",
+    )
     stage_line("verify", proof.told(), time.monotonic() - started)

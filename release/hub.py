@@ -1,4 +1,4 @@
-"""`costar release SUITE --push ORG`: a finished release as private repositories of the Hugging Face Hub, proved by reading them back.
+"""`costar release SUITE --push ORG`: a finished release as private repositories of the Hub, proved by reading them back.
 
 What is uploaded is the tree of `hub_tree.py`, and what `--dry-run` writes is that tree. Everything that can be refused is
 refused before anything is uploaded. Then every revision is one commit of what the Hub lacks, so the same command goes on
@@ -8,8 +8,6 @@ where an earlier one stopped; in the end every file of every revision is downloa
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +17,14 @@ from ..core.console import Update
 from ..core.errors import CostarError, shorten
 from ..core.workspace import output_lock, read_facts
 from .facts import FACTS, SUMS, Release, read_release
+from .hub_files import KEPT, held_facts, held_files, is_there, read_again
 from .hub_tree import MANIFEST, Revision, check_names, write_tree
 from .verify_files import damaged_files
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-KEPT = {".gitattributes"}  # what the Hub puts into a new repository
 PATIENCE = 10.0  # seconds to connect
-CHUNK = 1 << 20
 WRITERS = ("admin", "write", "contributor")  # roles in an organization that may create repositories
 GATE = "extra_gated_"  # keys of a card that asks for access by request
 
@@ -69,7 +66,7 @@ def push_release(folder: Path, organization: str, *, dry_run: bool, update: Upda
                     _check_owned(api, release, revisions)
                     _create(api, revisions, gated)
                     uploaded = _upload(api, revisions, update)
-                    _read_again(api, revisions, update)
+                    read_again(api, revisions, update)
                     collection = _collect(api, organization, target)
     return Pushed(
         folder=target,
@@ -105,7 +102,10 @@ def _explained(place: str) -> Iterator[None]:
         yield
     except LocalTokenNotFoundError:
         raise CostarError(
-            place, found="no token of the Hub", expected="one that may write", mend="run `hf auth login`, or set HF_TOKEN"
+            place,
+            found="no token of the Hub",
+            expected="one that may write",
+            mend="run `hf auth login`, or set HF_TOKEN",
         ) from None
     except OfflineModeIsEnabled:
         raise CostarError(
@@ -141,7 +141,7 @@ def _said(error: Any) -> str:
 def _open_hub() -> HfApi:
     import httpx2
     from huggingface_hub import HfApi, get_session
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     get_session().timeout = httpx2.Timeout(None, connect=PATIENCE)
@@ -156,14 +156,23 @@ def _check_rights(api: HfApi, organization: str) -> None:
     roles |= {org["name"]: org.get("roleInOrg") or "write" for org in user.get("orgs", [])}
     mend = "name another ORG, or ask for the role `write` there"
     if organization not in roles:
+        found = f"{organization}, of which {user['name']} is no member"
         mine = ", ".join(roles)
-        raise CostarError("--push", found=f"{organization}, of which {user['name']} is no member", expected=f"one of {mine}", mend=mend)
+        raise CostarError(
+            "--push",
+            found=f"{organization}, of which {user['name']} is no member",
+            expected=f"one of {mine}",
+            mend=mend,
+        )
     if roles[organization] not in WRITERS:
         found = f"{user['name']} has the role {roles[organization]} in {organization}"
         raise CostarError("--push", found=found, expected=f"one of {', '.join(WRITERS)}", mend=mend)
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise CostarError(
-            "--push", found="a token that may only read", expected="one that may write", mend="make one in the settings of the Hub"
+            "--push",
+            found="a token that may only read",
+            expected="one that may write",
+            mend="make one in the settings of the Hub",
         )
 
 
@@ -187,11 +196,11 @@ def _check_owned(api: HfApi, release: Release, revisions: list[Revision]) -> Non
         if each.branch != "main":
             continue
         try:
-            present = set(_remote(api, each, "main"))
+            present = set(held_files(api, each, "main"))
         except RepositoryNotFoundError:
             continue
         name = FACTS if each.kind == "dataset" else MANIFEST
-        theirs = _read_json(api, each, name) if name in present else {}
+        theirs = held_facts(api, each, name) if name in present else {}
         ours = read_facts(each.folder / name, ["suite"], mend="pack the release again")
         same = all(theirs.get(key) == ours.get(key) for key in ("suite", "run"))
         if present - KEPT and not same:
@@ -201,15 +210,6 @@ def _check_owned(api: HfApi, release: Release, revisions: list[Revision]) -> Non
                 expected="no such repository, or one that costar made for this suite",
                 mend="rename the suite, use another ORG, or remove the repository on the Hub",
             )
-
-
-def _read_json(api: HfApi, each: Revision, name: str) -> dict[str, Any]:
-    data = b"".join(_stream(api, each, name))
-    try:
-        found = json.loads(data)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _create(api: HfApi, revisions: list[Revision], gated: set[str]) -> None:
@@ -239,8 +239,8 @@ def _upload(api: HfApi, revisions: list[Revision], update: Update) -> int:
     for number, each in enumerate(revisions):
         update(number / len(revisions) / 2, f"{each}")
         _make_branch(api, each)
-        remote = _remote(api, each, each.branch)
-        missing = [name for name in each.files if not _is_there(each, name, remote.get(name))]
+        remote = held_files(api, each, each.branch)
+        missing = [name for name in each.files if not is_there(each, name, remote.get(name))]
         surplus = [name for name in remote if name not in each.files and name not in KEPT]
         if not missing and not surplus:
             continue
@@ -265,61 +265,6 @@ def _make_branch(api: HfApi, each: Revision) -> None:
     api.create_branch(each.repository, branch=each.branch, revision=first, repo_type=each.kind, exist_ok=True)
 
 
-def _remote(api: HfApi, each: Revision, branch: str) -> dict[str, str]:
-    """What the Hub says that a branch holds: the sha256 of each large file, the git object of each small one."""
-    from huggingface_hub.hf_api import RepoFile
-
-    tree = api.list_repo_tree(each.repository, recursive=True, revision=branch, repo_type=each.kind)
-    files = [entry for entry in tree if isinstance(entry, RepoFile)]
-    return {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in files}
-
-
-def _is_there(each: Revision, name: str, identity: str | None) -> bool:
-    """Whether the Hub has a file: it names a large one by its sha256, a small one by its git object."""
-    if identity is None or len(identity) == 64:
-        return identity == each.files[name]
-    data = (each.folder / name).read_bytes()
-    return identity == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-
-def _read_again(api: HfApi, revisions: list[Revision], update: Update) -> None:
-    """Download every file of every revision, and compare. Nothing is kept."""
-    problems = []
-    for number, each in enumerate(revisions):
-        update(0.5 + number / len(revisions) / 2, f"reading {each} again")
-        present = set(_remote(api, each, each.branch)) - KEPT
-        if not present:
-            problems.append(f"{each}: empty")
-            continue
-        problems += [f"{each}: {name} is missing" for name in sorted(set(each.files) - present)]
-        problems += [f"{each}: {name} is not of this release" for name in sorted(present - set(each.files))]
-        for name in sorted(present & set(each.files)):
-            state = hashlib.sha256()
-            for block in _stream(api, each, name):
-                state.update(block)
-            if state.hexdigest() != each.files[name]:
-                problems.append(f"{each}: {name} has other bytes than those sent")
-    if problems:
-        raise CostarError(
-            "push",
-            found=f"{len(problems)} problem{'s' if len(problems) > 1 else ''} on the Hub: " + "; ".join(problems[:10]),
-            expected="every file of every revision as it was sent",
-            mend="run the same command again: it uploads only what differs",
-            exit_code=1,
-        )
-
-
-def _stream(api: HfApi, each: Revision, name: str) -> Iterator[bytes]:
-    """A file of the Hub, as a reader would get it, in blocks."""
-    from huggingface_hub import HfFileSystem
-
-    files = HfFileSystem(endpoint=api.endpoint, token=api.token, use_listings_cache=False, skip_instance_cache=True)
-    prefix = "datasets/" if each.kind == "dataset" else ""
-    with files.open(f"{prefix}{each.repository}@{each.branch}/{name}", "rb", block_size=0) as file:
-        while block := file.read(CHUNK):
-            yield block
-
-
 def _collect(api: HfApi, organization: str, target: Path) -> str:
     """The address of the collection of all repositories, made or completed."""
     facts = read_facts(target / "collection.json", ["title", "description", "items"], mend="push again")
@@ -334,7 +279,5 @@ def _collect(api: HfApi, organization: str, target: Path) -> str:
         present = {(item.item_type, item.item_id) for item in collection.items}
         for item in facts["items"]:
             if (item["type"], item["id"]) not in present:
-                api.add_collection_item(
-                    collection.slug, item["id"], item["type"], note=item["note"], exists_ok=True
-                )
+                api.add_collection_item(collection.slug, item["id"], item["type"], note=item["note"], exists_ok=True)
     return collection.url

@@ -125,11 +125,14 @@ def check_names(release: Release, organization: str) -> None:
     """
     names = Names(release=release, organization=organization)
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", names.organization) or "--" in names.organization:
         raise CostarError(
-            "--push", found=names.organization, expected="the name of an organization or user of the Hub", mend="correct it"
+            "--push",
+            found=names.organization,
+            expected="the name of an organization or user of the Hub",
+            mend="correct it",
         )
     for repository in (names.data, *map(names.model, names.release.runs)):
         try:
@@ -217,8 +220,9 @@ def card_of(names: Names, page: str) -> str:
     from huggingface_hub import ModelCard
 
     card = ModelCard(page)
-    card.data.datasets = [names.data]
-    for result in card.data.eval_results or []:
+    data: Any = card.data
+    data.datasets = [names.data]
+    for result in data.eval_results or []:
         result.dataset_type = names.data
     return str(card)
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..core.console import Update
 from ..core.workspace import changed_files, read_marker
 from .facts import FACTS, PARTS, SUMS, Release
+from .pack import release_id
 from .sums import compare, files_below, read_sums
 
 
@@ -25,6 +26,8 @@ def damaged_files(release: Release, update: Update, *, exports: bool = True) -> 
     problems = compare(folder, sums, own, update)
     if FACTS not in sums:
         problems.append(f"{folder / SUMS}: has no sum of {FACTS}")
+    if release_id(sums) != release.release_id:
+        problems.append(f"{folder / FACTS}: release_id is not that of the sums of models, revisions and data")
     for export in sorted({"/".join(name.split("/")[:2]) for name in present if name not in own}) if exports else []:
         problems += _damaged_export(folder / export, update)
     return problems
@@ -97,5 +100,7 @@ def wrong_tables(release: Release) -> tuple[int, list[str]]:
         if name in told and int(told[name].replace(",", "")) != rows:
             problems.append(f"{card}: says {told[name]} rows of {name}, its files have {rows:,}")
     named = {path for paths in configs.values() for path in paths}
-    problems += [f"{path}: in no configuration of {card.name}" for path in sorted(folder.rglob("*.parquet")) if path not in named]
+    problems += [
+        f"{path}: in no configuration of {card.name}" for path in sorted(folder.rglob("*.parquet")) if path not in named
+    ]
     return len(configs), problems

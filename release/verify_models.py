@@ -21,8 +21,9 @@ FEWER = 4  # and of each of its kept checkpoints
 NEAR = 1e-3  # nats per token
 MANIFEST = "costar_manifest.json"
 MEND = "fetch the release again"
-TYPES = {"suite": str, "run": str, "arm": str, "model": str, "draw": int, "step": int}
-HASHES = ("tokens_sha256", "tokenizer_sha256", "config_sha256", "state_sha256")
+TYPES = {"suite": str, "run": str, "arm": str, "model": str, "draw": int, "step": int, "revision": str}
+HASHES = ("tokens_sha256", "tokenizer_sha256", "config_sha256", "state_sha256", "order_sha256")
+PAIRS = {"pair": dict, "other_pairs": list}
 
 
 def wrong_manifests(release: Release) -> list[str]:
@@ -38,7 +39,7 @@ def wrong_manifests(release: Release) -> list[str]:
         if not isinstance(manifest, dict):
             problems.append(f"{path}: not an object")
             continue
-        found = wrong_types(manifest, TYPES | dict.fromkeys(HASHES, str))
+        found = wrong_types(manifest, TYPES | dict.fromkeys(HASHES, str) | PAIRS)
         if not found:
             found = _disagreeing(release, manifest, run, step, folder)
             states[run, manifest["step"], step is None] = manifest["state_sha256"]
@@ -50,15 +51,26 @@ def wrong_manifests(release: Release) -> list[str]:
 
 
 def _disagreeing(release: Release, manifest: dict[str, Any], run: str, step: int | None, folder: Path) -> list[str]:
+    """Where a manifest says otherwise than the release and the files beside it."""
+    pairs = [manifest["pair"], *manifest["other_pairs"]]
+    told = {str(pair.get("twin")) if isinstance(pair, dict) else "" for pair in pairs}
+    steps = release.revisions.get(run, [])
+    revision = "main" if step is None else f"step{step}"
     found = []
-    if manifest["suite"] != release.suite:
-        found.append(f"suite is {manifest['suite']}, that of the release {release.suite}")
-    if manifest["run"] != run:
-        found.append(f"run is {manifest['run']}, the folder is that of {run}")
-    if step is not None and manifest["step"] != step:
-        found.append(f"step is {manifest['step']}, the folder is that of {step}")
-    if manifest["tokenizer_sha256"] != sha256_file(folder / "tokenizer.json"):
-        found.append("tokenizer_sha256 is not that of tokenizer.json")
+    for key, says, expected in (
+        ("suite", manifest["suite"], release.suite),
+        ("run", manifest["run"], run),
+        ("revision", manifest["revision"], revision),
+        ("step", manifest["step"], step if step is not None else max(steps, default=manifest["step"])),
+        ("twin", ", ".join(sorted(told)), ", ".join(sorted(release.twins(run)))),
+        ("tokenizer_sha256", manifest["tokenizer_sha256"], sha256_file(folder / "tokenizer.json")),
+    ):
+        if says != expected:
+            found.append(f"{key} is {says}, but the release has {expected}")
+    for pair in pairs if not found else []:
+        twin, at = pair["twin"], pair.get("twin_revision")
+        if at is not None and at not in ("main", *(f"step{each}" for each in release.revisions.get(twin, []))):
+            found.append(f"twin_revision is {at}, which {twin} does not have")
     return found
 
 
@@ -140,7 +152,9 @@ class Reader:
 
         logging.disable_progress_bar()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        ).eval()
 
     def is_finite(self) -> bool:
         import torch

@@ -138,7 +138,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        self.body = self.rfile.read(length) if "chunked" not in self.headers.get("Transfer-Encoding", "") else self.chunks()
+        self.body = (
+            self.rfile.read(length) if "chunked" not in self.headers.get("Transfer-Encoding", "") else self.chunks()
+        )
         parts = urlsplit(self.path)
         self.query = parse_qs(parts.query)
         path = parts.path
@@ -187,7 +189,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def found(self, kind: str, name: str, *, writes: bool = False) -> Repo:
         repo = self.hub.repo(kind, name)
         if repo.private or writes:
-            self.member(writes=name.split("/")[0] if writes else "")
+            self.member(writes=name.split("/", maxsplit=1)[0] if writes else "")
         return repo
 
     def whoami(self) -> Any:
@@ -224,7 +226,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def refs(self, kind: str, name: str) -> Any:
         repo = self.found(kind, name)
         branches = [
-            {"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": oid} for branch, oid in repo.branches.items()
+            {"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": oid}
+            for branch, oid in repo.branches.items()
         ]
         return {"branches": branches, "converts": [], "tags": []}
 
@@ -321,7 +324,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     raise Refusal(404, "EntryNotFound", "A file with this name doesn't exist")
                 del tree[path]
         if self.hub.drops:
-            tree = {path: blob for path, blob in tree.items() if not re.search(self.hub.drops, f"{name}@{branch}/{path}")}
+            tree = {
+                path: blob for path, blob in tree.items() if not re.search(self.hub.drops, f"{name}@{branch}/{path}")
+            }
         commit = repo.commit(branch, header["value"]["summary"], tree)
         url = f"{self.hub.url}/{'' if kind == 'models' else 'datasets/'}{name}/commit/{commit.oid}"
         return {"success": True, "commitOid": commit.oid, "commitUrl": url}
@@ -393,7 +398,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.member(writes=asked["namespace"])
         if len(asked.get("description") or "") > 150:
             raise Refusal(400, message="the description is too long")
-        slug = f"{asked['namespace']}/{re.sub('[^a-z0-9]+', '-', asked['title'].lower())}-{len(self.hub.collections):024d}"
+        slug = (
+            f"{asked['namespace']}/{re.sub('[^a-z0-9]+', '-', asked['title'].lower())}-{len(self.hub.collections):024d}"
+        )
         facts = {"position": 0, "theme": "blue", "upvotes": 0, "lastUpdated": DATE, "items": []}
         self.hub.collections[slug] = {
             "slug": slug,
@@ -406,7 +413,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.collection(slug)
 
     def add_item(self, slug: str) -> Any:
-        self.member(writes=slug.split("/")[0])
+        self.member(writes=slug.split("/", maxsplit=1)[0])
         asked = json.loads(self.body)
         items = self.hub.collections[slug]["items"]
         item = asked["item"]

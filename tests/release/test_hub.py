@@ -53,7 +53,9 @@ def environment(folder: Path, hub: Hub | None, token: str = "hf_keeper") -> dict
     return keep | own | {"HF_HOME": str(folder / "home"), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def start(release: Path, hub: Hub | None, *, to: str = "lab", dry_run: bool = False, **own: str) -> subprocess.Popen[str]:
+def start(
+    release: Path, hub: Hub | None, *, to: str = "lab", dry_run: bool = False, **own: str
+) -> subprocess.Popen[str]:
     """The client reads its address when it is imported, so a push is a process of its own."""
     command = [sys.executable, "-c", PUSH, str(release), to, "yes" if dry_run else "no"]
     surroundings = environment(release.parent, hub) | own
@@ -124,7 +126,9 @@ def test_what_pages_say_of_the_release_they_say_of_its_repositories_on_the_hub(r
     tree = Path(push(release, None, dry_run=True)["folder"])
     for page in tree.rglob("*.md"):
         text = page.read_text()
-        assert not re.search(r"(?<![\w/.-])(models|revisions)/[a-z]|\"data\"|\]\((?!https://|CITATION|release)", text), page
+        assert not re.search(
+            r"(?<![\w/.-])(models|revisions)/[a-z]|\"data\"|\]\((?!https://|CITATION|release)", text
+        ), page
     card = tree / "models" / f"small-{TREATED}" / "step24" / "README.md"
     assert f'from_pretrained("lab/small-{TREATED}", revision="step24")' in card.read_text()
     metadata: Any = metadata_load(card)
