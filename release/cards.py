@@ -163,7 +163,7 @@ def citation(suite: Suite, pairs: Sequence[Pair]) -> str:
         authors.append({"family-names": family, "given-names": given} if given else {"name": family})
     licence = SPDX.get(suite.release.licence.lower())
     runs = len({run for pair in pairs for run in pair.runs})
-    facts = {
+    facts: dict[str, Any] = {
         "cff-version": "1.2.0",
         "message": "If you use these models or data, please cite them as below.",
         "type": "dataset",

@@ -104,3 +104,26 @@ def test_an_export_can_be_started_from_although_it_names_a_byte_anew(built: Path
     config = read_config(workspace, RUN)
     folder = export_path(workspace, RUN, config.train.steps)
     check_vocabulary(folder, config.shape, corpus_tokenizer(built), config.vocabulary, "init")
+
+
+def test_a_pad_token_behind_all_others_is_no_prediction_of_a_model_that_is_measured(
+    built: Path, tmp_path: Path
+) -> None:
+    """So that an export with a free id has the numbers that its run has in the ledger."""
+    from costar.eval.external import ExternalModel
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path / "model"
+    config = LlamaConfig(
+        vocab_size=640,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        pad_token_id=512,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    source = corpus_tokenizer(built)
+    pad = write_tokenizer(source, folder / "tokenizer.json", eos=EOS, eos_id=0, vocabulary=512, rows=640)
+    exported(folder / "tokenizer.json", pad).save_pretrained(folder)
+    assert ExternalModel(folder, "model", "model", tmp_path).reader.vocab_size == 512
