@@ -59,6 +59,7 @@ def _write_pair(suite: Suite, workspace: Workspace, treated: RunName, control: R
         page = rendered(
             "membership.md.j2",
             suite=suite.name,
+            name=pair_folder(suite, treated),
             treated=treated,
             control=control,
             step=step,
