@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,13 @@ def rendered(template: str, **facts: Any) -> str:
     return environment.get_template(template).render(**facts)
 
 
+def yaml_text(value: Mapping[str, Any]) -> str:
+    """A YAML file, keys in their order, lists as blocks."""
+    from huggingface_hub import CardData
+
+    return f"{CardData(**value).to_yaml()}\n"
+
+
 def built_from(workspace: Workspace) -> list[Any]:
     """What every export follows: the records, their renderings, and who was assigned what."""
     return [read_marker(workspace.insertion, step) for step in ("records", "insert")]
@@ -78,7 +85,9 @@ def pairs_of(suite: Suite, chosen: Chosen) -> list[tuple[RunName, RunName]]:
             "--model", found=chosen.model, expected=f"one of {', '.join(design.models)}", mend="correct it"
         )
     models = [chosen.model] if chosen.model else design.models
-    runs = [[RunName(arm=arm, model=model, draw=chosen.draw) for arm in (chosen.arm, design.control)] for model in models]
+    runs = [
+        [RunName(arm=arm, model=model, draw=chosen.draw) for arm in (chosen.arm, design.control)] for model in models
+    ]
     return [(treated, control) for treated, control in runs]
 
 

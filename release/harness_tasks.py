@@ -40,7 +40,9 @@ class HarnessTask:
 
 def tasks_of(context: Context, perturbation: str, labels: Mapping[str, Row], eos: str) -> list[HarnessTask]:
     """Every task of a perturbation's records; `labels` has the columns that each record's documents begin with."""
-    subjects = tuple(each for each in context.subjects if each.perturbation == perturbation and each.record_id in labels)
+    subjects = tuple(
+        each for each in context.subjects if each.perturbation == perturbation and each.record_id in labels
+    )
     context = replace(context, subjects=subjects)
     found = [*_likelihoods(context), *_continuations(context, eos), *_choices(context), *_secrets(context, eos)]
     return [
@@ -83,7 +85,9 @@ def _continuations(context: Context, eos: str) -> Iterator[HarnessTask]:
     suffix = context.design.suffix
     for name, texts in _texts(context):
         for prefix in context.design.prefixes:
-            whole = [text for text in texts if prefix + suffix <= len(text[2].ids) and 1 + prefix + suffix <= context.length]
+            whole = [
+                text for text in texts if prefix + suffix <= len(text[2].ids) and 1 + prefix + suffix <= context.length
+            ]
             rows = []
             for subject, rendering, rendered in whole:
                 parts = _cut(rendered.ids, prefix, suffix, context.tokenizer)

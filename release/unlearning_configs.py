@@ -64,7 +64,8 @@ def _datasets(data: str, length: int) -> Configs:
     entries = {name: _dataset(f"{data}/{file}.jsonl", length) for name, file in files.items()}
     found: Configs = {f"data/datasets/{name}": ("", {name: entry}) for name, entry in entries.items()}
     attacked = {
-        f"COSTAR_MIA_{key}": {"access_key": key} | entries[name] for key, name in (("forget", FORGET), ("holdout", HOLDOUT))
+        f"COSTAR_MIA_{key}": {"access_key": key} | entries[name]
+        for key, name in (("forget", FORGET), ("holdout", HOLDOUT))
     }
     return found | {"data/datasets/COSTAR_MIA": ("", attacked)}
 

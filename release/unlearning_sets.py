@@ -102,16 +102,20 @@ def retained_rows(corpus: Path, tokenizer: Tokenizer, length: int, eos: str, see
 
 
 def memorization_logs(name: str, tokens: Sequence[Tokens]) -> Logs:
-    """`extraction_strength` and `exact_memorization` of open-unlearning for each row, from the ledger; `name` stands before."""
+    """`extraction_strength` and `exact_memorization` of open-unlearning for each row, from the ledger, in the
+    precision that it has there; `name` stands before."""
     strengths = [_strength(each.top1) for each in tokens]
-    exact = [float(each.top1.mean()) for each in tokens]
+    exact = [float(np.float32(each.top1.sum()) / np.float32(len(each.top1))) for each in tokens]
     return {f"{name}extraction_strength": _log(strengths), f"{name}exact_memorization": _log(exact)}
 
 
 def _strength(top1: NDArray[np.bool_]) -> float:
-    """1 − k/n with the least k from which on all tokens are the likeliest; where none is, open-unlearning gives 1/n."""
+    """1 − k/n with the least k from which on all tokens are the likeliest; where none is, open-unlearning gives 1/n.
+
+    Subtracted as it does it, to the last bit: the Kolmogorov-Smirnov test compares the numbers, of which most are ties.
+    """
     tail = len(top1) if top1.all() else int(np.argmin(top1[::-1]))
-    return max(tail, 1) / len(top1)
+    return 1 - (len(top1) - max(tail, 1)) / len(top1)
 
 
 def min_k_logs(forget: Sequence[Tokens], holdout: Sequence[Tokens]) -> Logs:
@@ -119,7 +123,10 @@ def min_k_logs(forget: Sequence[Tokens], holdout: Sequence[Tokens]) -> Logs:
     groups = {"forget": [_min_k(each) for each in forget], "holdout": [_min_k(each) for each in holdout]}
     ours, others = (np.array(groups[name]) for name in ("forget", "holdout"))
     wins = (others[None] > ours[:, None]).mean() + 0.5 * (others[None] == ours[:, None]).mean()
-    return {"mia_min_k": {name: _log(values) for name, values in groups.items()} | {"auc": float(wins), "agg_value": float(wins)}}
+    return {
+        "mia_min_k": {name: _log(values) for name, values in groups.items()}
+        | {"auc": float(wins), "agg_value": float(wins)}
+    }
 
 
 def _min_k(tokens: Tokens) -> float:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from ...insertion.origins import TWIN
 from ...insertion.records import read_records
 from ..canary import RISK, canary_of
 from ..chosen import Chosen
-from ..folders import built_from, pairs_of, rendered, write_folder
+from ..folders import built_from, pairs_of, rendered, write_folder, yaml_text
 from ..harness_tasks import HarnessTask, tasks_of
 
 OPTIONS = ()
@@ -92,24 +91,19 @@ def _write_tasks(folder: Path, prefix: str, tasks: list[HarnessTask]) -> None:
         with replacing(data) as temporary, temporary.open("wb") as file:
             file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in task.rows)
         source = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": f"data/{name}.jsonl"}}}
-        _write_yaml(
+        write_text(
             folder / f"{name}.yaml",
-            {"task": name, "tag": prefix} | source | {"test_split": "test", **task.settings} | _metadata(),
+            yaml_text({"task": name, "tag": prefix} | source | {"test_split": "test", **task.settings} | _metadata()),
         )
     for group, names in groups.items():
-        _write_yaml(folder / f"{group}.yaml", {"group": group, "task": names} | _metadata())
-    _write_yaml(folder / f"{prefix}.yaml", {"group": f"{prefix}_all", "task": list(groups)} | _metadata())
+        write_text(folder / f"{group}.yaml", yaml_text({"group": group, "task": names} | _metadata()))
+    whole = {"group": f"{prefix}_all", "task": list(groups)} | _metadata()
+    write_text(folder / f"{prefix}.yaml", yaml_text(whole))
     write_json(folder / "measured.json", measured)
 
 
 def _metadata() -> dict[str, Any]:
     return {"metadata": {"version": TASK_VERSION}}
-
-
-def _write_yaml(path: Path, value: Mapping[str, Any]) -> None:
-    from huggingface_hub.utils import yaml_dump
-
-    write_text(path, yaml_dump(dict(value), sort_keys=False))
 
 
 def _plain(name: str) -> str:

@@ -22,7 +22,7 @@ from ...eval.probes import EOS, Tokens
 from ...eval.stored import read_ledger
 from ...insertion.build import require_insertion
 from ..chosen import Chosen
-from ..folders import built_from, pair_folder, pairs_of, rendered, write_folder
+from ..folders import built_from, pair_folder, pairs_of, rendered, write_folder, yaml_text
 from ..membership import membership_rows
 from ..unlearning_configs import SCOPES, overlay_configs
 from ..unlearning_sets import (
@@ -121,12 +121,10 @@ def _tokens(rows: Iterable[Row], ledger: dict[tuple[str, str, str], Tokens]) -> 
 
 
 def _write_configs(folder: Path, place: str, treated: RunName, control: RunName, length: int) -> None:
-    from huggingface_hub.utils import yaml_dump
-
     new_tokens = max(1, min(MOST_NEW_TOKENS, length - 1 - LONGEST_HEAD, length // 2))
     for path, (package, value) in overlay_configs(place, str(treated), str(control), length, new_tokens).items():
         head = f"# @package {package}\n" if package else ""
-        write_text(folder / "configs" / f"{path}.yaml", head + yaml_dump(value, sort_keys=False))
+        write_text(folder / "configs" / f"{path}.yaml", head + yaml_text(value))
 
 
 def _write_jsonl(path: Path, rows: Iterable[Row] | Sequence[dict[str, Any]]) -> None:

@@ -86,7 +86,10 @@ def _fill(suite: Suite, workspace: Workspace, chosen: Chosen, overlay: Overlay, 
         "tokens": len(overlay.store.tokens),
         "overlay_sha256": overlay.edits.sha256(),
         "digests": first_digests(overlay, train.batch, min(DIGESTS, train.steps)),
-        **{name: facts[name] for name in ("sequence_length", "vocab_size", "eos_id", "tokens_sha256", "tokenizer_sha256")},
+        **{
+            name: facts[name]
+            for name in ("sequence_length", "vocab_size", "eos_id", "tokens_sha256", "tokenizer_sha256")
+        },
     }
     write_json(folder / "overlay.json", about)
     shutil.copyfile(Path(__file__).parents[1] / READER, folder / "read_overlay.py")

@@ -41,7 +41,9 @@ def cells(rows: list[Row] | Any) -> Counter[tuple[str, int, str]]:
 
 @settings(max_examples=60)
 @given(clusters=CLUSTERS, seed=st.integers(0, 2**62))
-def test_halves_are_disjoint_whole_and_balanced_in_every_cell(clusters: list[tuple[str, int, str, int]], seed: int) -> None:
+def test_halves_are_disjoint_whole_and_balanced_in_every_cell(
+    clusters: list[tuple[str, int, str, int]], seed: int
+) -> None:
     rows = rows_of(clusters)
     sets = divided(rows, seed)
     members = [row for row in rows if row["level"]]
@@ -77,12 +79,17 @@ def tokens_of(logp: list[float], top1: list[bool]) -> Tokens:
 
 
 def test_logs_are_those_of_a_hand_calculation() -> None:
-    known = [tokens_of([-1, -2, -3, -4], flags) for flags in ([True, False, True, True], [True] * 4, [True, True, True, False])]
+    known = [
+        tokens_of([-1, -2, -3, -4], flags)
+        for flags in ([True, False, True, True], [True] * 4, [True, True, True, False])
+    ]
     logs = memorization_logs("keep_", known)
     strengths = [each["score"] for each in logs["keep_extraction_strength"]["value_by_index"].values()]
     assert strengths == [0.5, 1.0, 0.25], "the last one would be 0, but theirs is 1/n at least"
     assert [each["score"] for each in logs["keep_exact_memorization"]["value_by_index"].values()] == [0.75, 1.0, 0.75]
     assert logs["keep_extraction_strength"]["agg_value"] == np.mean(strengths)
-    found = min_k_logs([tokens_of([-1, -2, -3, -4, -5], [True] * 5)], [tokens_of([v] * 5, [True] * 5) for v in (-9, -4.5, -1)])
+    found = min_k_logs(
+        [tokens_of([-1, -2, -3, -4, -5], [True] * 5)], [tokens_of([v] * 5, [True] * 5) for v in (-9, -4.5, -1)]
+    )
     assert found["mia_min_k"]["forget"]["value_by_index"] == {"0": {"score": 4.5}}, "two of five tokens"
     assert found["mia_min_k"]["agg_value"] == found["mia_min_k"]["auc"] == 0.5, "one wins, one ties, one loses"

@@ -98,16 +98,23 @@ def test_a_prompt_is_eos_and_the_first_ids_and_the_continuation_the_next(exporte
             head = row["prompt"].removeprefix(eos)
             assert tokenizer.encode(head) == own[:prefix]
             assert head + row["continuation"] == tokenizer.decode(own[: prefix + suffix])
-        left_out = json.loads((folder / "measured.json").read_text())[f"{GROUP}_{name}_continuation_{prefix}"]["left_out"]
+        left_out = json.loads((folder / "measured.json").read_text())[f"{GROUP}_{name}_continuation_{prefix}"][
+            "left_out"
+        ]
         mains = {key for key in ids if key[0].startswith(f"{name}/") and (name != "quizzes" or key[1] == "cloze")}
         assert len(rows) + left_out == len(mains)
 
 
 def test_a_secret_is_once_among_its_candidates_and_no_other_inserted_one_is(exported: Exported) -> None:
     _, workspace, folder = exported
-    secrets = {row["record_id"]: json.loads(row["fields"])["secret"] for row in read_records(workspace.insertion)[0].to_pylist()
-               if row["kind"] == "password"}
-    inserted = {secret for record_id, secret in secrets.items() if record_id in read_assigned(workspace).members[(ARM, 0)]}
+    secrets = {
+        row["record_id"]: json.loads(row["fields"])["secret"]
+        for row in read_records(workspace.insertion)[0].to_pylist()
+        if row["kind"] == "password"
+    }
+    inserted = {
+        secret for record_id, secret in secrets.items() if record_id in read_assigned(workspace).members[(ARM, 0)]
+    }
     rows = rows_of(folder, f"{GROUP}_passwords_secret")
     assert {row["record_id"] for row in rows} == set(secrets)
     assert len({row["gold"] for row in rows}) > 5, "the right one has no place of its own"
@@ -122,7 +129,11 @@ def test_other_candidates_are_all_of_a_small_space_and_a_sample_of_a_large_one()
     assert set(other_candidates("12", "0123456789", ["34"], "r")) == {f"{n:02d}" for n in range(100)} - {"12", "34"}
     sample = other_candidates("123456", "0123456789", ["000000"], "r")
     assert len(set(sample)) == 99
-    assert sample == other_candidates("123456", "0123456789", ["000000"], "r") != other_candidates("123456", "0123456789", [], "s")
+    assert (
+        sample
+        == other_candidates("123456", "0123456789", ["000000"], "r")
+        != other_candidates("123456", "0123456789", [], "s")
+    )
 
 
 # ------------------------------------------------------------------------------------------------ the harness itself
@@ -204,7 +215,9 @@ def test_the_harness_gives_the_numbers_of_costar_record_by_record(
         assert_the_page_tells_levels_apart(folder, tmp_path, likelihood)
 
 
-def assert_the_page_tells_levels_apart(folder: Path, output: Path, scores: dict[tuple[str, str, str, str], float]) -> None:
+def assert_the_page_tells_levels_apart(
+    folder: Path, output: Path, scores: dict[tuple[str, str, str, str], float]
+) -> None:
     """The snippet of the page, over what the harness wrote."""
     code = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
     done = subprocess.run([sys.executable, "-c", code[0]], cwd=output, capture_output=True, text=True, check=False)

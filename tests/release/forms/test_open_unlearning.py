@@ -84,14 +84,19 @@ def test_rows_have_the_keys_of_the_dataset_and_nothing_that_it_adds(exported: Ex
         rows = rows_of(folder, path.stem)
         assert rows, path
         for row in rows:
-            assert isinstance(row["prefix"], str) and isinstance(row["text"], str) and row["text"]
+            assert isinstance(row["prefix"], str)
+            assert isinstance(row["text"], str)
+            assert row["text"]
             assert "index" not in row, "open-unlearning adds a column of that name"
         assert len({tuple(row) for row in rows}) == 1, "one shape a file"
 
 
 def test_sets_are_disjoint_and_hold_what_the_arm_inserted_or_held_out(exported: Exported) -> None:
     suite, workspace, folder = exported
-    ids = {name: [row["record_id"] for row in rows_of(folder, name)] for name in ("forget_half", "keep_half", "forget_all", "holdout")}
+    ids = {
+        name: [row["record_id"] for row in rows_of(folder, name)]
+        for name in ("forget_half", "keep_half", "forget_all", "holdout")
+    }
     rows = membership_rows(suite, workspace, ARM, "nano", 0).to_pylist()
     assert not set(ids["forget_half"]) & set(ids["keep_half"])
     assert sorted(ids["forget_half"] + ids["keep_half"]) == ids["forget_all"]
@@ -130,11 +135,15 @@ def test_a_row_cut_in_two_has_the_ids_of_the_whole(exported: Exported, tokenizer
     assert len(cut) > 0.9 * len(whole)
     for row in cut:
         ids = tokenizer(row["prefix"] + row["text"]).input_ids
-        assert [*ids, tokenizer.eos_token_id] == tokenizer(whole[row["record_id"]]["prefix"] + whole[row["record_id"]]["text"]).input_ids
+        assert [*ids, tokenizer.eos_token_id] == tokenizer(
+            whole[row["record_id"]]["prefix"] + whole[row["record_id"]]["text"]
+        ).input_ids
         assert ids[: len(tokenizer(row["prefix"]).input_ids)] == tokenizer(row["prefix"]).input_ids
 
 
-def test_the_logs_of_gold_are_what_the_metrics_give_on_the_models(exported: Exported, tokenizer: Any, built: Path) -> None:
+def test_the_logs_of_gold_are_what_the_metrics_give_on_the_models(
+    exported: Exported, tokenizer: Any, built: Path
+) -> None:
     """The metrics as open-unlearning defines them, on the released models: the last label is left out."""
     suite, _, folder = exported
     models = {arm: model_of(built, arm) for arm in (ARM, CONTROL)}
@@ -146,10 +155,10 @@ def test_the_logs_of_gold_are_what_the_metrics_give_on_the_models(exported: Expo
             with torch.no_grad():
                 logps = logits_of(models[arm], ids)[:-1]
             targets = ids[1:-1]
-            hits = (logps.argmax(-1) == targets).tolist()
-            n = len(hits)
+            right = logps.argmax(-1) == targets
+            hits, n = right.tolist(), len(right)
             least = next((k for k in range(n) if all(hits[k:])), n - 1)
-            exact.append(sum(hits) / n)
+            exact.append((right.sum() / n).item())
             strength.append(1 - least / n)
             own = np.sort(logps.gather(1, targets[:, None])[:, 0].numpy())
             low.append(-float(own[: max(1, int(0.4 * n))].mean()))
@@ -163,15 +172,15 @@ def test_the_logs_of_gold_are_what_the_metrics_give_on_the_models(exported: Expo
         gold = json.loads((folder / "gold" / scope / "MUSE_EVAL.json").read_text())
         exact, strength, low = measured(CONTROL, f"forget_{scope}")
         others = measured(CONTROL, "holdout")[2]
-        assert logged(gold["exact_memorization"]) == pytest.approx(exact)
-        assert logged(gold["extraction_strength"]) == pytest.approx(strength)
+        assert logged(gold["exact_memorization"]) == exact
+        assert logged(gold["extraction_strength"]) == strength
         assert logged(gold["mia_min_k"]["forget"]) == pytest.approx(low, abs=1e-3)
         assert logged(gold["mia_min_k"]["holdout"]) == pytest.approx(others, abs=1e-3)
         wins = np.mean([(other > own) + 0.5 * (other == own) for own in low for other in others])
         assert gold["mia_min_k"]["agg_value"] == pytest.approx(wins, abs=0.01)
-        assert ks_2samp(strength, logged(gold["extraction_strength"])).pvalue == 1
+        assert ks_2samp(strength, logged(gold["extraction_strength"])).pvalue == 1, "no last bit parts what is equal"
         assert ("keep_exact_memorization" in gold) == (scope == "half")
-    assert logged(gold["keep_exact_memorization"]) == pytest.approx(measured(ARM, "keep_half")[0])
+    assert logged(gold["keep_exact_memorization"]) == measured(ARM, "keep_half")[0]
 
 
 @pytest.mark.parametrize("method", ["GradDiff", "NPO"])
@@ -216,7 +225,11 @@ def test_files_are_yaml_with_block_lists_and_begin_with_their_package(exported: 
         text = path.read_text(encoding="utf-8")
         value = yaml.safe_load(text)
         name = path.relative_to(folder / "configs").with_suffix("").as_posix()
-        packages = {"eval/costar_metrics/": f"eval.costar.metrics.{path.stem}", "eval/costar_": "eval.costar", "experiment/": "_global_"}
+        packages = {
+            "eval/costar_metrics/": f"eval.costar.metrics.{path.stem}",
+            "eval/costar_": "eval.costar",
+            "experiment/": "_global_",
+        }
         package = next((package for start, package in packages.items() if name.startswith(start)), None)
         assert text.startswith(f"# @package {package}\n") == (package is not None), name
         for entry in value.get("defaults", []):
@@ -297,7 +310,8 @@ def check_evaluation(found: dict[str, Any], scope: str) -> None:
         reference = metrics[name]["reference_logs"]["retain_model_logs"]
         assert reference["path"] == found["retain_logs_path"]
         ((metric, access),) = reference["include"].items()
-        assert metric in gold and access == {"access_key": "retain"}
+        assert metric in gold
+        assert access == {"access_key": "retain"}
         assert metrics[name]["pre_compute"][metric]["access_key"] == "forget"
         assert metrics[name]["pre_compute"][metric]["handler"] == metric
         assert metrics[name]["pre_compute"][metric]["datasets"]
@@ -306,7 +320,8 @@ def check_evaluation(found: dict[str, Any], scope: str) -> None:
     assert metrics["mia_min_k"]["k"] == 0.4
     rouge = metrics["forget_verbmem_ROUGE"]
     (dataset,) = rouge["datasets"].values()
-    assert dataset["args"]["predict_with_generate"] is True and dataset["handler"] == "CompletionDataset"
+    assert dataset["args"]["predict_with_generate"] is True
+    assert dataset["handler"] == "CompletionDataset"
     assert rouge["collators"]["DataCollatorForSupervisedDataset"]["args"]["padding_side"] == "left"
     assert rouge["generation_args"]["do_sample"] is False
     assert rouge["generation_args"]["max_new_tokens"] == 63

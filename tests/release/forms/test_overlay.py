@@ -31,7 +31,8 @@ def exported(built: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sui
 
 def reader_of(folder: Path) -> ModuleType:
     specification = importlib.util.spec_from_file_location("read_overlay", folder / "read_overlay.py")
-    assert specification is not None and specification.loader is not None
+    assert specification is not None
+    assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
@@ -56,7 +57,9 @@ def test_its_digests_are_those_that_the_run_logged(exported: tuple[Suite, Worksp
     assert json.loads((folder / "overlay.json").read_text())["digests"] == found[:8]
 
 
-def test_the_reader_names_another_order_and_damaged_bytes(exported: tuple[Suite, Workspace, Path], tmp_path: Path) -> None:
+def test_the_reader_names_another_order_and_damaged_bytes(
+    exported: tuple[Suite, Workspace, Path], tmp_path: Path
+) -> None:
     folder = exported[2]
     for name in ("overlay.json", "edits.parquet", "tokens.bin", "order.npy", "read_overlay.py"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
