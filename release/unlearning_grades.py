@@ -27,7 +27,7 @@ from ..eval.stats import LEAST_CLUSTERS
 from .extraction_grades import clustered
 from .released import Released, open_tokenizer
 from .submissions import Submission, check_model, graded_records, read_forget
-from .unlearning_sets import Inserted, forget_half
+from .unlearning_sets import divided
 
 LEGEND = (
     "floor: what treated and control differ by on held-out records, which neither has read, around 1 for recovery and "
@@ -50,11 +50,12 @@ def grade_unlearning(submission: Submission, released: Released) -> Iterator[Gra
     """
     folder = check_model(submission, released)
     wanted = graded_records(submission, released)
-    levels, strata, clusters, texts = (released.column(n) for n in ("level", "stratum", "cluster_id", "text"))
+    levels, texts = released.column("level"), released.column("text")
     forget = read_forget(submission, wanted)
     if forget is None:
-        inserted = (r for r in sorted(wanted) if levels[r] > 0)
-        forget = forget_half(Inserted(r, clusters[r], wanted[r], levels[r], strata[r]) for r in inserted)
+        rows = [row for row in released.records.to_pylist() if row["record_id"] in wanted]
+        halves = divided(rows, released.pair["arm"], released.pair["draw"])
+        forget = [row["record_id"] for row in halves.forget]
     if not any(levels[record] > 0 for record in forget):
         raise CostarError(
             str(submission.folder),
@@ -99,8 +100,7 @@ def measure_records(folder: Path, texts: Mapping[str, str]) -> dict[str, tuple[f
     from ..eval.probes import Request
 
     tokenizer = open_tokenizer(folder)
-    model = load_model(folder)
-    eos = tokenizer.eos_id
+    model, eos = load_model(folder), tokenizer.eos_id
     reader = HfReader(
         model, vocab_size=tokenizer.vocab_size, longest=longest_input(model.config, None), begin=eos, end=eos
     )
