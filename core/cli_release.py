@@ -1,4 +1,4 @@
-"""The verbs of releases, as `cli.py` takes them: pack, export, push, verify."""
+"""The verbs of releases, as `cli.py` takes them: pack, export, push, reveal, score, verify."""
 
 from __future__ import annotations
 
@@ -32,15 +32,19 @@ def release(
         bool, typer.Option("--dry-run", help="with --push: write what it would upload, and stop")
     ] = False,
     blind: Annotated[bool, typer.Option("--blind", help="pack without what tells which record was inserted")] = False,
+    reveal: Annotated[bool, typer.Option("--reveal", help="publish the labels that a blind release withheld")] = False,
 ) -> None:
     """Pack pairs, data and checksums; push them to the Hub; or write one arm's data or models for other tools."""
     chosen = {"--arm": arm, "--model": model, "--draw": draw, "--step": step, "--parts": parts}
-    _refuse_together({"--export": export, "--push": push, "--blind": blind or None})
+    _refuse_together({"--export": export, "--push": push, "--blind": blind or None, "--reveal": reveal or None})
     if export is None:
         _refuse_alone("--export", chosen)
     if push is None:
         _refuse_alone("--push", {"--dry-run": dry_run or None})
     session = reading(suite)
+    if reveal:
+        _reveal(session)
+        return
     if push is not None:
         _push(session, push, dry_run)
         return
@@ -129,3 +133,28 @@ def verify(name: str, options: dict[str, Any]) -> None:
         "fetch what is damaged again, or pack it again: costar release SUITE",
     )
     stage_line("verify", proof.told(), time.monotonic() - started)
+
+
+def _reveal(session: Session) -> None:
+    from ..release.sealed import reveal
+
+    started = time.monotonic()
+    with output_lock(session.workspace.release, "release"):
+        pairs = reveal(session.suite, session.workspace)
+    text = f"{session.workspace.release} · {pairs} pair{'s' if pairs != 1 else ''}, labels and their seal published"
+    stage_line("release", text, time.monotonic() - started)
+
+
+def score(
+    submission: Annotated[Path, typer.Argument(help="a folder with submission.json")],
+    release: Annotated[Path, typer.Option("--release", help="the release that it is about")],
+    sealed: Annotated[
+        Path | None, typer.Option("--sealed", help="the labels of a blind release, for its owner")
+    ] = None,
+) -> None:
+    """Grade a submission for membership, extraction or unlearning against a release."""
+    from ..release.grading import grade, print_grades
+
+    started = time.monotonic()
+    print_grades(grade(submission, release, sealed))
+    stage_line("score", f"{submission / 'grades.json'}, grades.parquet", time.monotonic() - started)

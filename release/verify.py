@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..core.console import Update
 from .facts import SUMS, read_release
+from .sealed import verify_seal
 from .snippets import broken_links, failing_snippets
 from .sums import read_sums
 from .verify_files import damaged_files, wrong_tables
@@ -52,7 +53,7 @@ def verify_release(folder: Path, update: Update) -> Proof:
     proof.problems = damaged_files(release, part(0.0, 0.1))
     if proof.problems:
         return proof
-    proof.problems += wrong_manifests(release)
+    proof.problems += wrong_manifests(release) + verify_seal(folder)
     proof.tables, problems = wrong_tables(release)
     proof.problems += problems
     proof.links, problems = broken_links(release)

@@ -250,9 +250,7 @@ def rewrite(name: str, old: str, new: str) -> Callable[[Path], None]:
         (lambda folder: next((folder / "data/ledger").iterdir()).unlink(), "rows of ledger"),
     ],
 )
-def test_tables_and_the_card_that_names_them_agree(
-    release: Path, change: Callable[[Path], None], message: str
-) -> None:
+def test_tables_and_the_card_that_names_them_agree(release: Path, change: Callable[[Path], None], message: str) -> None:
     assert wrong_tables(read_release(release))[1] == []
     change(release)
     assert any(message in problem for problem in wrong_tables(read_release(release))[1])
@@ -272,7 +270,9 @@ def test_links_and_paths_that_lead_nowhere_are_named_with_their_page(release: Pa
     assert broken_links(read_release(release))[1] == []
     page = release / "models" / CONTROL / "README.md"
     page.write_text(f"{page.read_text()}\n{line} and [b](https://example.org/x), [c](README.md#d)\n")
-    assert [problem for problem in broken_links(read_release(release))[1] if message in problem and str(page) in problem]
+    assert [
+        problem for problem in broken_links(read_release(release))[1] if message in problem and str(page) in problem
+    ]
 
 
 def test_snippets_that_fail_or_do_not_end_are_named_and_get_no_credentials(
