@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..core.console import Update
 from ..core.errors import shorten
-from .facts import Release
+from .facts import PARTS, Release
 from .sums import files_below
 
 SECONDS = 600.0  # for the snippets of one page
@@ -24,9 +24,15 @@ SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
 
 
 def pages(release: Release) -> dict[str, str]:
-    """The text of every Markdown page, by its path in the release."""
+    """The text of every Markdown page, by its path in the release, those of exports last."""
     names = [name for name in files_below(release.folder) if name.endswith(".md")]
-    return {name: (release.folder / name).read_text(encoding="utf-8") for name in names}
+    ordered = sorted(names, key=lambda name: (not _is_own(name), name))
+    return {name: (release.folder / name).read_text(encoding="utf-8") for name in ordered}
+
+
+def _is_own(page: str) -> bool:
+    """Whether a page is of the release itself. One of an export speaks of its own folder and needs the tool it is for."""
+    return "/" not in page or page.split("/", maxsplit=1)[0] in PARTS
 
 
 def broken_links(release: Release) -> tuple[int, list[str]]:
@@ -41,7 +47,7 @@ def broken_links(release: Release) -> tuple[int, list[str]]:
             path = posixpath.normpath(posixpath.join(here, target))
             if target.startswith("/") or path.startswith("..") or not (release.folder / path).exists():
                 problems.append(f"{release.folder / page}: the link to {target} leads nowhere")
-        for mention in sorted(set(MENTION.findall(text))):
+        for mention in sorted(set(MENTION.findall(text))) if _is_own(page) else []:
             count += 1
             path = mention.rstrip(".")
             if not any((root / path).exists() for root in (release.folder, release.folder / here)):
@@ -50,13 +56,13 @@ def broken_links(release: Release) -> tuple[int, list[str]]:
 
 
 def failing_snippets(release: Release, update: Update, seconds: float = SECONDS) -> tuple[int, list[str]]:
-    """How many snippets were run, and those that fail. Those of a page run in order in one process, in the release.
+    """How many snippets were run, and those that fail. Those of a page run in order in one process, in the release's folder.
 
     Pages of a run's kept steps that differ in the step only are run once.
     """
     chosen: dict[str, tuple[str, list[str]]] = {}
     for page, text in pages(release).items():
-        if blocks := CODE.findall(text):
+        if _is_own(page) and (blocks := CODE.findall(text)):
             chosen[re.sub(r"step\d+", "step", "".join(blocks))] = page, blocks
     problems = []
     for number, (page, blocks) in enumerate(chosen.values()):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.console import Update
-from ..core.workspace import changed_files, read_marker
+from ..core.workspace import read_marker
 from .facts import FACTS, PARTS, SUMS, Release
 from .pack import release_id
 from .sums import compare, files_below, read_sums
@@ -34,16 +34,17 @@ def damaged_files(release: Release, update: Update, *, exports: bool = True) -> 
 
 
 def _damaged_export(folder: Path, update: Update) -> list[str]:
-    """An export has sums, or the marker of the step that wrote it, or both."""
+    """An export has sums, or the marker of the step that wrote it, or both; together they name every file."""
     if not folder.is_dir():
         return [f"{folder}: not in {SUMS}"]
     marker = read_marker(folder)
-    if marker is None and not (folder / SUMS).is_file():
+    has_sums = (folder / SUMS).is_file()
+    if marker is None and not has_sums:
         return [f"{folder}: an export that was not finished"]
-    problems = [f"{folder / name}: its bytes are not those that were written" for name in changed_files(folder)]
-    if (folder / SUMS).is_file():
-        problems += compare(folder, read_sums(folder / SUMS), [], update)
-    return list(dict.fromkeys(problems))
+    sums = read_sums(folder / SUMS) if has_sums else {}
+    marked = {name: facts["sha256"] for name, facts in marker["files"].items()} if marker else {}
+    present = [name for name in files_below(folder) if name != "stage.json"]
+    return compare(folder, marked | sums, present, update)
 
 
 def configured(folder: Path) -> dict[str, list[Path]]:

@@ -88,7 +88,7 @@ def test_flipped_missing_extra_and_swapped_files_are_named(release: Path) -> Non
     }
 
 
-def test_hidden_files_beside_a_release_are_not_of_it_and_damaged_exports_are(release: Path) -> None:
+def test_hidden_files_are_not_of_a_release_and_damaged_exports_are_named(release: Path) -> None:
     (release / ".cache").mkdir()
     (release / ".cache" / "lock").touch()
     export = release / "harness" / "perturbed-d0"
@@ -97,11 +97,14 @@ def test_hidden_files_beside_a_release_are_not_of_it_and_damaged_exports_are(rel
     assert damaged_files(read_release(release), still) == [f"{export}: an export that was not finished"]
     digest = "0" * 64
     (export / SUMS).write_text(f"{digest}  tasks.yaml\n{digest}  gone.yaml\n")
+    (export / "README.md").write_text("```python\nimport no_such_tool\n```\nwrites `data/x.jsonl` [a](b.md)\n")
     problems = damaged_files(read_release(release), still)
     assert problems == [
         f"{export}/gone.yaml: missing",
+        f"{export}/README.md: not in {SUMS}",
         f"{export}/tasks.yaml: its bytes are not those that were written",
     ]
+    assert broken_links(read_release(release))[1] == [f"{export}/README.md: the link to b.md leads nowhere"]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +196,9 @@ def test_a_revision_that_the_facts_promise_and_the_folder_lacks_is_named(release
 def test_exchanged_weights_are_found_by_their_scores_though_every_sum_agrees(release: Path) -> None:
     swap(release / "models" / TREATED / WEIGHTS, release / "models" / CONTROL / WEIGHTS)
     summed_again(release)
-    problems = verify(release).problems
+    assert damaged_files(read_release(release), still) == []
+    assert wrong_manifests(read_release(release)) == []
+    problems = wrong_models(read_release(release), still)[2]
     named = [problem for problem in problems if "nats per token, found" in problem]
     assert any(f"models/{TREATED}: record " in problem for problem in named)
     assert any(f"models/{CONTROL}: record " in problem for problem in named)
