@@ -99,6 +99,7 @@ def write_release(suite: Suite, workspace: Workspace, *, blind: bool = False) ->
         "pairs": [pair.facts() for pair in pairs],
         "revisions": packed.revisions,
         "withheld": withheld,
+        "extraction": {"prefixes": list(suite.eval.prefixes), "suffix": suite.eval.suffix},
     }
     write_json(folder / "release.json", facts)
     sums["release.json"] = sha256_file(folder / "release.json")
@@ -141,11 +142,13 @@ def _inputs(
         measured += [path for path in score_files(workspace, run) if step_of(path) == step]
         measured += sorted(workspace.ledger(run, step).glob("stage-*.json"))
         measured.append(workspace.run(run) / "log" / "validation.parquet")
-    measured += [workspace.root / "sealed" / name for name in ("seal.json", "revealed.json")]
+    if not blind:  # what a blind release seals follows from the rest
+        measured += [workspace.root / "sealed" / name for name in ("seal.json", "revealed.json")]
     texts = sorted(Path(__file__).parent.glob("*.j2"))
     return sha256_json(
         [
             [VERSION, importlib.metadata.version("costar"), blind, suite.name, vars(suite.release)],
+            [suite.eval.prefixes, suite.eval.suffix],
             [pair.facts() for pair in pairs],
             {run: sorted(steps.items()) for run, steps in states.items()},
             [read_marker(workspace.insertion, step) for step in ("records", "insert")],

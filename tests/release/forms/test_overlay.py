@@ -1,0 +1,81 @@
+"""An overlay read without costar gives the rows of training, slot by slot."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from costar.core.design import Suite
+from costar.core.workspace import Workspace
+from costar.insertion.overlay import open_suite_overlay, read_exposures
+from costar.release.export import write_export
+from costar.train.log import read_log_rows
+
+from tests.release.linked import linked_workspace
+
+ARM = "late"
+
+
+@pytest.fixture(scope="module")
+def exported(built: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Workspace, Path]:
+    suite, workspace = linked_workspace(built, tmp_path_factory.mktemp("overlay"))
+    return suite, workspace, write_export(suite, workspace, "overlay", arm=ARM)[0]
+
+
+def reader_of(folder: Path) -> ModuleType:
+    specification = importlib.util.spec_from_file_location("read_overlay", folder / "read_overlay.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_its_rows_are_those_of_training_at_every_slot(exported: tuple[Suite, Workspace, Path]) -> None:
+    suite, workspace, folder = exported
+    slots = np.arange(suite.arms[ARM].train.slots)
+    expected = open_suite_overlay(workspace, ARM, 0, seed=suite.seed).sequences(slots)
+    reader = reader_of(folder)
+    assert np.array_equal(np.stack(list(reader.rows())), expected)
+    assert np.array_equal(np.stack(list(reader.rows(300, 340))), expected[300:340])
+
+
+def test_its_digests_are_those_that_the_run_logged(exported: tuple[Suite, Workspace, Path]) -> None:
+    """A branch logs from where it begins, so the digests before are in those that follow."""
+    suite, workspace, folder = exported
+    found = list(reader_of(folder).digests(suite.arms[ARM].train.steps))
+    logged = {row["step"]: row["data_digest"] for row in read_log_rows(workspace, f"{ARM}.nano.d0")}
+    assert len(logged) > 40
+    assert {step: found[step] for step in logged} == logged
+    assert json.loads((folder / "overlay.json").read_text())["digests"] == found[:8]
+
+
+def test_the_reader_names_another_order_and_damaged_bytes(
+    exported: tuple[Suite, Workspace, Path], tmp_path: Path
+) -> None:
+    folder = exported[2]
+    for name in ("overlay.json", "edits.parquet", "tokens.bin", "order.npy", "read_overlay.py"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    command = [sys.executable, "-P", "read_overlay.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "8 steps read as training read them\n")
+    order = np.load(tmp_path / "order.npy")
+    order[[3, 4]] = order[[4, 3]]
+    np.save(tmp_path / "order.npy", order)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "8 steps read NOT as training read them\n")
+
+
+def test_edits_name_the_copies_that_they_are(exported: tuple[Suite, Workspace, Path]) -> None:
+    _, workspace, folder = exported
+    edits = pq.read_table(folder / "edits.parquet", partitioning=None).to_pylist()
+    exposures = read_exposures(workspace, ARM, 0).sort_by("slot").to_pylist()
+    keys = ("slot", "sequence", "record_id", "copy")
+    assert [[row[key] for key in keys] for row in edits] == [[row[key] for key in keys] for row in exposures]
