@@ -45,7 +45,7 @@ def write(suite: Suite, workspace: Workspace, chosen: Chosen) -> list[Path]:
     def fill(folder: Path) -> None:
         tasks = [task for name in suite.arms[chosen.arm].inserted for task in _tasks(suite, workspace, chosen, name)]
         prefix = _plain(f"costar_{suite.name}_{chosen.arm}_d{chosen.draw}")
-        _write_tasks(folder, prefix, tasks)
+        write_tasks(folder, prefix, tasks)
         page = rendered(
             "lm_eval.md.j2", suite=suite.name, arm=chosen.arm, draw=chosen.draw, pairs=pairs, group=prefix, tasks=tasks
         )
@@ -80,7 +80,8 @@ def document_labels(workspace: Workspace, arm: str, draw: int) -> dict[str, dict
     return found
 
 
-def _write_tasks(folder: Path, prefix: str, tasks: list[HarnessTask]) -> None:
+def write_tasks(folder: Path, prefix: str, tasks: list[HarnessTask]) -> None:
+    """A YAML and a JSONL for every task, the groups, and `measured.json`; names begin with the prefix."""
     groups: dict[str, list[str]] = {}
     measured = {}
     for task in tasks:
