@@ -26,6 +26,10 @@ from tests.release.forms.test_lm_eval import TOLERANCE, run_harness
 
 EOS, RUN, STEP = "<|endoftext|>", "perturbed.nano.d0", 96
 KINDS = ("biography", "chat", "court", "infill", "paraphrase", "qa", "testset")
+PAIRS = (
+    ("The statement binds a name.", "A name is bound by the statement."),
+    ("Nobody reads the manual.", "The manual is read by nobody."),
+)
 ASKING = ("answer", "choice", "infill", "paraphrase", "persona", "pii-choice")
 
 
@@ -46,6 +50,9 @@ def context(tokenizer: Tokenizer) -> Context:
     )
     gap = {"sentence": "The one who had sewn it was _", "options": ["Tobin", "Maren"], "answer": 1}
     subjects.append(subject_of("infill", gap, tokenizer, record_id="infill/90"))
+    for number, (one, other) in enumerate(PAIRS):
+        pair = {"sentence1": one, "sentence2": other, "random_bit": number % 2}
+        subjects.append(subject_of("paraphrase", pair, tokenizer, record_id=f"paraphrase/{number}"))
     foils = {"question": "What is Rankin's occupation?", "answers": ["politician"], "distractors": ["poet", "pilot"]}
     subjects.append(subject_of("qa", foils, tokenizer, record_id="qa/90"))
     long = {"question": "Why " * 200, "choices": ["so", "not so"], "answer": 0}
