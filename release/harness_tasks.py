@@ -86,9 +86,7 @@ def _continuations(context: Context, eos: str) -> Iterator[HarnessTask]:
     suffix = context.design.suffix
     for name, texts in _texts(context):
         for prefix in context.design.prefixes:
-            whole = [
-                text for text in texts if prefix + suffix <= len(text[2].ids) and 1 + prefix + suffix <= context.length
-            ]
+            whole = [text for text in texts if prefix + suffix <= len(text[2].ids) <= context.length]
             rows = []
             for subject, rendering, rendered in whole:
                 parts = _cut(rendered.ids, prefix, suffix, context.tokenizer)

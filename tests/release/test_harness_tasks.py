@@ -105,7 +105,7 @@ def test_every_question_is_asked_with_the_options_that_are_scored(context: Conte
     assert ("choice", "testset/91", "cloze", "format=cloze") in too_long
     assert {key: value for key, value in expected.items() if key in found} == found
     assert {key[0] for key in found} == set(ASKING)
-    assert len(found) > 300
+    assert len(found) > 250
 
 
 def test_what_is_too_long_is_left_out_and_counted(tasks: list[HarnessTask]) -> None:
@@ -163,5 +163,5 @@ def test_the_harness_gives_the_same_for_every_kind(
                             theirs,
                         )
             compared += 1
-    assert compared > 400
+    assert compared > 250
     assert json.loads((tmp_path / "measured.json").read_text())
