@@ -249,7 +249,7 @@ def composed(folder: Path, place: Path, *arguments: str, **environment: str) -> 
     script.write_text(ENTRY)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COSTAR_")}
     command = [sys.executable, "-P", str(script), str(tree), str(out)]
-    command += [f"--config-dir={folder / 'configs'}", *arguments, "hydra/job_logging=disabled"]
+    command += [f"--config-dir={folder / 'configs'}", *arguments]
     done = subprocess.run(
         command,
         cwd=place,
