@@ -297,6 +297,7 @@ def _report(session: Session) -> None:
 
 
 app.command()(cli_release.release)
+app.command()(cli_release.score)
 
 
 @app.command()

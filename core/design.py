@@ -229,8 +229,11 @@ class EvalDesign:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseDesign:
+    """`licence` is that of the models, `authors` those to cite, as "Family, Given"."""
+
     arms: tuple[str, ...]
     licence: str
+    authors: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -278,6 +278,7 @@ class HypothesisTable(Table):
 class ReleaseTable(Table):
     arms: list[str] = []
     licence: str = "CC0-1.0"
+    authors: list[Annotated[str, Field(min_length=1)]] = []
 
 
 class SuiteSpec(Table):

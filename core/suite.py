@@ -225,7 +225,9 @@ class _Builder:
                     analysis, hypotheses=tuple(hypotheses.read(*item) for item in spec.hypothesis.items())
                 ),
             ),
-            release=ReleaseDesign(arms=tuple(spec.release.arms), licence=spec.release.licence),
+            release=ReleaseDesign(
+                arms=tuple(spec.release.arms), licence=spec.release.licence, authors=tuple(spec.release.authors)
+            ),
             spec=plain(self.raw),
             toml=self.text,
             path=self.path,

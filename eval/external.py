@@ -224,7 +224,10 @@ class ExternalModel:
     def reader(self) -> HfReader:
         model, tokenizer = load_model(self.folder), self.tokenizer
         longest = longest_input(model.config, getattr(self._theirs, "model_max_length", None))
-        return HfReader(model, vocab_size=tokenizer.vocab_size, longest=longest, begin=self.begin, end=tokenizer.eos_id)
+        size = tokenizer.vocab_size
+        if getattr(self._theirs, "pad_token_id", None) == size - 1 != tokenizer.eos_id:
+            size -= 1  # a pad token behind all others is no prediction
+        return HfReader(model, vocab_size=size, longest=longest, begin=self.begin, end=tokenizer.eos_id)
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -104,6 +104,22 @@ def permutation_p(values: Floats, trial: Trial, key: tuple[int | str, ...]) -> F
     """One-sided p-values [K] of an area of one half or less: labels of whole clusters permuted within strata."""
     observed = auc(values, trial)
     extreme, drawn = np.zeros(len(values)), 0
+    for above, pairs in _permuted(values, trial, key):
+        extreme += (above >= (observed * pairs[:, None]) - 1e-9).sum(0)
+        drawn += len(pairs)
+    return np.asarray((1 + extreme) / (1 + drawn))
+
+
+def permuted_range(values: Floats, trial: Trial, key: tuple[int | str, ...]) -> tuple[Floats, Floats]:
+    """The ends [K] between which 95 % of the areas lie when labels of whole clusters are permuted within strata."""
+    with np.errstate(invalid="ignore"):
+        areas = np.concatenate([above / pairs[:, None] for above, pairs in _permuted(values, trial, key)])
+    ends = np.nanquantile(areas, [0.025, 0.975], axis=0)
+    return ends[0], ends[1]
+
+
+def _permuted(values: Floats, trial: Trial, key: tuple[int | str, ...]) -> Iterator[tuple[Floats, Floats]]:
+    """Pairs in the right order [P, K], and of how many [P], under permuted labels, a part of them at a time."""
     parts = []
     for stratum in np.unique(trial.strata):
         rows = np.flatnonzero(trial.strata == stratum)
@@ -117,9 +133,7 @@ def permutation_p(values: Floats, trial: Trial, key: tuple[int | str, ...]) -> F
             m = chosen @ sizes
             above += chosen @ ranks.T - (m * (m + 1) / 2)[:, None]
             pairs += m * (sizes.sum() - m)
-        extreme += (above >= (observed * pairs[:, None]) - 1e-9).sum(0)
-        drawn += len(pairs)
-    return np.asarray((1 + extreme) / (1 + drawn))
+        yield above, pairs
 
 
 def permuted_labels(

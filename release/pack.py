@@ -1,218 +1,250 @@
-"""The release folder: both models of every pair, the data sets, cards, checksums; checked by loading what was packed."""
+"""The release folder: the models of every pair, the data set, pages and checksums; checked by loading what was packed.
+
+What is refused is refused before a file is written. A killed pack is done again from the start: weights are links, so that
+costs little.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
-import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ..core.design import RunName, Suite
+from ..core.design import Suite
 from ..core.errors import CostarError
 from ..core.hashing import sha256_file, sha256_json
-from ..core.parquet import read_table, write_table
+from ..core.parquet import write_table
 from ..core.workspace import (
     Workspace,
     changed_files,
     finish_step,
-    is_current,
-    read_facts,
     read_marker,
     start_step,
+    step_of,
     write_json,
     write_text,
 )
 from ..eval.analyses import require_analyses
 from ..eval.summary import interval_text, summarize
-from ..insertion.records import read_records
-from ..manifests.tables import RECORDS, RENDERINGS
-from ..train.checkpoint import read_saved
-from ..train.config import read_config
-from ..train.export import export_hf
-from ..train.loop import is_finished, locate_checkpoint
-from .forms.megatron import FOLDER as EXPORTS
+from ..insertion.build import require_insertion
+from ..manifests.catalogue import score_files
+from ..train.config import RunConfig, read_config
+from .canary import canary_of
+from .cards import citation, collection_page, data_card, model_card
+from .data import release_tables, source_tables, write_ledger
+from .licences import Gate, check_texts
+from .models import Manifest, Packed, pack_models
+from .pairs import Pair, find_pairs, kept_states, runs_of
+from .results import levels_known, measured_in, validation_loss
+from .sealed import check_seed, check_untold, disclose, refuse_sealed, show_seal, withhold
+from .try_out import try_out
 
 VERSION = 1
+PARTS = ("models", "revisions", "data")
+PAGES = ("README.md", "CITATION.cff", "release.json")
+SUMS = "SHA256SUMS"
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two finished runs that differ in their arm."""
-
-    treated: str
-    control: str
-
-
-def find_pairs(suite: Suite, workspace: Workspace) -> list[Pair]:
-    """The pairs that the suite releases.
+def write_release(suite: Suite, workspace: Workspace, *, blind: bool = False) -> int:
+    """Pack the pairs; the number of pairs. Leaves a current release alone. A blind one withholds which record was inserted.
 
     Raises:
-        CostarError: no arm is named, or a run of a pair is not finished.
+        CostarError: a run that is not finished, insertions of another state of the suite, a record that must not be published,
+            or a blind release that would give its labels away.
     """
-    pairs = []
-    for arm in suite.release.arms:
-        design = suite.arms[arm]
-        for model in design.models:
-            for draw in range(design.draws):
-                names = [str(RunName(arm=a, model=model, draw=draw)) for a in (arm, design.control or "")]
-                for name in names:
-                    if not is_finished(workspace, read_config(workspace, name)):
-                        raise CostarError(
-                            f"release of {names[0]}",
-                            found=f"{name} is not finished",
-                            expected="both runs of the pair",
-                            mend="run `costar train`",
-                        )
-                pairs.append(Pair(*names))
-    if not pairs:
-        raise CostarError(
-            "[release] arms", found="none", expected="arms to release", mend='add arms = ["…"] under [release]'
-        )
-    return pairs
-
-
-def write_release(suite: Suite, workspace: Workspace) -> int:
-    """Pack the pairs; the number of pairs. Leaves a current release alone."""
     pairs = find_pairs(suite, workspace)
+    if blind:
+        check_seed(suite)
+        _refuse_exports(workspace)
+    else:
+        refuse_sealed(workspace, "costar release")
     if (workspace.eval / "effects.parquet").is_file():
         require_analyses(workspace)
-    folder = workspace.release
-    runs = sorted({run for pair in pairs for run in (pair.treated, pair.control)})
-    inputs = sha256_json(
-        [
-            VERSION,
-            [_state(workspace, run) for run in runs],
-            read_marker(workspace.insertion, "insert"),
-            sha256_file(workspace.eval / "effects.parquet") if (workspace.eval / "effects.parquet").is_file() else "",
-            vars(suite.release),
-        ]
-    )
-    if is_current(workspace.root, inputs, "release") and not changed_files(workspace.root, "release"):
+    require_insertion(suite, workspace)
+    states = kept_states(workspace, runs_of(pairs))
+    inputs = _inputs(suite, workspace, pairs, states, blind)
+    marker = read_marker(workspace.root, "release")
+    if marker is not None and marker["input"] == inputs and not changed_files(workspace.root, "release"):
         return len(pairs)
+    records, renderings = source_tables(suite, workspace, pairs, blind=blind)
+    gate = check_texts(suite, records, renderings)
+    tables = release_tables(suite, workspace, pairs, records, renderings)
+    if blind:
+        tables, withheld = withhold(suite, workspace, tables)
+    else:
+        withheld = disclose(workspace, tables)
     start_step(workspace.root, "release")
-    for name in ("models", "data"):
+    folder = workspace.release
+    for name in PARTS:
         shutil.rmtree(folder / name, ignore_errors=True)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    for pair in pairs:
-        for run, twin, role in ((pair.treated, pair.control, "treated"), (pair.control, pair.treated, "control")):
-            if not (folder / "models" / run).exists():
-                _pack_model(suite, workspace, environment, run, twin, role)
-    _pack_data(suite, workspace, environment, runs)
-    page = environment.get_template("collection.md.j2").render(
-        suite=suite, pairs=pairs, effects=_effect_lines(suite, workspace)
-    )
-    write_text(folder / "README.md", page)
-    _check_by_loading(folder, runs)
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith((".", "SHA256")) and folder / EXPORTS not in path.parents
-    )
-    sums = "".join(f"{sha256_file(path)}  {path.relative_to(folder)}\n" for path in files)
-    write_text(folder / "SHA256SUMS", sums)
-    finish_step(workspace.root, inputs, [*files, folder / "SHA256SUMS"], "release")
+    for name in (*PAGES, SUMS):
+        (folder / name).unlink(missing_ok=True)
+    _write_data(suite, workspace, pairs, tables, records, renderings, gate, withheld, blind)
+    packed = _write_models(suite, workspace, pairs, states, records, gate, blind)
+    _write_pages(suite, workspace, pairs, gate, blind)
+    if blind:
+        check_untold(suite, folder)
+    sums = _sums(folder, packed)
+    facts = {
+        "version": VERSION,
+        "suite": suite.name,
+        "release_id": release_id(sums),
+        "blind": blind,
+        "costar_version": importlib.metadata.version("costar"),
+        "pairs": [pair.facts() for pair in pairs],
+        "revisions": packed.revisions,
+        "withheld": withheld,
+        "extraction": {"prefixes": list(suite.eval.prefixes), "suffix": suite.eval.suffix},
+    }
+    write_json(folder / "release.json", facts)
+    sums["release.json"] = sha256_file(folder / "release.json")
+    try_out(folder, runs_of(pairs))
+    write_text(folder / SUMS, _sums_text(sums))
+    known = {folder / name: digest for name, digest in sums.items()}
+    finish_step(workspace.root, inputs, [*known, folder / SUMS], "release", known=known)
     return len(pairs)
 
 
-def _state(workspace: Workspace, run: str) -> str:
-    config = read_config(workspace, run)
-    saved = read_saved(locate_checkpoint(workspace, config, config.train.steps)[1])
-    assert saved is not None
-    return saved.state_sha256
+def release_id(sums: Mapping[str, str]) -> str:
+    """The sha256 of the lines of SHA256SUMS that are of models, revisions and data, in the order of their names."""
+    own = {name: digest for name, digest in sums.items() if name.split("/")[0] in PARTS}
+    return hashlib.sha256(_sums_text(own).encode()).hexdigest()
 
 
-def _pack_model(
-    suite: Suite, workspace: Workspace, environment: jinja2.Environment, run: str, twin: str, role: str
-) -> None:
-    config = read_config(workspace, run)
-    _, checkpoint = locate_checkpoint(workspace, config, config.train.steps)
-    exported = export_hf(workspace, config, checkpoint, config.train.steps)
-    target = workspace.release / "models" / run
-    target.mkdir(parents=True)
-    for path in sorted(exported.iterdir()):
-        if not path.name.startswith(("stage", ".")):
-            shutil.copyfile(path, target / path.name)
-    identity = read_facts(workspace.run(config.run) / "identity.json", ["determinism"], mend="train the run again")
-    manifest = {
-        "suite": suite.name,
-        "pair": {"role": role, "twin": twin},
-        "run": run,
-        "arm": config.arm,
-        "model": config.model,
-        "draw": config.draw,
-        "seed": config.seed,
-        "step": config.train.steps,
-        "tokens": config.train.slots * config.sequence_length,
-        "tokens_sha256": config.tokens_sha256,
-        "tokenizer_sha256": config.tokenizer_sha256,
-        "overlay_sha256": config.overlay_sha256,
-        "config_sha256": config.config_sha256(),
-        "state_sha256": _state(workspace, run),
-        "start": config.start.kind,
-        "start_sha256": config.start.sha256,
-        "earlier_exposure": config.start.earlier_exposure,
-        "determinism": identity["determinism"],
-        "costar_version": importlib.metadata.version("costar"),
-    }
-    write_json(target / "costar_manifest.json", manifest)
-    copies = sum(suite.perturbations[name].copies for name in suite.arms[config.arm].inserted)
-    card = environment.get_template("model_card.md.j2").render(
-        suite=suite,
-        config=config,
-        manifest=manifest,
-        twin=twin,
-        role=role,
-        copies=copies,
-        filler=suite.arms[config.arm].filler,
+def _sums(folder: Path, packed: Packed) -> dict[str, str]:
+    """The hash of every file that is released, by its path; those of links are known."""
+    paths = [path for part in PARTS for path in (folder / part).rglob("*") if path.is_file()]
+    paths += [folder / name for name in PAGES if (folder / name).is_file()]
+    shown = (path for path in paths if not path.name.startswith("."))
+    return {str(path.relative_to(folder)): packed.known.get(path) or sha256_file(path) for path in shown}
+
+
+def _sums_text(sums: Mapping[str, str]) -> str:
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+
+
+def _inputs(
+    suite: Suite,
+    workspace: Workspace,
+    pairs: Sequence[Pair],
+    states: Mapping[str, Mapping[int, str]],
+    blind: bool,
+) -> str:
+    """The hash of everything that a release is made from."""
+    measured = [workspace.eval / "effects.parquet"]
+    for run in states:
+        step = read_config(workspace, run).train.steps
+        measured += [path for path in score_files(workspace, run) if step_of(path) == step]
+        measured += sorted(workspace.ledger(run, step).glob("stage-*.json"))
+        measured.append(workspace.run(run) / "log" / "validation.parquet")
+    if not blind:  # what a blind release seals follows from the rest
+        measured += [workspace.root / "sealed" / name for name in ("seal.json", "revealed.json")]
+    texts = sorted(Path(__file__).parent.glob("*.j2"))
+    return sha256_json(
+        [
+            [VERSION, importlib.metadata.version("costar"), blind, suite.name, vars(suite.release)],
+            [suite.eval.prefixes, suite.eval.suffix],
+            [pair.facts() for pair in pairs],
+            {run: sorted(steps.items()) for run, steps in states.items()},
+            [read_marker(workspace.insertion, step) for step in ("records", "insert")],
+            sha256_file(workspace.corpus / "corpus.json"),
+            {name: [design.licence, dict(design.allow)] for name, design in suite.perturbations.items()},
+            [sha256_file(path) for path in (*measured, *texts) if path.is_file()],
+        ]
     )
-    write_text(target / "README.md", card)
 
 
-def _pack_data(suite: Suite, workspace: Workspace, environment: jinja2.Environment, runs: Sequence[str]) -> None:
+def _refuse_exports(workspace: Workspace) -> None:
+    """Refuse exports beside a blind release: what arms are written as for other tools tells who was inserted."""
+    folder = workspace.release
+    found = sorted(
+        path.name
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.is_dir() and path.name not in PARTS and not path.name.startswith(".")
+    )
+    if found:
+        raise CostarError(
+            str(folder),
+            found=f"exports that tell which records were inserted: {', '.join(found)}",
+            expected="a blind release without them",
+            mend="move them out of the folder",
+        )
+
+
+def _write_data(
+    suite: Suite,
+    workspace: Workspace,
+    pairs: Sequence[Pair],
+    tables: Mapping[str, pa.Table],
+    records: pa.Table,
+    renderings: pa.Table,
+    gate: Gate,
+    withheld: Mapping[str, Any],
+    blind: bool,
+) -> None:
     folder = workspace.release / "data"
-    arms = pa.array(sorted({RunName.parse(run).arm for run in runs}), pa.string())
-    mend = "run the stage that wrote it again"
-    records, renderings = read_records(workspace.insertion)
-    fillers = read_table(workspace.insertion / "fillers.parquet", mend=mend)
-    written = [name for name in RENDERINGS.names if name not in ("spans", "token_ids")]
-    tables: dict[str, pa.Table] = {
-        "records": pa.concat_tables([records, fillers.select(RECORDS.names)]),
-        "renderings": pa.concat_tables([table.select(written) for table in (renderings, fillers)]),
-        "assignments": read_table(workspace.insertion / "assignments.parquet", mend=mend),
-        "exposures": pa.concat_tables(
-            [
-                read_table(path, mend=mend)
-                for path in sorted((workspace.insertion / "exposures").glob("arm=*/draw=*/*.parquet"))
-            ]
-        ),
-    }
-    for name in ("assignments", "exposures"):
-        tables[name] = tables[name].filter(pc.is_in(tables[name].column("arm"), value_set=arms))
-    effects = workspace.eval / "effects.parquet"
-    if effects.is_file():
-        tables["effects"] = read_table(effects, mend=mend)
-    for name, table in tables.items():
-        write_table(folder / f"{name}.parquet", table)
     sizes = {name: len(table) for name, table in tables.items()}
-    licences = {design.licence for design in suite.perturbations.values()}
-    licence = suite.release.licence if licences <= {suite.release.licence} else "other"
-    card = environment.get_template("data_card.md.j2").render(suite=suite, sizes=sizes, licence=licence)
+    files = {name: f"{name}.parquet" for name in tables}
+    for name, table in tables.items():
+        write_table(folder / files[name], table)
+    rows = write_ledger(workspace, folder / "ledger", runs_of(pairs), records, renderings, blind=blind)
+    if rows:
+        sizes["ledger"], files["ledger"] = rows, "ledger/*.parquet"
+    if not blind:
+        show_seal(workspace, folder)
+    card = data_card(
+        suite,
+        sizes,
+        files,
+        records,
+        gated=gate.reasons,
+        withheld=withheld.get("tables", ()) if blind else (),
+        canary=canary_of(workspace),
+    )
     write_text(folder / "README.md", card)
 
 
+def _write_models(
+    suite: Suite,
+    workspace: Workspace,
+    pairs: Sequence[Pair],
+    states: Mapping[str, Mapping[int, str]],
+    records: pa.Table,
+    gate: Gate,
+    blind: bool,
+) -> Packed:
+    risks = dict(zip(*(records.column(name).to_pylist() for name in ("perturbation", "risk")), strict=True))
+    with measured_in(suite, workspace) as measured:
+
+        def card(config: RunConfig, manifest: Manifest) -> str:
+            return model_card(
+                suite,
+                config,
+                manifest,
+                validation=validation_loss(workspace, config.run, manifest["step"]),
+                results=[] if blind else levels_known(suite, measured, config, manifest["step"]),
+                steps=sorted(states[config.run]),
+                gated=gate.of(suite.arms[config.arm].inserted),
+                risks=risks,
+            )
+
+        return pack_models(suite.name, workspace, pairs, states, card, blind=blind)
+
+
+def _write_pages(suite: Suite, workspace: Workspace, pairs: Sequence[Pair], gate: Gate, blind: bool) -> None:
+    folder = workspace.release
+    effects = [] if blind else _effect_lines(suite, workspace)
+    write_text(folder / "README.md", collection_page(suite, pairs, effects, gated=gate.reasons, blind=blind))
+    write_text(folder / "CITATION.cff", citation(suite, pairs))
+
+
 def _effect_lines(suite: Suite, workspace: Workspace) -> list[str]:
-    """The total effects of the released arms on the main perturbation, as sentences of the page."""
+    """The total effects of the released arms on the main perturbation, as lines of the page's table."""
     summary = summarize(suite, workspace)
     if summary is None:
         return []
@@ -223,33 +255,3 @@ def _effect_lines(suite: Suite, workspace: Workspace) -> list[str]:
             if row is not None:
                 lines.append(f"| {arm} | {level} | {row['n']} | {interval_text(row)} |")
     return lines
-
-
-def _check_by_loading(folder: Path, runs: Sequence[str]) -> None:
-    """Load every model, tokenizer and table as a user would, without network."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import torch
-    from datasets import get_dataset_config_names, load_dataset
-    from datasets.utils.logging import disable_progress_bar
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    disable_progress_bar()
-    for run in runs:
-        path = folder / "models" / run
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model: Any = AutoModelForCausalLM.from_pretrained(path)
-        with torch.no_grad():
-            logits = model(torch.tensor([tokenizer("the").input_ids])).logits
-        if not bool(torch.isfinite(logits).all()):
-            raise CostarError(
-                str(path), found="logits that are not finite", expected="a usable model", mend="train it again"
-            )
-    cache = folder / ".cache"
-    try:
-        for name in get_dataset_config_names(str(folder / "data")):
-            load_dataset(str(folder / "data"), name, split="train", cache_dir=str(cache))
-    finally:
-        shutil.rmtree(cache, ignore_errors=True)

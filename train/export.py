@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 from ..core.design import RunName, Suite
 from ..core.errors import CostarError
+from ..core.hashing import sha256_json
 from ..core.models import ModelShape, parameter_shapes
 from ..core.workspace import (
     Workspace,
@@ -31,12 +31,14 @@ from ..core.workspace import (
 from .checkpoint import Stored, check_checkpoint
 from .config import RunConfig, read_config
 from .imports import INDEX
+from .pad_token import write_tokenizer
 
 LARGEST_FILE = 5 * 10**9  # bytes, the default of transformers
 FLOAT = 4
+FORM = 2  # another number makes exports of before stale
 
 
-def hf_config(shape: ModelShape, sequence_length: int, eos_id: int) -> dict[str, Any]:
+def hf_config(shape: ModelShape, sequence_length: int, eos_id: int, pad_id: int | None = None) -> dict[str, Any]:
     """The model's `config.json`."""
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -58,7 +60,7 @@ def hf_config(shape: ModelShape, sequence_length: int, eos_id: int) -> dict[str,
         "bos_token_id": eos_id,
         "eos_token_id": eos_id,
         "dtype": "float32",
-    }
+    } | ({} if pad_id is None else {"pad_token_id": pad_id})
 
 
 def export_path(workspace: Workspace, run: str, step: int) -> Path:
@@ -72,22 +74,30 @@ def export_hf(
 
     No file of weights has more than `largest` bytes, unless a single tensor has.
     """
-    saved = check_checkpoint(checkpoint)
+    inputs = sha256_json([FORM, check_checkpoint(checkpoint).state_sha256])
     folder = export_path(workspace, config.run, step)
-    if is_current(folder, saved.state_sha256):
+    if is_current(folder, inputs):
         return folder
     start_step(folder)
     for path in folder.glob("model*.safetensors*"):
         path.unlink()
     _write_weights(folder, Stored(checkpoint), config.shape, largest)
-    write_json(folder / "config.json", hf_config(config.shape, config.sequence_length, config.eos_id))
+    pad = write_tokenizer(
+        workspace.corpus / "tokenizer.json",
+        folder / "tokenizer.json",
+        eos=config.eos,
+        eos_id=config.eos_id,
+        vocabulary=config.vocabulary,
+        rows=config.shape.vocab_size,
+    )
+    write_json(folder / "config.json", hf_config(config.shape, config.sequence_length, config.eos_id, pad.id))
     padding = list(range(config.vocabulary, config.shape.vocab_size))  # ids without a token, never to be generated
     write_json(
         folder / "generation_config.json",
         {
             "bos_token_id": config.eos_id,
             "eos_token_id": config.eos_id,
-            "pad_token_id": config.eos_id,
+            "pad_token_id": pad.id,
             "do_sample": False,
         }
         | ({"suppress_tokens": padding} if padding else {}),
@@ -98,14 +108,12 @@ def export_hf(
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": config.eos,
             "eos_token": config.eos,
+            "pad_token": pad.token,
             "model_max_length": config.sequence_length,
             "clean_up_tokenization_spaces": False,
         },
     )
-    shutil.copyfile(workspace.corpus / "tokenizer.json", folder / "tokenizer.json")
-    finish_step(
-        folder, saved.state_sha256, [path for path in folder.iterdir() if not path.name.startswith(("stage", "."))]
-    )
+    finish_step(folder, inputs, [path for path in folder.iterdir() if not path.name.startswith(("stage", "."))])
     return folder
 
 

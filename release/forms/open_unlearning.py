@@ -67,7 +67,7 @@ def _write_pair(suite: Suite, workspace: Workspace, treated: RunName, control: R
     def fill(folder: Path) -> None:
         known = [by_key(table.filter(pc.equal(table.column("context"), EOS))) for table in ledgers.values()]
         rows = measured_rows(suite, workspace, treated, known)
-        sets = divided(rows, suite.seed, treated.arm, treated.draw)
+        sets = divided(rows, treated.arm, treated.draw)  # no seed: `costar score` has none
         _write_data(suite, workspace, folder, sets)
         _write_gold(folder, sets, *known)
         _write_configs(folder, f"{FOLDER}/{name}", treated, control, suite.corpus.sequence_length)
