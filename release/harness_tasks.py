@@ -14,10 +14,11 @@ from typing import Any
 from ..core.hashing import keyed_hash
 from ..core.plugins import load_plugin, plugin_names
 from ..corpus.tokenizer import Tokenizer
+from ..eval.ledger import refusals
 from ..eval.options import drawn_numbers
 from ..eval.probes import Context, Rendered, Subject
 from ..eval.probes.likelihood import scored_renderings
-from ..eval.questions import Question
+from ..eval.questions import Question, requests_of_all
 from ..insertion.renderings import base_name
 
 PROBES = "costar.eval.probes"
@@ -85,9 +86,7 @@ def _continuations(context: Context, eos: str) -> Iterator[HarnessTask]:
     suffix = context.design.suffix
     for name, texts in _texts(context):
         for prefix in context.design.prefixes:
-            whole = [
-                text for text in texts if prefix + suffix <= len(text[2].ids) and 1 + prefix + suffix <= context.length
-            ]
+            whole = [text for text in texts if prefix + suffix <= len(text[2].ids) <= context.length]
             rows = []
             for subject, rendering, rendered in whole:
                 parts = _cut(rendered.ids, prefix, suffix, context.tokenizer)
@@ -127,28 +126,46 @@ def _choices(context: Context) -> Iterator[HarnessTask]:
         if not hasattr(probe, "questions"):
             continue
         own = tuple(each for each in context.subjects if not probe.KINDS or each.kind in probe.KINDS)
-        asked = (each for each in probe.questions(replace(context, subjects=own)) if isinstance(each, Question))
-        by_variant: dict[str, list[Question]] = {}
+        asked = [each for each in probe.questions(replace(context, subjects=own)) if isinstance(each, Question)]
+        refused = _too_long(asked, context)
+        forms: dict[tuple[str, bool], list[Question]] = {}
         for question in asked:
             if len(question.options) > 1:
-                by_variant.setdefault(question.variant, []).append(question)
-        for variant, questions in sorted(by_variant.items()):
-            task = _choice(questions)
+                forms.setdefault((question.variant, _has_inputs(question)), []).append(question)
+        for (variant, inputs), questions in sorted(forms.items()):
+            kept = [question for question in questions if id(question) not in refused]
+            task = _choice(kept, inputs=inputs)
             measured = {"probe": name, "variant": variant, "metrics": task.measured}
-            yield replace(task, name=_joined(name, variant), measured=measured)
+            title = _joined(name, variant, "inputs" if inputs and (variant, False) in forms else "")
+            yield replace(task, name=title, measured=measured, left_out=len(questions) - len(kept))
 
 
-def _choice(questions: Sequence[Question]) -> HarnessTask:
-    """Questions of one form as a task. Where the options are contexts of one and the same text, the harness is given
-    the number of the right one as text."""
+def _has_inputs(question: Question) -> bool:
+    """Whether the options of a question are contexts, all of one and the same text."""
+    return len({before for before, _ in question.options}) > 1
+
+
+def _too_long(questions: Sequence[Question], context: Context) -> set[int]:
+    """Questions of which an option is longer than the model reads: the harness would cut its beginning off."""
+    found = set()
+    for question in questions:
+        requests = list(requests_of_all([question], context.tokenizer))
+        if refusals(requests, context.length, context.tokenizer.vocab_size):
+            found.add(id(question))
+    return found
+
+
+def _choice(questions: Sequence[Question], *, inputs: bool) -> HarnessTask:
+    """Questions of one form as a task. Where the options are contexts, the harness is given the number of the right one as
+    text."""
     metrics = {"acc": "accuracy"}
-    inputs = all(len({after for _, after in question.options}) == 1 for question in questions)
     parted = all(after[:1] == DELIMITER for q in questions for _, after in q.options) and not inputs
     rows = []
     for question in questions:
         contexts, texts = zip(*question.options, strict=True)
         row: Row = {"record_id": question.record_id, "rendering": question.rendering, "gold": question.answer}
         if inputs:
+            assert len(set(texts)) == 1, f"{question.record_id}: options differ in one thing"
             rows.append(row | {"choices": list(contexts), "continuation": texts[0]})
         else:
             assert len(set(contexts)) == 1, f"{question.record_id}: options differ in one thing"

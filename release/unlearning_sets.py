@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.hashing import keyed_hash
-from ..corpus.reading import document_ids, documents_of
+from ..corpus.store import TokenStore
 from ..corpus.tokenizer import Tokenizer
+from ..eval.options import drawn_numbers
 from ..eval.probes import Tokens
 
 RETAINED = 512  # documents of the base
+REPLACEMENT = "\ufffd"  # what a part of a character is decoded to
 LONGEST_HEAD = 64  # tokens of a record that a continuation is asked after
 MIN_K = 0.4  # share of the tokens, as open-unlearning and MUSE take it
 Row = dict[str, Any]
@@ -89,16 +89,17 @@ def _named(row: Row) -> Row:
     return {name: row[name] for name in names}
 
 
-def retained_rows(corpus: Path, tokenizer: Tokenizer, length: int, eos: str, seed: int) -> Iterator[Row]:
-    """Documents of the base by keyed hash, in its order, each cut to what a sequence holds between two EOS."""
-    chosen = frozenset(
-        heapq.nsmallest(RETAINED, document_ids(corpus, "base"), key=lambda name: keyed_hash(seed, "retain", name))
-    )
-    for doc_id, text in documents_of(corpus, "base", chosen):
-        ids, offsets = tokenizer.encode_with_offsets(text)
-        kept = text if len(ids) <= length - 2 else text[: offsets[length - 2][0]]
-        if kept.strip():
-            yield {"record_id": doc_id, "prefix": eos, "text": kept + eos}
+def retained_rows(store: TokenStore, tokenizer: Tokenizer, length: int, eos: str, seed: int) -> Iterator[Row]:
+    """Documents of the base by keyed hash, in its order, each cut to what a sequence holds between two EOS.
+
+    They are read from the tokens, which every corpus has. A cut inside a character takes that character away.
+    """
+    for number in sorted(drawn_numbers((seed, "retain"), len(store.sizes), RETAINED)):
+        start = int(store.starts[np.array(number)])
+        ids = store.tokens[start : start + min(int(store.sizes[number]), length - 2)].tolist()
+        text = tokenizer.decode([each for each in ids if each != tokenizer.eos_id]).rstrip(REPLACEMENT)
+        if text.strip():
+            yield {"record_id": f"document/{number}", "prefix": eos, "text": text + eos}
 
 
 def memorization_logs(name: str, tokens: Sequence[Tokens]) -> Logs:

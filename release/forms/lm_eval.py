@@ -13,18 +13,18 @@ from typing import Any
 import orjson
 
 from ...core.design import Suite
+from ...core.plugins import code_sha256, load_plugin, plugin_names
 from ...core.workspace import Workspace, replacing, write_json, write_text
 from ...corpus.reading import corpus_eos
 from ...eval.assigned import read_assigned
 from ...eval.context import SuiteContext
-from ...eval.measure import measuring_code
 from ...insertion.build import require_insertion
 from ...insertion.origins import TWIN
 from ...insertion.records import read_records
 from ..canary import RISK, canary_of
 from ..chosen import Chosen
 from ..folders import built_from, pairs_of, rendered, write_folder, yaml_text
-from ..harness_tasks import HarnessTask, tasks_of
+from ..harness_tasks import PROBES, HarnessTask, tasks_of
 
 OPTIONS = ()
 FOLDER = "lm-eval"
@@ -40,12 +40,15 @@ def write(suite: Suite, workspace: Workspace, chosen: Chosen) -> list[Path]:
     """
     pairs = pairs_of(suite, chosen)
     require_insertion(suite, workspace)
-    inputs = [chosen.arm, chosen.draw, vars(suite.eval), suite.seed, measuring_code(), built_from(workspace)]
+    inputs = [chosen.arm, chosen.draw, vars(suite.eval), suite.seed, _probes_sha256(), built_from(workspace)]
 
     def fill(folder: Path) -> None:
-        tasks = [task for name in suite.arms[chosen.arm].inserted for task in _tasks(suite, workspace, chosen, name)]
+        context = SuiteContext(suite, workspace).shared
+        labels = document_labels(workspace, chosen.arm, chosen.draw)
+        eos = corpus_eos(suite.corpus, workspace.corpus)
+        tasks = [task for name in suite.arms[chosen.arm].inserted for task in tasks_of(context, name, labels, eos)]
         prefix = _plain(f"costar_{suite.name}_{chosen.arm}_d{chosen.draw}")
-        _write_tasks(folder, prefix, tasks)
+        write_tasks(folder, prefix, tasks)
         page = rendered(
             "lm_eval.md.j2", suite=suite.name, arm=chosen.arm, draw=chosen.draw, pairs=pairs, group=prefix, tasks=tasks
         )
@@ -54,14 +57,9 @@ def write(suite: Suite, workspace: Workspace, chosen: Chosen) -> list[Path]:
     return [write_folder(workspace, FOLDER, f"{chosen.arm}-d{chosen.draw}", inputs, fill)]
 
 
-def _tasks(suite: Suite, workspace: Workspace, chosen: Chosen, perturbation: str) -> list[HarnessTask]:
-    context = SuiteContext(suite, workspace).shared
-    labels = {
-        record_id: row
-        for record_id, row in document_labels(workspace, chosen.arm, chosen.draw).items()
-        if row["perturbation"] == perturbation
-    }
-    return tasks_of(context, perturbation, labels, corpus_eos(suite.corpus, workspace.corpus))
+def _probes_sha256() -> list[str]:
+    """The code that asks the questions, so that the tasks follow it."""
+    return [code_sha256(load_plugin(PROBES, name, place="probes")) for name in plugin_names(PROBES)]
 
 
 def document_labels(workspace: Workspace, arm: str, draw: int) -> dict[str, dict[str, Any]]:
@@ -80,7 +78,8 @@ def document_labels(workspace: Workspace, arm: str, draw: int) -> dict[str, dict
     return found
 
 
-def _write_tasks(folder: Path, prefix: str, tasks: list[HarnessTask]) -> None:
+def write_tasks(folder: Path, prefix: str, tasks: list[HarnessTask]) -> None:
+    """A YAML and a JSONL for every task, the groups, and `measured.json`; names begin with the prefix."""
     groups: dict[str, list[str]] = {}
     measured = {}
     for task in tasks:

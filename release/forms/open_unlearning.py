@@ -15,12 +15,14 @@ import orjson
 import pyarrow.compute as pc
 
 from ...core.design import RunName, Suite
+from ...core.errors import CostarError
 from ...core.workspace import Workspace, read_marker, replacing, write_json, write_text
-from ...corpus.reading import corpus_eos, open_tokenizer
+from ...corpus.reading import corpus_eos, open_store, open_tokenizer
 from ...eval.ledger import by_key
 from ...eval.probes import EOS, Tokens
 from ...eval.stored import read_ledger
 from ...insertion.build import require_insertion
+from ...insertion.records import read_records
 from ..chosen import Chosen
 from ..folders import built_from, pair_folder, pairs_of, rendered, write_folder, yaml_text
 from ..membership import membership_rows
@@ -40,6 +42,7 @@ from ..unlearning_sets import (
 OPTIONS = ("model",)
 FOLDER = "open-unlearning"
 MOST_NEW_TOKENS = 128
+Ledger = dict[tuple[str, str, str], Tokens]
 
 
 def write(suite: Suite, workspace: Workspace, chosen: Chosen) -> list[Path]:
@@ -62,10 +65,10 @@ def _write_pair(suite: Suite, workspace: Workspace, treated: RunName, control: R
     inputs = [str(treated), str(control), step, suite.seed, built_from(workspace), measured]
 
     def fill(folder: Path) -> None:
-        rows = membership_rows(suite, workspace, treated.arm, treated.model, treated.draw).to_pylist()
+        known = [by_key(table.filter(pc.equal(table.column("context"), EOS))) for table in ledgers.values()]
+        rows = measured_rows(suite, workspace, treated, known)
         sets = divided(rows, treated.arm, treated.draw)  # no seed: `costar score` has none
         _write_data(suite, workspace, folder, sets)
-        known = [by_key(table.filter(pc.equal(table.column("context"), EOS))) for table in ledgers.values()]
         _write_gold(folder, sets, *known)
         _write_configs(folder, f"{FOLDER}/{name}", treated, control, suite.corpus.sequence_length)
         page = rendered(
@@ -82,6 +85,35 @@ def _write_pair(suite: Suite, workspace: Workspace, treated: RunName, control: R
     return write_folder(workspace, FOLDER, name, inputs, fill)
 
 
+def measured_rows(suite: Suite, workspace: Workspace, treated: RunName, ledgers: Sequence[Ledger]) -> list[Row]:
+    """The records of a pair in the text that the arm inserts; in their canonical one where only that was measured, as with
+    rewordings, of which every copy is another text.
+
+    Raises:
+        CostarError: a record that was not measured, or not in numbers.
+    """
+    records, renderings = read_records(workspace.insertion)
+    canonical = dict(zip(records.column("record_id").to_pylist(), records.column("text").to_pylist(), strict=True))
+    names = {
+        (row["record_id"], row["text"]): row["rendering"] for row in renderings.drop(["spans", "token_ids"]).to_pylist()
+    }
+    rows = []
+    for row in membership_rows(suite, workspace, treated.arm, treated.model, treated.draw).to_pylist():
+        if not all((row["record_id"], row["rendering"], EOS) in ledger for ledger in ledgers):
+            text = canonical[row["record_id"]]
+            row |= {"text": text, "rendering": names[(row["record_id"], text)]}
+        found = [ledger.get((row["record_id"], row["rendering"], EOS)) for ledger in ledgers]
+        if not all(each is not None and each.is_finite for each in found):
+            raise CostarError(
+                f"ledger of {treated}",
+                found=f"no numbers for {row['record_id']}",
+                expected="every record, measured of both models of the pair",
+                mend='name "likelihood" in [eval] probes and run `costar eval`; a run without numbers must be trained again',
+            )
+        rows.append(row)
+    return rows
+
+
 def _write_data(suite: Suite, workspace: Workspace, folder: Path, sets: Sets) -> None:
     eos = corpus_eos(suite.corpus, workspace.corpus)
     tokenizer = open_tokenizer(suite.corpus, workspace.corpus)
@@ -91,7 +123,7 @@ def _write_data(suite: Suite, workspace: Workspace, folder: Path, sets: Sets) ->
         _write_jsonl(folder / "data" / f"{name}.jsonl", record_rows(rows, eos))
     for name in ("forget_half", "forget_all"):
         _write_jsonl(folder / "data" / f"{name}_continued.jsonl", halved_rows(whole[name], tokenizer, eos))
-    retained = retained_rows(workspace.corpus, tokenizer, suite.corpus.sequence_length, eos, suite.seed)
+    retained = retained_rows(open_store(workspace.corpus), tokenizer, suite.corpus.sequence_length, eos, suite.seed)
     _write_jsonl(folder / "data" / "retain.jsonl", retained)
 
 
@@ -100,12 +132,7 @@ def inserted(sets: Sets) -> list[Row]:
     return sorted([*sets.forget, *sets.keep], key=lambda row: str(row["record_id"]))
 
 
-def _write_gold(
-    folder: Path,
-    sets: Sets,
-    treated: dict[tuple[str, str, str], Tokens],
-    control: dict[tuple[str, str, str], Tokens],
-) -> None:
+def _write_gold(folder: Path, sets: Sets, treated: Ledger, control: Ledger) -> None:
     """The logs that open-unlearning compares with: what is to be forgotten as the control has it, what is kept as the
     treated model has it."""
     for scope, forget in zip(SCOPES, (inserted(sets), sets.forget), strict=True):
@@ -116,7 +143,7 @@ def _write_gold(
         write_json(folder / "gold" / scope / "MUSE_EVAL.json", logs)
 
 
-def _tokens(rows: Iterable[Row], ledger: dict[tuple[str, str, str], Tokens]) -> list[Tokens]:
+def _tokens(rows: Iterable[Row], ledger: Ledger) -> list[Tokens]:
     return [ledger[(row["record_id"], row["rendering"], EOS)] for row in rows]
 
 
