@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,6 +119,27 @@ def test_packing_again_from_nothing_gives_the_same_bytes(built_copy: Path) -> No
         (folder / name).unlink()
     (folder / "models" / "left-over").mkdir()
     (folder / "models" / "left-over" / "file").touch()
+    pack(built_copy)
+    assert sums_of(folder) == before
+    assert released(folder) == set(before)
+
+
+@pytest.mark.parametrize("seen", ["data/README.md", "revisions/standard.nano.d0/step48/README.md", "release.json"])
+def test_a_pack_that_is_killed_ends_with_the_same_bytes_the_next_time(built_copy: Path, seen: str) -> None:
+    folder, before = built_copy / "release", sums_of(built_copy / "release")
+    (built_copy / "stage-release.json").unlink()
+    for name in ("models", "revisions", "data", "release.json"):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    command = [sys.executable, "-m", "costar", "release", "./small.toml"]
+    process = subprocess.Popen(
+        command, cwd=built_copy.parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not (folder / seen).exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (built_copy / "stage-release.json").exists()
     pack(built_copy)
     assert sums_of(folder) == before
     assert released(folder) == set(before)
