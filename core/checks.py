@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import console
-from .errors import StaleRuns
+from .errors import CostarError, StaleRuns
 from .session import Session, open_session
 
+AGAIN = "run the stage that wrote the file again: it replaces what is damaged; a damaged checkpoint: remove its folder"
 VERIFIED = "verified.txt"  # the verdict that the report shows; gone as soon as anything may have changed
 
 
@@ -59,3 +60,19 @@ def check(session: Session) -> list[str]:
     notes = check_origins(session.suite, session.folders)
     notes += check_inits(session.suite, session.workspace, session.folders)
     return notes + check_suite(session.suite)
+
+
+def refute(
+    problems: list[str], expected: str = "files that agree with each other and with the suite", mend: str = AGAIN
+) -> None:
+    """End a verification that found problems, with a list of them."""
+    if problems:
+        shown = "\n".join(f"  · {problem}" for problem in problems[:20])
+        more = f"\n  · and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise CostarError(
+            "verify",
+            found=f"{len(problems)} problem{'s' if len(problems) > 1 else ''}\n{shown}{more}",
+            expected=expected,
+            mend=mend,
+            exit_code=1,
+        )

@@ -16,7 +16,7 @@ import typer
 
 from . import cli_release, console
 from .arguments import ArchiveOption, ArmOption, DrawOption, ForceOption, ModelOption, PilotOption, SuiteArgument
-from .checks import VERIFIED, archiving, building, check, reading
+from .checks import VERIFIED, archiving, building, check, reading, refute
 from .console import stage_line, token_text
 from .design import RunName
 from .errors import CostarError
@@ -137,7 +137,10 @@ def verify(
     replay: Annotated[int, typer.Option("--replay", help="retrain this many steps of every run and compare")] = 0,
     digests: Annotated[str | None, typer.Option("--digests", help="prove only what another trainer recorded")] = None,
 ) -> None:
-    """Prove the invariants from the files."""
+    """Prove the invariants from the files of a suite; or a release, wherever it lies: verify FOLDER."""
+    if cli_release.is_release(suite):
+        cli_release.verify(suite, {"--replay": replay, "--digests": digests})
+        return
     session = open_session(suite)
     if digests is not None:
         _verify_digests(session, digests)
@@ -157,7 +160,7 @@ def _verify_insertion(session: Session) -> None:
     with console.progress("verify") as update:
         proof = verify_insertion(session.suite, session.workspace, update)
         exports, damaged = verify_exports(session.suite, session.workspace, update)
-    _refute(proof.problems + damaged)
+    refute(proof.problems + damaged)
     some = "" if proof.sequences == proof.untouched else f" of {proof.untouched:,}"
     text = f"{proof.exposures:,} exposures found · {proof.sequences:,}{some} untouched sequences identical"
     text += f" · {exports} exports compared" if exports else ""
@@ -173,7 +176,7 @@ def _verify_runs(session: Session, replay: int = 0) -> None:
     proof = verify_runs(session.workspace, replay=replay)
     keys = stale_keys(session.suite, session.workspace)
     stale = [f"{run} was trained with other {', '.join(changed)}" for run, changed in keys.items()]
-    _refute(stale + proof.problems + damaged_files(session.workspace))
+    refute(stale + proof.problems + damaged_files(session.workspace))
     over = f", not compared: {', '.join(proof.passed_over)}" if proof.passed_over else ""
     repeated = f" · {proof.replayed} steps repeated bit for bit{over}" if replay else ""
     text = f"{proof.runs} runs, {proof.checkpoints} checkpoints: hashes and read digests agree{repeated}"
@@ -198,19 +201,6 @@ def _verify_digests(session: Session, path: str) -> None:
         )
     text = f"arm {proof.arm}, draw {proof.draw}: {proof.agreed:,} of {proof.planned:,} planned steps read what the plan says"
     stage_line("verify", text, time.monotonic() - started)
-
-
-def _refute(problems: list[str]) -> None:
-    if problems:
-        shown = "\n".join(f"  · {problem}" for problem in problems[:20])
-        more = f"\n  · and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise CostarError(
-            "verify",
-            found=f"{len(problems)} problem{'s' if len(problems) > 1 else ''}\n{shown}{more}",
-            expected="files that agree with each other and with the suite",
-            mend="run the stage that wrote the file again: it replaces what is damaged; a damaged checkpoint: remove its folder",
-            exit_code=1,
-        )
 
 
 @app.command()

@@ -37,6 +37,7 @@ from ..train.config import RunConfig, read_config
 from .canary import canary_of
 from .cards import citation, collection_page, data_card, model_card
 from .data import release_tables, source_tables, write_ledger
+from .facts import read_release
 from .licences import Gate, check_texts
 from .models import Manifest, Packed, pack_models
 from .pairs import Pair, find_pairs, kept_states, runs_of
@@ -108,6 +109,26 @@ def write_release(suite: Suite, workspace: Workspace, *, blind: bool = False) ->
     known = {folder / name: digest for name, digest in sums.items()}
     finish_step(workspace.root, inputs, [*known, folder / SUMS], "release", known=known)
     return len(pairs)
+
+
+def require_packed(suite: Suite, workspace: Workspace) -> None:
+    """Refuse to publish a release of another state of the suite than there is now.
+
+    Raises:
+        CostarError: there is none, or what it was made from has changed since.
+    """
+    blind = read_release(workspace.release).blind
+    pairs = find_pairs(suite, workspace)
+    inputs = _inputs(suite, workspace, pairs, kept_states(workspace, runs_of(pairs)), blind)
+    marker = read_marker(workspace.root, "release")
+    if marker is None or marker["input"] != inputs:
+        again = f"costar release {suite.argument}" + (" --blind" if blind else "")
+        raise CostarError(
+            str(workspace.release),
+            found="a release that was not finished, or whose suite has changed since",
+            expected="a current one",
+            mend=f"pack it again: {again}",
+        )
 
 
 def release_id(sums: Mapping[str, str]) -> str:

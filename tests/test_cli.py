@@ -26,6 +26,7 @@ def test_without_a_verb_the_verbs_are_listed(tmp_path: Path) -> None:
         "rebuild",
         "sql",
         "status",
+        "score",
         "all",
     ]:
         assert f" {verb} " in done.stdout
@@ -128,6 +129,45 @@ def test_an_arm_is_exported_and_a_wrong_form_or_arm_is_named(built_copy: Path) -
     costar(folder, "release", "./small.toml", "--export", "megatron", "--arm", "late", "--parts", "1")
     names = {path.name for path in (built_copy / "release" / "megatron" / "late-d0").iterdir()}
     assert {"tokens.bin", "tokens.idx", "export.json", "tokens.bin.000.zst", "SHA256SUMS"} <= names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dry-run"], "--dry-run beside --push"),
+        (["--dry-run", "--blind"], "--dry-run beside --push"),
+        (["--blind", "--export", "hf"], "--export --blind\n  found     2 things to do"),
+        (["--push", "lab", "--export", "hf"], "--export --push"),
+        (["--push", "lab", "--blind"], "--push --blind"),
+        (["--reveal", "--blind"], "--blind --reveal"),
+        (["--arm", "late"], "--arm beside --export"),
+        (["--draw", "0"], "--draw beside --export"),
+        (["--parts", "4", "--push", "lab"], "--parts beside --export"),
+    ],
+    ids=" ".join,
+)
+def test_options_of_release_that_do_not_go_together_are_refused(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
+    write_small_suite(tmp_path)
+    done = costar(tmp_path, "release", "./small.toml", *options, check=False)
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
+def test_a_dry_run_writes_what_a_push_of_the_current_release_would_send(built_copy: Path) -> None:
+    folder = built_copy.parent.parent
+    done = costar(folder, "release", "./small.toml", "--push", "lab", "--dry-run")
+    assert "nothing sent" in done.stdout
+    tree = built_copy / "release-dry-run" / "lab"
+    assert (tree / "models" / "small-perturbed.nano.d0" / "step24" / "model.safetensors").is_file()
+    done = costar(folder, "release", "./small.toml", "--push", "lab", check=False)
+    assert done.returncode == 2
+    assert "--push\n  found     " in done.stderr  # no token here, or no network in tests
+    path = folder / "small.toml"
+    path.write_text(path.read_text().replace('arms = ["perturbed"]', 'arms = ["perturbed"]\nlicence = "MIT"'))
+    done = costar(folder, "release", "./small.toml", "--push", "lab", "--dry-run", check=False)
+    assert done.returncode == 2
+    assert "pack it again: costar release ./small.toml" in done.stderr
 
 
 def test_the_digests_of_another_trainer_are_verified_or_refuted(built: Path, tmp_path: Path) -> None:
