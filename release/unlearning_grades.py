@@ -149,7 +149,8 @@ def _share(metric: str, values: Sequence[Clustered], noise: Sequence[Clustered],
         }
     grade |= {"value": gone / memorized, "memorized": memorized}
     if enough:
-        low, high = np.quantile(samples[0] / samples[1], [tail, 1 - tail])
+        gone_in, of = samples[:, samples[1] > 0]  # all but a share below `tail`
+        low, high = np.quantile(gone_in / of, [tail, 1 - tail])
         grade |= {"ci_low": float(low), "ci_high": float(high)}
         grade["method"] += "; expanded percentile interval over clusters"
     else:

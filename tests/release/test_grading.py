@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from costar.core.errors import CostarError
+from costar.core.suite import load_suite
+from costar.core.workspace import Workspace
+from costar.eval.roc import make_trial, permutation_p, permuted_range
+from costar.release.grading import GRADES, grade
+from costar.release.released import open_tokenizer
+from costar.release.sealed import reveal
+from costar.release.unlearning_sets import divided
+
+from tests.release.submitted import RUN, losses_of, records_of, write_csv, write_scores, write_words
+
+CONTROL = "standard.nano.d0"
+Row = dict[str, Any]
+
+
+@pytest.fixture
+def release(built: Path) -> Path:
+    return built / "release"
+
+
+def cells(rows: list[Row], metric: str) -> dict[tuple[str, int | None], Row]:
+    return {(row["perturbation"], row["level"]): row for row in rows if row["metric"] == metric}
+
+
+def test_a_submission_of_shipped_scores_gets_the_areas_of_the_suites_own_attack(built: Path, tmp_path: Path) -> None:
+    rows = cells(grade(write_scores(tmp_path / "ours", built / "release"), built / "release"), "auc")
+    own = {
+        (row["perturbation"], row["level"]): row
+        for row in pq.read_table(built / "eval" / "membership.parquet").to_pylist()
+        if (row["run"], row["step"], row["attack"], row["tier"], row["gate"]) == (RUN, 96, "loss", "plain", "")
+    }
+    assert rows.keys() == own.keys()
+    for key, row in rows.items():
+        for name in ("ci_low", "ci_high", "p_value"):
+            assert row[name] == pytest.approx(own[key][name]), (key, name)
+        assert row["value"] == pytest.approx(own[key]["auc"])
+
+
+def test_an_attack_on_the_treated_model_is_above_its_floor_and_one_on_the_control_is_not(
+    release: Path, tmp_path: Path
+) -> None:
+    treated = cells(grade(write_scores(tmp_path / "treated", release), release), "auc")
+    control = cells(grade(write_scores(tmp_path / "control", release, CONTROL), release), "auc")
+    assert treated["passages", 14]["above_floor"]
+    assert not any(row["above_floor"] for row in control.values())
+    for row in control.values():
+        assert row["floor_low"] < 0.5 < row["floor_high"]
+
+
+def test_the_floor_holds_what_a_permutation_test_calls_chance() -> None:
+    members = [True, False] * 20
+    trial = make_trial(members, ["s"] * 40, [str(number) for number in range(40)])
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(200, 40)) + np.linspace(0, 2, 200)[:, None] * np.array(members)
+    low, high = permuted_range(values, trial, ("test",))
+    p = permutation_p(values, trial, ("test",))
+    from costar.eval.roc import auc
+
+    areas = auc(values, trial)
+    assert (low < 0.5).all()
+    assert ((areas > high + 0.02) <= (p < 0.03)).all()
+    assert ((p < 0.02) <= (areas > high - 0.02)).all()
+
+
+def test_grades_lie_beside_the_submission_and_are_the_same_each_time(release: Path, tmp_path: Path) -> None:
+    folder = write_scores(tmp_path / "ours", release, notes="a first try")
+    rows = grade(folder, release)
+    written = {name: (folder / name).read_bytes() for name in ("grades.json", "grades.parquet")}
+    assert pq.read_table(folder / "grades.parquet").to_pylist() == rows
+    facts = json.loads(written["grades.json"])
+    assert facts["submission"]["notes"] == "a first try"
+    assert set(facts["files"]) == {"submission.json", "scores.csv"}
+    assert str(tmp_path).encode() not in written["grades.json"]
+    shutil.copytree(folder, tmp_path / "again")
+    grade(tmp_path / "again", release)
+    assert {name: (tmp_path / "again" / name).read_bytes() for name in written} == written
+
+
+def test_texts_that_go_on_as_the_record_does_are_found_and_others_are_not(release: Path, tmp_path: Path) -> None:
+    """Of every second inserted record the rest of the text is submitted, of held-out ones none."""
+    folder = write_words(tmp_path / "ours", release, "extraction", prefix=8, perturbations=["passages"])
+    tokenizer = open_tokenizer(release / "models" / RUN)
+    passages = [row for row in records_of(release) if row["perturbation"] == "passages"]
+    known, texts = {0: 0, 1: 0, 14: 0}, {}
+    for number, row in enumerate(passages):
+        text = "something else"
+        if row["level"] and number % 2:
+            known[row["level"]] += 1
+            text = tokenizer.decode(tokenizer.encode(row["text"])[8:])
+        texts[row["record_id"]] = text
+    write_csv(folder / "generations.csv", [("record_id", "text", "queries"), *((r, t, 3) for r, t in texts.items())])
+    rows = {row["level"]: row for row in grade(folder, release)}
+    assert rows[0]["metric"] == "false_positives"
+    assert rows[0]["value"] == 0
+    for level in (1, 14):
+        assert rows[level]["value"] == pytest.approx(known[level] / 12)
+        assert rows[level]["queries"] == 3
+        assert rows[level]["floor_high"] == pytest.approx(0.168, abs=0.001)
+        assert rows[level]["ci_low"] <= rows[level]["value"] <= rows[level]["ci_high"]
+
+
+def test_the_control_recovers_all_the_treated_model_nothing_and_half_way_half(release: Path, tmp_path: Path) -> None:
+    recovered = {}
+    for name, run in (("control", CONTROL), ("treated", RUN)):
+        folder = write_words(tmp_path / name, release, "unlearning", perturbations=["passages"])
+        shutil.copytree(release / "models" / run, folder / "model")
+        rows = grade(folder, release)
+        recovered[name] = cells(rows, "recovery.nll_token")["passages", 14]
+        gap = cells(rows, "utility_gap.nll_token")["passages", 0]
+        damage = cells(rows, "keep_damage.nll_token")["passages", 14]["value"]
+        assert damage == pytest.approx(1.0 if name == "control" else 0.0)
+        assert gap["above_floor"] in (False, None)
+        assert name == "control" or gap["value"] == 0
+    assert recovered["control"]["value"] == pytest.approx(1.0)
+    assert recovered["treated"]["value"] == pytest.approx(0.0)
+    assert recovered["treated"]["value"] < recovered["treated"]["floor_low"] < 1 < recovered["treated"]["floor_high"]
+
+
+def test_the_default_forget_set_is_that_of_the_overlay_for_open_unlearning(release: Path, tmp_path: Path) -> None:
+    folder = write_words(tmp_path / "ours", release, "unlearning", perturbations=["passages"])
+    shutil.copytree(release / "models" / CONTROL, folder / "model")
+    default = grade(folder, release)
+    rows = [row for row in records_of(release) if row["perturbation"] == "passages"]
+    ids = [row["record_id"] for row in divided(rows, "perturbed", 0).forget]
+    (folder / "forget.txt").write_text("\n".join(ids))
+    assert grade(folder, release) == default
+    (folder / "forget.txt").write_text("\n".join(row["record_id"] for row in rows if row["level"] == 14))
+    assert grade(folder, release) != default
+
+
+def test_a_blind_release_is_graded_by_its_owner_and_by_all_when_revealed(blind_copy: Path, tmp_path: Path) -> None:
+    release, sealed = blind_copy / "release", blind_copy / "sealed"
+    folder = write_scores(tmp_path / "ours", release)
+    with pytest.raises(CostarError, match="--sealed"):
+        grade(folder, release)
+    grades = grade(folder, release, sealed)
+    assert {row["level"] for row in grades} == {2, 4}
+    other = tmp_path / "other"
+    shutil.copytree(sealed, other)
+    (other / "membership.parquet").write_bytes(b"")
+    with pytest.raises(CostarError, match=r"membership\.parquet"):
+        grade(folder, release, other)
+    reveal(load_suite(blind_copy / "suite.toml"), Workspace(blind_copy))
+    assert grade(folder, release) == grades
+
+
+def test_only_a_release_folder_is_graded_against(built: Path, tmp_path: Path) -> None:
+    folder = write_scores(tmp_path / "ours", built / "release")
+    with pytest.raises(CostarError, match="no folder"):
+        grade(folder, tmp_path / "nowhere")
+    with pytest.raises(CostarError, match=r"release\.json"):
+        grade(folder, tmp_path)
+
+
+def test_every_grade_has_the_columns_of_the_table(release: Path, tmp_path: Path) -> None:
+    for row in grade(write_scores(tmp_path / "ours", release), release):
+        assert list(row) == GRADES.names
+
+
+def test_a_release_folder_needs_no_suite(release: Path, tmp_path: Path) -> None:
+    shutil.copytree(release, tmp_path / "elsewhere")
+    folder = write_scores(tmp_path / "ours", release)
+    assert grade(folder, tmp_path / "elsewhere") == grade(folder, release)
+    assert losses_of(release, RUN)
