@@ -15,9 +15,10 @@ from ..core.hashing import sha256_file
 from ..core.parquet import read_table
 from ..core.workspace import read_facts
 from ..corpus.tokenizer import Tokenizer
+from .facts import read_release
 from .sealed import LABELS, check_seal
 
-FACTS = ("release_id", "pairs", "withheld", "extraction")
+KEYS = ("release_id", "pairs", "withheld", "extraction")
 AGAIN = "download the release again; costar verify tells what is damaged"
 
 
@@ -75,22 +76,18 @@ class Released:
         return found
 
 
-def read_release(folder: Path) -> dict[str, Any]:
-    """`release.json` of a release folder.
+def release_facts(folder: Path) -> dict[str, Any]:
+    """`release.json` of a release folder, checked.
 
     Raises:
-        CostarError: it is no release, or one of another format.
+        CostarError: it is no release, or one of another version.
     """
     if not folder.is_dir():
         raise CostarError(
             "--release", found=f"no folder {folder}", expected="a release folder", mend="correct the path"
         )
-    facts = read_facts(folder / "release.json", ("version", *FACTS), mend="name the folder that holds release.json")
-    if facts["version"] != 1:
-        raise CostarError(
-            str(folder / "release.json"), found=f"format {facts['format']}", expected="format 1", mend="update costar"
-        )
-    return facts
+    read_release(folder)
+    return read_facts(folder / "release.json", KEYS, mend=AGAIN)
 
 
 def open_pair(folder: Path, facts: Mapping[str, Any], run: str, sealed: Path | None = None) -> Released:
