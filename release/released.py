@@ -40,6 +40,11 @@ class Released:
         return str(self.pair["control"])
 
     @property
+    def is_blind(self) -> bool:
+        """Whether the labels are known to the owner alone."""
+        return is_withheld(self.facts)
+
+    @property
     def pair_runs(self) -> tuple[str, str]:
         return self.treated, self.control
 
@@ -113,10 +118,15 @@ def open_pair(folder: Path, facts: Mapping[str, Any], run: str, sealed: Path | N
     return Released(folder=folder, facts=facts, pair=pair, records=table)
 
 
+def is_withheld(facts: Mapping[str, Any]) -> bool:
+    """Whether the facts are of a blind release that is not revealed."""
+    withheld = facts["withheld"] or {}
+    return bool(withheld) and not withheld.get("revealed")
+
+
 def _labelled(folder: Path, facts: Mapping[str, Any], sealed: Path | None) -> Path:
     """The table of records with their labels."""
-    withheld = facts["withheld"] or {}
-    if not withheld or withheld.get("revealed"):
+    if not is_withheld(facts):
         return folder / "data" / "membership.parquet"
     if sealed is None:
         raise CostarError(
@@ -126,11 +136,12 @@ def _labelled(folder: Path, facts: Mapping[str, Any], sealed: Path | None) -> Pa
             mend="who owns the release grades with --sealed build/SUITE/sealed; everybody can once it is revealed",
         )
     seal = check_seal(sealed)
-    if seal["commitment"] != withheld["commitment"]:
+    commitment = str(facts["withheld"].get("commitment"))
+    if seal["commitment"] != commitment:
         raise CostarError(
             "--sealed",
             found=f"the seal of another release, {seal['commitment'][:16]}…",
-            expected=f"that of this one, {withheld['commitment'][:16]}…",
+            expected=f"that of this one, {commitment[:16]}…",
             mend="name the folder that was written with this release",
         )
     return sealed / "membership.parquet"

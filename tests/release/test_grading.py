@@ -153,6 +153,18 @@ def test_a_blind_release_is_graded_by_its_owner_and_by_all_when_revealed(blind_c
     assert pq.read_table(folder / "grades.parquet").to_pylist() == grades
 
 
+def test_a_blind_unlearning_submission_names_what_it_forgot(blind: Path, tmp_path: Path) -> None:
+    release = blind / "release"
+    folder = write_words(tmp_path / "ours", release, "unlearning", perturbations=["quizzes"])
+    shutil.copytree(release / "models" / RUN, folder / "model")
+    with pytest.raises(CostarError, match=r"forget\.txt"):
+        grade(folder, release, blind / "sealed")
+    ids = sorted(row["record_id"] for row in records_of(release) if row["perturbation"] == "quizzes")
+    (folder / "forget.txt").write_text("\n".join(ids[:15]))
+    found = cells(grade(folder, release, blind / "sealed"), "recovery.nll_token")
+    assert found["quizzes", 2]["n"] < 15
+
+
 def test_only_a_release_folder_is_graded_against(built: Path, tmp_path: Path) -> None:
     folder = write_scores(tmp_path / "ours", built / "release")
     with pytest.raises(CostarError, match="no folder"):
