@@ -118,3 +118,17 @@ def test_a_corpus_that_is_read_by_order_tables_is_refused_with_the_form_that_has
     workspace = build_ordered(tmp_path)
     with pytest.raises(CostarError, match="--export megatron"):
         write_export(load_suite(tmp_path / "ordered.toml"), workspace, "overlay", arm="perturbed")
+
+
+def test_a_base_that_links_the_store_of_another_tool_is_there_as_a_file(built: Path, tmp_path: Path) -> None:
+    """A relative link would point nowhere from the export."""
+    suite, workspace = linked_workspace(built, tmp_path)
+    (workspace.root / "corpus").unlink()
+    shutil.copytree(built / "corpus", workspace.corpus)
+    (tmp_path / "given").mkdir()
+    shutil.move(workspace.corpus / "tokens.bin", tmp_path / "given" / "tokens.bin")
+    (workspace.corpus / "tokens.bin").symlink_to(Path("..") / ".." / "given" / "tokens.bin")
+    (folder,) = write_export(suite, workspace, "overlay", arm=ARM)
+    assert not (folder / "tokens.bin").is_symlink()
+    assert (folder / "tokens.bin").read_bytes() == (built / "corpus" / "tokens.bin").read_bytes()
+    assert list(reader_of(folder).digests(8)) == json.loads((folder / "overlay.json").read_text())["digests"]
