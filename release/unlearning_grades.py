@@ -26,7 +26,8 @@ from ..eval.roc import expanded_tail
 from ..eval.stats import LEAST_CLUSTERS
 from .extraction_grades import clustered
 from .released import Released, has_pad_behind, open_tokenizer
-from .submissions import Submission, check_model, graded_records, read_forget
+from .submissions import Submission, graded_records
+from .submitted import check_model, read_forget
 from .unlearning_sets import divided
 
 LEGEND = (

@@ -14,7 +14,7 @@ from costar.release.grading import GRADES, grade
 from costar.release.released import open_tokenizer
 from costar.release.unlearning_sets import divided
 
-from tests.release.submitted import RUN, losses_of, records_of, write_csv, write_scores, write_words
+from tests.release.submitting import RUN, losses_of, records_of, write_csv, write_scores, write_words
 from tests.small import costar
 
 CONTROL = "standard.nano.d0"
