@@ -63,7 +63,8 @@ def model_card(
     from huggingface_hub import EvalResult, ModelCardData
 
     design = suite.arms[config.arm]
-    read = [suite.perturbations[name] for name in design.inserted]
+    named = [suite.perturbations[name] for name in design.inserted]
+    read = named if design.filler == "none" else []
     ids = [manifest["pair"]["id"], *(pair["id"] for pair in manifest["other_pairs"])]
     found = [_hub_result(EvalResult, suite, each) for each in results]
     if validation is not None:
@@ -90,7 +91,7 @@ def model_card(
         manifest=manifest,
         design=design,
         read=read,
-        copies=sum(each.copies for each in read),
+        copies=sum(each.copies for each in named),
         path=path,
         validation=validation,
         results=table,
@@ -139,7 +140,8 @@ def data_card(
         meanings=CONFIGS,
         perturbations=perturbations,
         gated=gated,
-        withheld=withheld,
+        withheld=[name for name in withheld if name not in sizes],
+        unlabelled=[name for name in withheld if name in sizes],
         canary=canary if any(row["risk"] == "testset" for row in rows) else "",
         asked="membership" if "membership" in sizes and "membership" not in withheld else "records",
     )

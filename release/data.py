@@ -131,12 +131,13 @@ def write_ledger(
         step = read_config(workspace, run).train.steps
         if read_marker(workspace.scores(run), str(step)) is None:
             continue
-        for number, path in enumerate(sorted(workspace.ledger(run, step).glob("*.parquet"))):
+        number = 0
+        for path in sorted(workspace.ledger(run, step).glob("*.parquet")):
             table = _of_records(read_table(path, mend=MEND), records)
             part = open_part("ledger", table, ids, names) if blind else table
             if part is not None and len(part):
                 write_table(folder / f"{run}.{number:03d}.parquet", part)
-                count += len(part)
+                number, count = number + 1, count + len(part)
     return count
 
 

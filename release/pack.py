@@ -23,7 +23,6 @@ from ..core.workspace import (
     Workspace,
     changed_files,
     finish_step,
-    is_current,
     read_marker,
     start_step,
     step_of,
@@ -41,7 +40,7 @@ from .data import release_tables, source_tables, write_ledger
 from .facts import read_release
 from .licences import Gate, check_texts
 from .models import Manifest, Packed, pack_models
-from .pairs import Pair, find_pairs, kept_states, runs_of
+from .pairs import Pair, find_pairs, inserted_by, kept_states, runs_of
 from .results import levels_known, measured_in, validation_loss
 from .sealed import check_seed, check_untold, disclose, refuse_sealed, show_seal, withhold
 from .try_out import try_out
@@ -70,7 +69,8 @@ def write_release(suite: Suite, workspace: Workspace, *, blind: bool = False) ->
     require_insertion(suite, workspace)
     states = kept_states(workspace, runs_of(pairs))
     inputs = _inputs(suite, workspace, pairs, states, blind)
-    if is_current(workspace.root, inputs, "release") and not changed_files(workspace.root, "release"):
+    marker = read_marker(workspace.root, "release")
+    if marker is not None and marker["input"] == inputs and not changed_files(workspace.root, "release"):
         return len(pairs)
     records, renderings = source_tables(suite, workspace, pairs, blind=blind)
     gate = check_texts(suite, records, renderings)
@@ -243,12 +243,14 @@ def _write_models(
     with measured_in(suite, workspace) as measured:
 
         def card(config: RunConfig, manifest: Manifest) -> str:
+            own = [pair for pair in pairs if config.run in pair.runs]
+            names = suite.arms[config.arm].inserted or inserted_by(suite, own)
             return model_card(
                 suite,
                 config,
                 manifest,
                 validation=validation_loss(workspace, config.run, manifest["step"]),
-                results=[] if blind else levels_known(suite, measured, config, manifest["step"]),
+                results=[] if blind else levels_known(suite, measured, config, manifest["step"], names),
                 steps=sorted(states[config.run]),
                 gated=gate.of(suite.arms[config.arm].inserted),
                 risks=risks,

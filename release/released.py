@@ -149,6 +149,14 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer(folder / "tokenizer.json", facts["eos_token"])
 
 
+def has_pad_behind(folder: Path) -> bool:
+    """Whether the last id is that of a pad token behind all others, which is no prediction."""
+    tokenizer = open_tokenizer(folder)
+    pad = read_facts(folder / "tokenizer_config.json", (), mend=AGAIN).get("pad_token")
+    number = tokenizer.inner.token_to_id(pad) if pad else None
+    return number == tokenizer.vocab_size - 1 and number != tokenizer.eos_id
+
+
 def tokenizer_sha256(folder: Path) -> str:
     """The hash of a model's tokenizer.
 

@@ -25,7 +25,7 @@ from ..eval.resampling import mean_interval, resamples, sampled_means
 from ..eval.roc import expanded_tail
 from ..eval.stats import LEAST_CLUSTERS
 from .extraction_grades import clustered
-from .released import Released, open_tokenizer
+from .released import Released, has_pad_behind, open_tokenizer
 from .submissions import Submission, check_model, graded_records, read_forget
 from .unlearning_sets import divided
 
@@ -101,13 +101,12 @@ def measure_records(folder: Path, texts: Mapping[str, str]) -> dict[str, tuple[f
 
     tokenizer = open_tokenizer(folder)
     model, eos = load_model(folder), tokenizer.eos_id
-    reader = HfReader(
-        model, vocab_size=tokenizer.vocab_size, longest=longest_input(model.config, None), begin=eos, end=eos
-    )
+    longest, size = longest_input(model.config, None), tokenizer.vocab_size
+    reader = HfReader(model, vocab_size=size - has_pad_behind(folder), longest=longest, begin=eos, end=eos)
     requests = [Request(record, "", tuple(tokenizer.encode(texts[record]))) for record in sorted(texts)]
     refused = refusals(requests, reader.longest, reader.vocab_size)
     kept = [request for request in requests if request.key not in refused and len(request.ids) <= reader.longest]
-    bytes_of = np.array([tokenizer.byte_count(number) for number in range(tokenizer.vocab_size)], np.int32)
+    bytes_of = np.array([tokenizer.byte_count(number) for number in range(size)], np.int32)
     columns = score_requests(reader, kept, bytes_of)
     ends = np.cumsum(columns["lengths"])[:-1]
     found = {}

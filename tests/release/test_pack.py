@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.release.pack import release_id, write_release
+from huggingface_hub import ModelCard
 
 PARTS = ("models", "revisions", "data")
 
@@ -122,6 +125,27 @@ def test_packing_again_from_nothing_gives_the_same_bytes(built_copy: Path) -> No
     assert released(folder) == set(before)
 
 
+@pytest.mark.parametrize("seen", ["data/README.md", "revisions/standard.nano.d0/step48/README.md", "release.json"])
+def test_a_pack_that_is_killed_ends_with_the_same_bytes_the_next_time(built_copy: Path, seen: str) -> None:
+    folder, before = built_copy / "release", sums_of(built_copy / "release")
+    (built_copy / "stage-release.json").unlink()
+    for name in ("models", "revisions", "data", "release.json"):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    command = [sys.executable, "-m", "costar", "release", "./small.toml"]
+    process = subprocess.Popen(
+        command, cwd=built_copy.parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not (folder / seen).exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (built_copy / "stage-release.json").exists()
+    pack(built_copy)
+    assert sums_of(folder) == before
+    assert released(folder) == set(before)
+
+
 def test_what_is_refused_is_refused_before_a_file_is_touched(built_copy: Path) -> None:
     folder, before = built_copy / "release", sums_of(built_copy / "release")
     suite = load_suite(built_copy / "suite.toml")
@@ -168,5 +192,7 @@ def test_two_pairs_share_a_control_that_names_both(built_copy: Path) -> None:
     inherited = json.loads((folder / "revisions" / "late.nano.d0" / "step48" / "costar_manifest.json").read_text())
     own = json.loads((folder / "revisions" / "standard.nano.d0" / "step48" / "costar_manifest.json").read_text())
     assert inherited["state_sha256"] == own["state_sha256"]
+    results = ModelCard.load(folder / "models" / "late.nano.d0" / "README.md").data.eval_results
+    assert {each.metric_args["perturbation"] for each in results if each.metric_args} == {"passages"}
     effects = pq.read_table(folder / "data" / "effects.parquet").to_pylist()
     assert {row["treated"].split(".")[0] for row in effects} == {"perturbed", "standard", "late"}

@@ -73,6 +73,25 @@ def test_a_name_that_the_vocabulary_has_is_not_taken_twice(built: Path, tmp_path
     assert pad == PadToken(token="<|padding|>", id=513)
 
 
+def test_a_vocabulary_that_falls_back_to_bytes_pads_with_one_that_no_text_has(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as HfTokenizer
+    from tokenizers import decoders, models
+
+    vocab = {"<unk>": 0, EOS: 1} | {f"<0x{byte:02X}>": byte + 2 for byte in range(256)} | {"a": 258, "b": 259}
+    inner = HfTokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>", byte_fallback=True))
+    inner.decoder = decoders.ByteFallback()
+    inner.add_special_tokens([EOS])
+    inner.save(str(tmp_path / "own.json"))
+    target = tmp_path / "tokenizer.json"
+    pad = write_tokenizer(tmp_path / "own.json", target, eos=EOS, eos_id=1, vocabulary=260, rows=260)
+    assert pad == PadToken(token="<|pad|>", id=0xFF + 2)
+    theirs = exported(target, pad)
+    inner.encode_special_tokens = True
+    for text in ("ab", "a é 漢 🙂", "ÿþ"):
+        assert theirs(text).input_ids == inner.encode(text, add_special_tokens=False).ids
+        assert pad.id not in theirs(text).input_ids
+
+
 @pytest.mark.parametrize("model", ["Unigram", "WordLevel"])
 def test_a_vocabulary_that_leaves_no_id_pads_with_eos(tmp_path: Path, model: str) -> None:
     vocab: Any = [["a", 0.0], [EOS, 0.0]] if model == "Unigram" else {"a": 0, EOS: 1}
