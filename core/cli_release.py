@@ -19,7 +19,10 @@ from .workspace import output_lock
 
 def release(
     suite: SuiteArgument = "demo",
-    export: Annotated[str | None, typer.Option("--export", help="megatron: an arm's data; hf: its models")] = None,
+    export: Annotated[
+        str | None,
+        typer.Option("--export", help="an arm for: hf, lm-eval, megatron, membership, open-unlearning, overlay"),
+    ] = None,
     arm: ArmOption = None,
     model: ModelOption = None,
     draw: Annotated[int | None, typer.Option("--draw", help="the draw to export, by default 0")] = None,

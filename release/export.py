@@ -13,6 +13,7 @@ from ..core.errors import CostarError, nearest
 from ..core.plugins import load_plugin, plugin_names
 from ..core.workspace import Workspace
 from .chosen import Chosen
+from .sealed import refuse_sealed
 
 PACKAGE = "costar.release.forms"
 
@@ -34,6 +35,8 @@ def write_export(
         CostarError: an unknown form, arm or draw, an option of another form, or what the form refuses.
     """
     module = load_plugin(PACKAGE, form, place="--export")
+    if form != "hf":  # a model by itself; all others write who was inserted
+        refuse_sealed(workspace, f"--export {form}")
     for option, value in {"model": model, "step": step, "parts": parts}.items():
         if value is not None and option not in module.OPTIONS:
             owners = [name for name in plugin_names(PACKAGE) if option in load_plugin(PACKAGE, name, place="").OPTIONS]

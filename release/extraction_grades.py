@@ -18,7 +18,8 @@ from ..eval.clusters import Clustered, cluster_values
 from ..eval.resampling import mean_interval
 from ..eval.stats import LEAST_CLUSTERS, clopper_pearson
 from .released import Released, open_tokenizer
-from .submissions import Submission, graded_records, read_generations
+from .submissions import Submission, graded_records
+from .submitted import read_generations
 
 LEGEND = (
     "floor: the upper end of the rate of held-out records, or the control's greedy rate; "

@@ -12,7 +12,7 @@ from ..core import console
 from ..core.parquet import write_rows
 from ..core.workspace import output_lock, write_json
 from . import extraction_grades, membership_grades, unlearning_grades
-from .released import Released, open_pair, read_release
+from .released import Released, open_pair, release_facts
 from .submissions import Submission, check_release, files_sha256, read_submission
 
 GRADES = pa.schema(
@@ -56,7 +56,7 @@ def grade(submission: Path, release: Path, sealed: Path | None = None) -> list[d
         CostarError: the submission is malformed or of another release, or the labels are withheld.
     """
     own = read_submission(submission)
-    facts = read_release(release)
+    facts = release_facts(release)
     check_release(own, facts)
     released = open_pair(release, facts, own.run, sealed)
     about = {"name": own.name, "task": own.task, "run": own.run}

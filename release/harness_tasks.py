@@ -147,11 +147,12 @@ def _has_inputs(question: Question) -> bool:
 
 def _too_long(questions: Sequence[Question], context: Context) -> set[int]:
     """Questions of which an option is longer than the model reads: the harness would cut its beginning off."""
+    requests = requests_of_all(questions, context.tokenizer)
+    refused = refusals(requests, context.length, context.tokenizer.vocab_size)
     found = set()
-    for question in questions:
-        requests = list(requests_of_all([question], context.tokenizer))
-        if refusals(requests, context.length, context.tokenizer.vocab_size):
-            found.add(id(question))
+    for each in questions:
+        if any((each.record_id, each.name(n), each.place(n)) in refused for n in range(len(each.options))):
+            found.add(id(each))
     return found
 
 

@@ -12,7 +12,7 @@ from ..core.errors import CostarError
 from .hub_tree import Revision
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, HfFileSystem
 
 KEPT = {".gitattributes"}  # what the Hub puts into a new repository
 CHUNK = 1 << 20
@@ -36,7 +36,8 @@ def is_there(each: Revision, name: str, identity: str | None) -> bool:
 
 
 def held_facts(api: HfApi, each: Revision, name: str) -> dict[str, Any]:
-    data = b"".join(_stream(api, each, name))
+    """A JSON object that the Hub holds; empty where it is none."""
+    data = b"".join(_blocks(_file_system(api), each, name))
     try:
         found = json.loads(data)
     except ValueError:
@@ -46,7 +47,7 @@ def held_facts(api: HfApi, each: Revision, name: str) -> dict[str, Any]:
 
 def read_again(api: HfApi, revisions: Sequence[Revision], update: Update) -> None:
     """Download every file of every revision, and compare. Nothing is kept."""
-    problems = []
+    files, problems = _file_system(api), []
     for number, each in enumerate(revisions):
         update(0.5 + number / len(revisions) / 2, f"reading {each} again")
         present = set(held_files(api, each, each.branch)) - KEPT
@@ -57,7 +58,7 @@ def read_again(api: HfApi, revisions: Sequence[Revision], update: Update) -> Non
         problems += [f"{each}: {name} is not of this release" for name in sorted(present - set(each.files))]
         for name in sorted(present & set(each.files)):
             state = hashlib.sha256()
-            for block in _stream(api, each, name):
+            for block in _blocks(files, each, name):
                 state.update(block)
             if state.hexdigest() != each.files[name]:
                 problems.append(f"{each}: {name} has other bytes than those sent")
@@ -71,11 +72,15 @@ def read_again(api: HfApi, revisions: Sequence[Revision], update: Update) -> Non
         )
 
 
-def _stream(api: HfApi, each: Revision, name: str) -> Iterator[bytes]:
-    """A file of the Hub, as a reader would get it, in blocks."""
+def _file_system(api: HfApi) -> HfFileSystem:
+    """The Hub's files, nothing of them remembered between two pushes of one process."""
     from huggingface_hub import HfFileSystem
 
-    files = HfFileSystem(endpoint=api.endpoint, token=api.token, use_listings_cache=False, skip_instance_cache=True)
+    return HfFileSystem(endpoint=api.endpoint, token=api.token, use_listings_cache=False, skip_instance_cache=True)
+
+
+def _blocks(files: HfFileSystem, each: Revision, name: str) -> Iterator[bytes]:
+    """A file of the Hub, as a reader would get it."""
     prefix = "datasets/" if each.kind == "dataset" else ""
     with files.open(f"{prefix}{each.repository}@{each.branch}/{name}", "rb", block_size=0) as file:
         while block := file.read(CHUNK):

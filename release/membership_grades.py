@@ -15,7 +15,8 @@ from ..core.errors import CostarError
 from ..eval.membership import Attack, Labels, Texts, evaluate, evaluate_blind
 from ..eval.roc import Floats, make_trial, permuted_range
 from .released import Released
-from .submissions import Submission, graded_records, read_scores
+from .submissions import Submission, graded_records
+from .submitted import read_scores
 
 LEGEND = (
     "floor: 95 % of areas under permuted labels, or the false positives themselves; "

@@ -40,7 +40,7 @@ from .data import release_tables, source_tables, write_ledger
 from .facts import read_release
 from .licences import Gate, check_texts
 from .models import Manifest, Packed, pack_models
-from .pairs import Pair, find_pairs, kept_states, runs_of
+from .pairs import Pair, find_pairs, inserted_by, kept_states, runs_of
 from .results import levels_known, measured_in, validation_loss
 from .sealed import check_seed, check_untold, disclose, refuse_sealed, show_seal, withhold
 from .try_out import try_out
@@ -243,12 +243,14 @@ def _write_models(
     with measured_in(suite, workspace) as measured:
 
         def card(config: RunConfig, manifest: Manifest) -> str:
+            own = [pair for pair in pairs if config.run in pair.runs]
+            names = suite.arms[config.arm].inserted or inserted_by(suite, own)
             return model_card(
                 suite,
                 config,
                 manifest,
                 validation=validation_loss(workspace, config.run, manifest["step"]),
-                results=[] if blind else levels_known(suite, measured, config, manifest["step"]),
+                results=[] if blind else levels_known(suite, measured, config, manifest["step"], names),
                 steps=sorted(states[config.run]),
                 gated=gate.of(suite.arms[config.arm].inserted),
                 risks=risks,

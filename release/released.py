@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from ..core.hashing import sha256_file
 from ..core.parquet import read_table
 from ..core.workspace import read_facts
 from ..corpus.tokenizer import Tokenizer
+from .facts import read_release
 from .sealed import LABELS, check_seal
 
-FACTS = ("release_id", "pairs", "withheld", "extraction")
+KEYS = ("release_id", "pairs", "withheld", "extraction")
 AGAIN = "download the release again; costar verify tells what is damaged"
 
 
@@ -39,17 +41,27 @@ class Released:
         return str(self.pair["control"])
 
     @property
+    def is_blind(self) -> bool:
+        """Whether the labels are known to the owner alone."""
+        return is_withheld(self.facts)
+
+    @property
     def pair_runs(self) -> tuple[str, str]:
         return self.treated, self.control
 
     def model(self, run: str) -> Path:
         return self.folder / "models" / run
 
-    def column(self, name: str) -> dict[str, Any]:
-        """Record → its value of a column."""
-        return dict(
-            zip(self.records.column("record_id").to_pylist(), self.records.column(name).to_pylist(), strict=True)
-        )
+    @cached_property
+    def _columns(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def column(self, name: str) -> Mapping[str, Any]:
+        """Record → its value of a column; graders ask for the same ones many times."""
+        if name not in self._columns:
+            ids, values = (self.records.column(each).to_pylist() for each in ("record_id", name))
+            self._columns[name] = dict(zip(ids, values, strict=True))
+        return self._columns[name]
 
     def perturbations(self) -> list[str]:
         return sorted(pc.unique(self.records.column("perturbation")).to_pylist())
@@ -75,22 +87,18 @@ class Released:
         return found
 
 
-def read_release(folder: Path) -> dict[str, Any]:
-    """`release.json` of a release folder.
+def release_facts(folder: Path) -> dict[str, Any]:
+    """`release.json` of a release folder, checked.
 
     Raises:
-        CostarError: it is no release, or one of another format.
+        CostarError: it is no release, or one of another version.
     """
     if not folder.is_dir():
         raise CostarError(
             "--release", found=f"no folder {folder}", expected="a release folder", mend="correct the path"
         )
-    facts = read_facts(folder / "release.json", ("version", *FACTS), mend="name the folder that holds release.json")
-    if facts["version"] != 1:
-        raise CostarError(
-            str(folder / "release.json"), found=f"format {facts['format']}", expected="format 1", mend="update costar"
-        )
-    return facts
+    read_release(folder)
+    return read_facts(folder / "release.json", KEYS, mend=AGAIN)
 
 
 def open_pair(folder: Path, facts: Mapping[str, Any], run: str, sealed: Path | None = None) -> Released:
@@ -116,10 +124,15 @@ def open_pair(folder: Path, facts: Mapping[str, Any], run: str, sealed: Path | N
     return Released(folder=folder, facts=facts, pair=pair, records=table)
 
 
+def is_withheld(facts: Mapping[str, Any]) -> bool:
+    """Whether the facts are of a blind release that is not revealed."""
+    withheld = facts["withheld"] or {}
+    return bool(withheld) and not withheld.get("revealed")
+
+
 def _labelled(folder: Path, facts: Mapping[str, Any], sealed: Path | None) -> Path:
     """The table of records with their labels."""
-    withheld = facts["withheld"] or {}
-    if not withheld or withheld.get("revealed"):
+    if not is_withheld(facts):
         return folder / "data" / "membership.parquet"
     if sealed is None:
         raise CostarError(
@@ -129,11 +142,12 @@ def _labelled(folder: Path, facts: Mapping[str, Any], sealed: Path | None) -> Pa
             mend="who owns the release grades with --sealed build/SUITE/sealed; everybody can once it is revealed",
         )
     seal = check_seal(sealed)
-    if seal["commitment"] != withheld["commitment"]:
+    commitment = str(facts["withheld"].get("commitment"))
+    if seal["commitment"] != commitment:
         raise CostarError(
             "--sealed",
             found=f"the seal of another release, {seal['commitment'][:16]}…",
-            expected=f"that of this one, {withheld['commitment'][:16]}…",
+            expected=f"that of this one, {commitment[:16]}…",
             mend="name the folder that was written with this release",
         )
     return sealed / "membership.parquet"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,12 +57,14 @@ def validation_loss(workspace: Workspace, run: str, step: int) -> float | None:
     return None
 
 
-def levels_known(suite: Suite, measured: Measured | None, config: RunConfig, step: int) -> list[Result]:
-    """What a run knows of each perturbation at each level: by its primary measure and by the loss of a record."""
+def levels_known(
+    suite: Suite, measured: Measured | None, config: RunConfig, step: int, names: Sequence[str]
+) -> list[Result]:
+    """What a run knows of some perturbations at each level: by their primary measures and by the loss of a record."""
     if measured is None:
         return []
     found = []
-    for name in suite.perturbations:
+    for name in names:
         measures: list[Measure] = list(dict.fromkeys([NLL, *measured.measures[name][:2]]))
         for measure in measures:
             title, unit = measure_title(suite, measure)

@@ -48,7 +48,8 @@ def check_seed(suite: Suite) -> None:
             f"{suite.path}, [suite] seed",
             found=f"{suite.seed}: whoever guesses it knows every assignment",
             expected="a random seed from 2^62 to 2^63 for a blind release",
-            mend="draw one before you build: python -c 'import secrets; print(2**62 + secrets.randbelow(2**62))'",
+            mend="draw one before you build, as with python -c 'import secrets, sys; "
+            "sys.stdout.write(str(2**62 + secrets.randbelow(2**62)))'",
         )
 
 

@@ -1,7 +1,7 @@
 """The Hydra files of an overlay for open-unlearning: path → (package, value), written below `configs/`.
 
 Names of groups and handlers are theirs (locuslab/open-unlearning at d3d7cf9). Paths follow the environment: COSTAR_RELEASE
-is the release folder; COSTAR_MODELS, where given, is what stands before the name of a model: a folder or a Hub organization.
+is the release folder; COSTAR_MODELS, where given, is what stands before the name of a run: `OWNER/<suite>-` on the Hub.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 Config = dict[str, Any]
 Configs = dict[str, tuple[str, Config]]
-MODELS = "${oc.env:COSTAR_MODELS,${oc.env:COSTAR_RELEASE}/models}"
+MODELS = "${oc.env:COSTAR_MODELS,${oc.env:COSTAR_RELEASE}/models/}"
 COLLATOR = {"../../collator@collators": "DataCollatorForSupervisedDatasetwithIndex"}
 RETAIN_LOGS = "${eval.costar.retain_logs_path}"
 FORGET, KEEP, HOLDOUT, RETAIN, WRITTEN = (
@@ -37,7 +37,7 @@ def _models(runs: Mapping[str, str]) -> Configs:
     tags = {"user_start_tag": "Question: ", "user_end_tag": "\n", "asst_start_tag": "Answer: ", "asst_end_tag": "\n\n"}
     found: Configs = {}
     for role, run in runs.items():
-        path = f"{MODELS}/{run}"
+        path = f"{MODELS}{run}"
         found[f"model/costar_{role}"] = (
             "",
             {

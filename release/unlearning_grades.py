@@ -26,7 +26,8 @@ from ..eval.roc import expanded_tail
 from ..eval.stats import LEAST_CLUSTERS
 from .extraction_grades import clustered
 from .released import Released, has_pad_behind, open_tokenizer
-from .submissions import Submission, check_model, graded_records, read_forget
+from .submissions import Submission, graded_records
+from .submitted import check_model, read_forget
 from .unlearning_sets import divided
 
 LEGEND = (
@@ -52,6 +53,13 @@ def grade_unlearning(submission: Submission, released: Released) -> Iterator[Gra
     wanted = graded_records(submission, released)
     levels, texts = released.column("level"), released.column("text")
     forget = read_forget(submission, wanted)
+    if forget is None and released.is_blind:
+        raise CostarError(
+            str(submission.folder),
+            found="no forget.txt",
+            expected="the records that were to be forgotten: the default set follows from labels that are withheld",
+            mend="name them, an id a line",
+        )
     if forget is None:
         rows = [row for row in released.records.to_pylist() if row["record_id"] in wanted]
         halves = divided(rows, released.pair["arm"], released.pair["draw"])

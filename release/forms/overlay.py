@@ -6,6 +6,7 @@ as `order.npy`, the copies as `edits.parquet`, and `read_overlay.py`, which join
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -134,9 +135,11 @@ def _write_order(overlay: Overlay, slots: int, path: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under another name; its bytes where the file system does not allow that."""
+    """The same file under another name; its bytes where that cannot be, or where the file is not ours to sync."""
+    given = source.resolve()  # a corpus may itself be a link to the store of another tool
     with replacing(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
+        if os.access(given, os.W_OK):
+            with contextlib.suppress(OSError):
+                os.link(given, temporary)
+        if not temporary.exists():
+            shutil.copyfile(given, temporary)

@@ -5,18 +5,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from costar.core.errors import CostarError
-from costar.core.suite import load_suite
-from costar.core.workspace import Workspace
-from costar.eval.roc import make_trial, permutation_p, permuted_range
+from costar.eval.roc import auc, make_trial, permutation_p, permuted_range
 from costar.release.grading import GRADES, grade
 from costar.release.released import open_tokenizer
-from costar.release.sealed import reveal
 from costar.release.unlearning_sets import divided
 
-from tests.release.submitted import RUN, losses_of, records_of, write_csv, write_scores, write_words
+from tests.release.submitting import RUN, losses_of, records_of, write_csv, write_scores, write_words
+from tests.small import costar
 
 CONTROL = "standard.nano.d0"
 Row = dict[str, Any]
@@ -59,14 +58,10 @@ def test_an_attack_on_the_treated_model_is_above_its_floor_and_one_on_the_contro
 def test_the_floor_holds_what_a_permutation_test_calls_chance() -> None:
     members = [True, False] * 20
     trial = make_trial(members, ["s"] * 40, [str(number) for number in range(40)])
-    import numpy as np
-
     generator = np.random.default_rng(0)
     values = generator.normal(size=(200, 40)) + np.linspace(0, 2, 200)[:, None] * np.array(members)
     low, high = permuted_range(values, trial, ("test",))
     p = permutation_p(values, trial, ("test",))
-    from costar.eval.roc import auc
-
     areas = auc(values, trial)
     assert (low < 0.5).all()
     assert ((areas > high + 0.02) <= (p < 0.03)).all()
@@ -151,8 +146,23 @@ def test_a_blind_release_is_graded_by_its_owner_and_by_all_when_revealed(blind_c
     (other / "membership.parquet").write_bytes(b"")
     with pytest.raises(CostarError, match=r"membership\.parquet"):
         grade(folder, release, other)
-    reveal(load_suite(blind_copy / "suite.toml"), Workspace(blind_copy))
-    assert grade(folder, release) == grades
+    before = (folder / "grades.parquet").read_bytes()
+    costar(blind_copy.parent.parent, "release", "./small.toml", "--reveal")
+    costar(tmp_path, "score", "ours", "--release", str(release))
+    assert (folder / "grades.parquet").read_bytes() == before
+    assert pq.read_table(folder / "grades.parquet").to_pylist() == grades
+
+
+def test_a_blind_unlearning_submission_names_what_it_forgot(blind: Path, tmp_path: Path) -> None:
+    release = blind / "release"
+    folder = write_words(tmp_path / "ours", release, "unlearning", perturbations=["quizzes"])
+    shutil.copytree(release / "models" / RUN, folder / "model")
+    with pytest.raises(CostarError, match=r"forget\.txt"):
+        grade(folder, release, blind / "sealed")
+    ids = sorted(row["record_id"] for row in records_of(release) if row["perturbation"] == "quizzes")
+    (folder / "forget.txt").write_text("\n".join(ids[:15]))
+    found = cells(grade(folder, release, blind / "sealed"), "recovery.nll_token")
+    assert found["quizzes", 2]["n"] < 15
 
 
 def test_only_a_release_folder_is_graded_against(built: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from costar.train.config import read_config
 from costar.train.model import Llama
 
 from tests.eval.subjects import context_of, generated, measured, subject_of
-from tests.release.forms.test_lm_eval import TOLERANCE, run_harness
+from tests.release.forms.test_lm_eval import GROUP, TOLERANCE, run_harness
 
 EOS, RUN, STEP = "<|endoftext|>", "perturbed.nano.d0", 96
 KINDS = ("biography", "chat", "court", "infill", "paraphrase", "qa", "testset")
@@ -134,15 +134,18 @@ def test_the_harness_gives_the_same_for_every_kind(
     model = Llama(config.shape)
     load_checkpoint(workspace.checkpoint(RUN, STEP), model, None)
     reader = OwnReader(model, vocab_size=tokenizer.vocab_size, longest=context.length, eos=tokenizer.eos_id)
-    write_tasks(tmp_path, "costar_small_perturbed_d0", tasks)
-    found = run_harness(tmp_path, built / "release" / "models" / RUN, tmp_path)
+    write_tasks(tmp_path, GROUP, tasks)
+    path = built / "release" / "models" / RUN
+    arguments = ["--model", "hf", "--model_args", f"pretrained={path},dtype=float32", "--include_path", "."]
+    arguments += ["--tasks", f"{GROUP}_all", "--output_path", "results", "--log_samples"]
+    found = run_harness(tmp_path, arguments, tmp_path)
     compared = 0
     scores: dict[str, dict[tuple[str, str, str], float]] = {}
     for task in tasks:
         probe, variant = task.measured["probe"], task.measured["variant"]
         if probe not in scores:
             scores[probe] = measured(probe, context, reader, tmp_path / probe)[0]
-        samples = found[f"costar_small_perturbed_d0_{task.perturbation}_{task.name}"]
+        samples = found[f"{GROUP}_{task.perturbation}_{task.name}"]
         assert len(samples) == len(task.rows)
         for (record_id, _), sample in samples.items():
             if task.settings["output_type"] == "loglikelihood_rolling":

@@ -18,6 +18,7 @@ from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
 from costar.release.pack import release_id, write_release
+from huggingface_hub import ModelCard
 
 PARTS = ("models", "revisions", "data")
 
@@ -191,5 +192,7 @@ def test_two_pairs_share_a_control_that_names_both(built_copy: Path) -> None:
     inherited = json.loads((folder / "revisions" / "late.nano.d0" / "step48" / "costar_manifest.json").read_text())
     own = json.loads((folder / "revisions" / "standard.nano.d0" / "step48" / "costar_manifest.json").read_text())
     assert inherited["state_sha256"] == own["state_sha256"]
+    results = ModelCard.load(folder / "models" / "late.nano.d0" / "README.md").data.eval_results
+    assert {each.metric_args["perturbation"] for each in results if each.metric_args} == {"passages"}
     effects = pq.read_table(folder / "data" / "effects.parquet").to_pylist()
     assert {row["treated"].split(".")[0] for row in effects} == {"perturbed", "standard", "late"}

@@ -11,6 +11,7 @@ import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
+from costar.release.export import write_export
 from costar.release.pack import write_release
 from costar.release.sealed import LEAST_SEED, check_seal, check_seed, is_sealed, reveal, verify_seal
 
@@ -101,6 +102,11 @@ def test_a_seed_that_can_be_guessed_is_refused_with_how_to_draw_one(blind: Path)
 def test_labels_are_published_only_by_reveal(blind_copy: Path) -> None:
     with pytest.raises(CostarError, match="--reveal"):
         write_release(load_suite(blind_copy / "suite.toml"), Workspace(blind_copy))
+
+
+def test_no_export_is_written_that_tells_what_is_sealed(blind: Path) -> None:
+    with pytest.raises(CostarError, match="released blind"):
+        write_export(load_suite(blind / "suite.toml"), Workspace(blind), "membership")
 
 
 def test_after_a_reveal_anybody_can_recompute_the_commitment(blind_copy: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,15 +144,14 @@ def test_other_candidates_are_all_of_a_small_space_and_a_sample_of_a_large_one()
 Samples = dict[str, dict[tuple[str, str], dict[str, Any]]]
 
 
-def run_harness(folder: Path, model: Path, output: Path) -> Samples:
-    """Task → (record, rendering) → sample, of the whole group on a model; a skip where there is no harness."""
+def run_harness(folder: Path, arguments: list[str], output: Path) -> Samples:
+    """Task → (record, rendering) → sample, of what the harness writes to `output/results`; a skip where there is none."""
     if not HARNESS.is_file():
         pytest.skip(f"no lm-evaluation-harness in {HARNESS.parent.parent} (tests/install-clients)")
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(output / "hf"), "TQDM_DISABLE": "1"}
+    environment |= {"CUDA_VISIBLE_DEVICES": ""}
     environment.pop("PYTHONPATH", None)
-    command = [str(HARNESS), "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={model},dtype=float32"]
-    command += ["--device", "cpu", "--include_path", ".", "--tasks", f"{GROUP}_all"]
-    command += ["--output_path", str(output / "results"), "--log_samples"]
+    command = [str(HARNESS), "-m", "lm_eval", *arguments]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, env=environment, timeout=1800, check=False
     )
@@ -161,6 +162,19 @@ def run_harness(folder: Path, model: Path, output: Path) -> Samples:
         samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         found[task] = {(sample["doc"]["record_id"], sample["doc"]["rendering"]): sample for sample in samples}
     return found
+
+
+def run_page(folder: Path, models: Path, run: str, place: Path) -> Samples:
+    """What the page's own command gives for a run, in a release that holds this export and the models."""
+    (place / "models").symlink_to(models)
+    copy = place / folder.parent.name / folder.name
+    shutil.copytree(folder, copy)
+    block = re.search(r"```bash\n(.*?)```", (copy / "README.md").read_text(), re.S)
+    assert block is not None
+    (line,) = [line for line in block[1].splitlines() if f"/{run}," in line]
+    program, *arguments = shlex.split(line)
+    assert program == "lm_eval"
+    return run_harness(copy, arguments, copy)
 
 
 def scores_of(workspace: Workspace, run: str, probe: str) -> dict[tuple[str, str, str, str], float]:
@@ -176,7 +190,7 @@ def test_the_harness_gives_the_numbers_of_costar_record_by_record(
 ) -> None:
     suite, workspace, folder = exported
     run = f"{arm}.nano.d0"
-    found = run_harness(folder, built / "release" / "models" / run, tmp_path)
+    found = run_page(folder, built / "release" / "models", run, tmp_path)
     assert set(found) == set(tasks_of(folder))
     likelihood, extraction, choice, secret = (
         scores_of(workspace, run, probe) for probe in ("likelihood", "extraction", "choice", "secret-rank")
@@ -212,15 +226,15 @@ def test_the_harness_gives_the_numbers_of_costar_record_by_record(
         compared += 1
     assert compared > 300
     if arm == ARM:
-        assert_the_page_tells_levels_apart(folder, tmp_path, likelihood)
+        assert_the_page_tells_levels_apart(folder, tmp_path / "lm-eval" / folder.name, likelihood)
 
 
 def assert_the_page_tells_levels_apart(
-    folder: Path, output: Path, scores: dict[tuple[str, str, str, str], float]
+    folder: Path, place: Path, scores: dict[tuple[str, str, str, str], float]
 ) -> None:
     """The snippet of the page, over what the harness wrote."""
     code = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
-    done = subprocess.run([sys.executable, "-c", code[0]], cwd=output, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code[0]], cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     means = {(line[1], line[2], line[3], line[4]): float(line[5]) for line in lines}

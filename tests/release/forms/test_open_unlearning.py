@@ -338,8 +338,8 @@ def test_evaluation_composes_for_either_model_from_a_folder_or_the_hub(exported:
     assert found["model"]["model_args"]["pretrained_model_name_or_path"] == f"{release}/models/{CONTROL}.nano.d0"
     assert found["model"]["model_args"]["device_map"] == "cuda"
     check_evaluation(found["eval"]["costar"], "half")
-    found = composed(folder, tmp_path, *arguments, COSTAR_RELEASE=release, COSTAR_MODELS="owner")
-    assert found["model"]["model_args"]["pretrained_model_name_or_path"] == f"owner/{CONTROL}.nano.d0"
+    found = composed(folder, tmp_path, *arguments, COSTAR_RELEASE=release, COSTAR_MODELS="owner/small-")
+    assert found["model"]["model_args"]["pretrained_model_name_or_path"] == f"owner/small-{CONTROL}.nano.d0"
 
 
 @pytest.mark.slow

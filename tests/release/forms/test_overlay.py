@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from costar.core.design import Suite
+from costar.core.errors import CostarError
+from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
+from costar.corpus.store import TokenStore
 from costar.insertion.overlay import open_suite_overlay, read_exposures
 from costar.release.export import write_export
 from costar.train.log import read_log_rows
 
+from tests.corpus.test_ordered import ORDERED, write_tables
+from tests.corpus.test_ordered import build as build_ordered
+from tests.insertion.test_designs import ARMS
+from tests.insertion.test_designs import build as build_designs
 from tests.release.linked import linked_workspace
 
 ARM = "late"
@@ -79,3 +87,48 @@ def test_edits_name_the_copies_that_they_are(exported: tuple[Suite, Workspace, P
     exposures = read_exposures(workspace, ARM, 0).sort_by("slot").to_pylist()
     keys = ("slot", "sequence", "record_id", "copy")
     assert [[row[key] for key in keys] for row in edits] == [[row[key] for key in keys] for row in exposures]
+
+
+@pytest.fixture(scope="module")
+def designs(built: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Workspace]:
+    return build_designs(built, tmp_path_factory.mktemp("designs"), ARMS)
+
+
+@pytest.mark.parametrize("arm", ["standard", "factorial", "filled", "edited", "epochs"])
+def test_arms_of_every_design_are_read_the_same_also_through_several_epochs(
+    arm: str, designs: tuple[Suite, Workspace]
+) -> None:
+    suite, workspace = designs
+    (folder,) = write_export(suite, workspace, "overlay", arm=arm)
+    expected = open_suite_overlay(workspace, arm, 0, seed=suite.seed)
+    slots = np.arange(suite.arms[arm].train.slots)
+    assert np.array_equal(np.stack(list(reader_of(folder).rows())), expected.sequences(slots))
+    if arm == "epochs":
+        assert len(slots) > 2 * expected.order.size
+
+
+def test_a_corpus_that_is_read_by_order_tables_is_refused_with_the_form_that_has_them(
+    built: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "given").mkdir()
+    for name in ("tokens.bin", "tokens.idx", "tokenizer.json"):
+        shutil.copyfile(built / "corpus" / name, tmp_path / "given" / name)
+    (tmp_path / "ordered.toml").write_text(ORDERED, encoding="utf-8")
+    write_tables(tmp_path, np.arange(len(TokenStore.open(built / "corpus").sizes)))
+    workspace = build_ordered(tmp_path)
+    with pytest.raises(CostarError, match="--export megatron"):
+        write_export(load_suite(tmp_path / "ordered.toml"), workspace, "overlay", arm="perturbed")
+
+
+def test_a_base_that_links_the_store_of_another_tool_is_there_as_a_file(built: Path, tmp_path: Path) -> None:
+    """A relative link would point nowhere from the export."""
+    suite, workspace = linked_workspace(built, tmp_path)
+    (workspace.root / "corpus").unlink()
+    shutil.copytree(built / "corpus", workspace.corpus)
+    (tmp_path / "given").mkdir()
+    shutil.move(workspace.corpus / "tokens.bin", tmp_path / "given" / "tokens.bin")
+    (workspace.corpus / "tokens.bin").symlink_to(Path("..") / ".." / "given" / "tokens.bin")
+    (folder,) = write_export(suite, workspace, "overlay", arm=ARM)
+    assert not (folder / "tokens.bin").is_symlink()
+    assert (folder / "tokens.bin").read_bytes() == (built / "corpus" / "tokens.bin").read_bytes()
+    assert list(reader_of(folder).digests(8)) == json.loads((folder / "overlay.json").read_text())["digests"]
