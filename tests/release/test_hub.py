@@ -147,6 +147,16 @@ def test_what_pages_say_of_the_release_they_say_of_its_repositories_on_the_hub(r
     }
 
 
+def test_a_push_of_a_blind_release_has_no_table_that_is_withheld(blind: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(blind / "release", tmp_path / "release"))
+    tree = Path(push(folder, None, dry_run=True)["folder"])
+    names = {path.stem for path in tree.rglob("*.parquet")}
+    assert "records" in names
+    assert not names & {"assignments", "exposures", "effects"}
+    sealed = {path.name for path in (blind / "sealed").iterdir()}
+    assert not {path.name for path in tree.rglob("*") if path.suffix != ".md"} & (sealed - {"membership.parquet"})
+
+
 def test_the_snippets_of_pushed_pages_run_as_they_stand(release: Path, hub: Hub, tmp_path: Path) -> None:
     push(release, hub)
     pages = [

@@ -69,6 +69,13 @@ def test_a_whole_release_is_verified_by_the_command_line_without_its_suite(relea
     assert "Traceback" not in done.stderr
 
 
+def test_a_blind_release_is_verified_without_what_it_withholds(blind: Path, tmp_path: Path) -> None:
+    proof = verify(Path(shutil.copytree(blind / "release", tmp_path / "blind")))
+    assert proof.problems == []
+    assert proof.models > 0
+    assert proof.scores > 0
+
+
 def test_flipped_missing_extra_and_swapped_files_are_named(release: Path) -> None:
     flip(release / "data" / "records.parquet")
     flip(release / "README.md")
