@@ -15,8 +15,8 @@ from ..core.errors import CostarError
 from ..core.hashing import sha256_file, sha256_json
 from ..core.workspace import Workspace, finish_step, is_current, output_lock, read_marker, start_step, write_text
 from .chosen import Chosen
-
-SUMS = "SHA256SUMS"
+from .facts import SUMS
+from .sums import sums_text
 
 
 def write_folder(workspace: Workspace, form: str, name: str, inputs: Any, fill: Callable[[Path], None]) -> Path:
@@ -36,8 +36,7 @@ def write_folder(workspace: Workspace, form: str, name: str, inputs: Any, fill: 
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         fill(folder)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        lines = [f"{sha256_file(path)}  {path.relative_to(folder)}\n" for path in files]
-        write_text(folder / SUMS, "".join(lines))
+        write_text(folder / SUMS, sums_text({str(path.relative_to(folder)): sha256_file(path) for path in files}))
         finish_step(folder, wanted, [*files, folder / SUMS])
     return folder
 

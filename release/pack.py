@@ -6,7 +6,6 @@ costs little.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import shutil
 from collections.abc import Mapping, Sequence
@@ -37,18 +36,16 @@ from ..train.config import RunConfig, read_config
 from .canary import canary_of
 from .cards import citation, collection_page, data_card, model_card
 from .data import release_tables, source_tables, write_ledger
-from .facts import read_release
+from .facts import FACTS, PARTS, SUMS, VERSION, read_release
 from .licences import Gate, check_texts
 from .models import Manifest, Packed, pack_models
 from .pairs import Pair, find_pairs, inserted_by, kept_states, runs_of
 from .results import levels_known, measured_in, validation_loss
 from .sealed import check_seed, check_untold, disclose, refuse_sealed, show_seal, withhold
+from .sums import release_id, sums_text
 from .try_out import try_out
 
-VERSION = 1
-PARTS = ("models", "revisions", "data")
-PAGES = ("README.md", "CITATION.cff", "release.json")
-SUMS = "SHA256SUMS"
+PAGES = ("README.md", "CITATION.cff", FACTS)
 
 
 def write_release(suite: Suite, workspace: Workspace, *, blind: bool = False) -> int:
@@ -102,10 +99,10 @@ def write_release(suite: Suite, workspace: Workspace, *, blind: bool = False) ->
         "withheld": withheld,
         "extraction": {"prefixes": list(suite.eval.prefixes), "suffix": suite.eval.suffix},
     }
-    write_json(folder / "release.json", facts)
-    sums["release.json"] = sha256_file(folder / "release.json")
+    write_json(folder / FACTS, facts)
+    sums[FACTS] = sha256_file(folder / FACTS)
     try_out(folder, runs_of(pairs))
-    write_text(folder / SUMS, _sums_text(sums))
+    write_text(folder / SUMS, sums_text(sums))
     known = {folder / name: digest for name, digest in sums.items()}
     finish_step(workspace.root, inputs, [*known, folder / SUMS], "release", known=known)
     return len(pairs)
@@ -131,22 +128,12 @@ def require_packed(suite: Suite, workspace: Workspace) -> None:
         )
 
 
-def release_id(sums: Mapping[str, str]) -> str:
-    """The sha256 of the lines of SHA256SUMS that are of models, revisions and data, in the order of their names."""
-    own = {name: digest for name, digest in sums.items() if name.split("/")[0] in PARTS}
-    return hashlib.sha256(_sums_text(own).encode()).hexdigest()
-
-
 def _sums(folder: Path, packed: Packed) -> dict[str, str]:
     """The hash of every file that is released, by its path; those of links are known."""
     paths = [path for part in PARTS for path in (folder / part).rglob("*") if path.is_file()]
     paths += [folder / name for name in PAGES if (folder / name).is_file()]
     shown = (path for path in paths if not path.name.startswith("."))
     return {str(path.relative_to(folder)): packed.known.get(path) or sha256_file(path) for path in shown}
-
-
-def _sums_text(sums: Mapping[str, str]) -> str:
-    return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
 
 
 def _inputs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -9,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from ..core.console import Update
 from ..core.errors import CostarError
 from ..core.hashing import sha256_file
-from .facts import SUMS
+from .facts import PARTS, SUMS
 
 LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
@@ -38,6 +39,12 @@ def read_sums(path: Path) -> dict[str, str]:
 
 def sums_text(sums: Mapping[str, str]) -> str:
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+
+
+def release_id(sums: Mapping[str, str]) -> str:
+    """The sha256 of the lines that are of models, revisions and data, in the order of their names."""
+    own = {name: digest for name, digest in sums.items() if name.split("/")[0] in PARTS}
+    return hashlib.sha256(sums_text(own).encode()).hexdigest()
 
 
 def files_below(folder: Path) -> list[str]:

@@ -9,8 +9,7 @@ from typing import Any
 from ..core.console import Update
 from ..core.workspace import read_marker
 from .facts import FACTS, PARTS, SUMS, Release
-from .pack import release_id
-from .sums import compare, files_below, read_sums
+from .sums import compare, files_below, read_sums, release_id
 
 
 def damaged_files(release: Release, update: Update, *, exports: bool = True) -> list[str]:

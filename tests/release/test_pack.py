@@ -17,7 +17,8 @@ import pytest
 from costar.core.errors import CostarError
 from costar.core.suite import load_suite
 from costar.core.workspace import Workspace
-from costar.release.pack import release_id, write_release
+from costar.release.pack import write_release
+from costar.release.sums import release_id
 from huggingface_hub import ModelCard
 
 PARTS = ("models", "revisions", "data")
