@@ -107,7 +107,7 @@ def _push(session: Session, organization: str, dry_run: bool) -> None:
     if done.gated:
         console.say(f"           access by request: {', '.join(done.gated)}")
     console.say(
-        "           all of it is private; to publish, set each to public in its settings on the Hub, the collection last"
+        "           new repositories are private; to publish, set each to public in its settings on the Hub, the collection last"
     )
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ..core.design import Suite
 from ..train.config import RunConfig
+from .pages import rendered
 from .pairs import Pair
 from .results import Result
 
@@ -84,7 +84,7 @@ def model_card(
         f"models/{config.run}" if revision == "main" else f"revisions/{config.run}/{revision}"
     )  # the Hub's: a push says
     table = [each for each in results if each.metric == "nll_token"]
-    body = render(
+    body = rendered(
         "model_card.md.j2",
         suite=suite,
         config=config,
@@ -133,7 +133,7 @@ def data_card(
         configs=[{"config_name": name, "data_files": files[name]} for name in first],
         **gate_fields(gated),
     )
-    body = render(
+    body = rendered(
         "data_card.md.j2",
         suite=suite,
         sizes={name: sizes[name] for name in first},
@@ -152,7 +152,7 @@ def collection_page(
     suite: Suite, pairs: Sequence[Pair], effects: Sequence[str], *, gated: Mapping[str, str], blind: bool
 ) -> str:
     """The page that shows a release as a whole; `effects` are lines of its table."""
-    return render("collection.md.j2", suite=suite, pairs=pairs, effects=effects, gated=gated, blind=blind)
+    return rendered("collection.md.j2", suite=suite, pairs=pairs, effects=effects, gated=gated, blind=blind)
 
 
 def citation(suite: Suite, pairs: Sequence[Pair]) -> str:
@@ -208,20 +208,6 @@ def hub_licence(licences: Sequence[str]) -> dict[str, Any]:
         return {"license": known[0]}
     name = re.sub(r"[^a-z0-9.]+", "-", known[0]).strip("-") if len(known) == 1 else "as-stated-per-record"
     return {"license": "other", "license_name": name}
-
-
-def render(template: str, **values: Any) -> str:
-    """A template of this folder; an unknown name is an error."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-    )
-    environment.filters["thousands"] = "{:,}".format
-    return environment.get_template(template).render(**values)
 
 
 def _page(data: Any, body: str) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.design import RunName, SourceDesign, Suite
+from ..core.errors import CostarError
 from ..core.parquet import read_table, write_table
 from ..core.workspace import Workspace, check_files, corpus_facts, read_facts, read_marker, step_of
 from ..insertion.overlay import read_exposures
@@ -159,7 +160,8 @@ def _of_records(table: pa.Table, records: pa.Table) -> pa.Table:
 
 def flat_records(records: pa.Table, guid: str) -> pa.Table:
     """The records with a column `field_<name>` for each of their fields, texts or lists of texts, and the canary."""
-    flat = [dict(_leaves("field", json.loads(fields))) for fields in records.column("fields").to_pylist()]
+    names = records.column("record_id").to_pylist()
+    flat = [_flat(*each) for each in zip(names, records.column("fields").to_pylist(), strict=True)]
     for name in sorted({name for row in flat for name in row}):
         values = [row.get(name) for row in flat]
         if any(isinstance(value, list) for value in values):
@@ -168,6 +170,25 @@ def flat_records(records: pa.Table, guid: str) -> pa.Table:
         else:
             records = records.append_column(name, pa.array(values, pa.string()))
     return _with_canary(records.drop_columns(["fields"]), guid)
+
+
+def _flat(record_id: str, fields: str) -> dict[str, str | list[str]]:
+    """Column → text or texts of one record.
+
+    Raises:
+        CostarError: two fields that would be one column.
+    """
+    found: dict[str, str | list[str]] = {}
+    for name, value in _leaves("field", json.loads(fields)):
+        if name in found:
+            raise CostarError(
+                f"record {record_id}",
+                found=f"two fields that are both column {name} of a release",
+                expected="fields whose names differ in more than signs and nesting",
+                mend="rename one",
+            )
+        found[name] = value
+    return found
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, str | list[str]]]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from ..core.design import RunName, Suite
 from ..core.errors import CostarError
@@ -16,6 +14,7 @@ from ..core.hashing import sha256_file, sha256_json
 from ..core.workspace import Workspace, finish_step, is_current, output_lock, read_marker, start_step, write_text
 from .chosen import Chosen
 from .facts import SUMS
+from .pages import room_sha256
 from .sums import sums_text
 
 
@@ -27,7 +26,7 @@ def write_folder(workspace: Workspace, form: str, name: str, inputs: Any, fill: 
     """
     folder = workspace.release / form / name
     version = importlib.metadata.version("costar")
-    wanted = sha256_json([version, _templates_sha256(), inputs])
+    wanted = sha256_json([version, room_sha256(), inputs])
     with output_lock(folder, f"export {form}"):
         if is_current(folder, wanted):
             return folder
@@ -39,24 +38,6 @@ def write_folder(workspace: Workspace, form: str, name: str, inputs: Any, fill: 
         write_text(folder / SUMS, sums_text({str(path.relative_to(folder)): sha256_file(path) for path in files}))
         finish_step(folder, wanted, [*files, folder / SUMS])
     return folder
-
-
-def rendered(template: str, **facts: Any) -> str:
-    """A text from a template beside this file."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-    )
-    return environment.get_template(template).render(**facts)
-
-
-def yaml_text(value: Mapping[str, Any]) -> str:
-    """A YAML file, keys in their order, lists as blocks."""
-    from huggingface_hub import CardData
-
-    return f"{CardData(**value).to_yaml()}\n"
 
 
 def built_from(workspace: Workspace) -> list[Any]:
@@ -94,9 +75,3 @@ def pair_folder(suite: Suite, treated: RunName) -> str:
     """The name of a pair's folder: the arm and draw, and the model where the arm has several."""
     several = len(suite.arms[treated.arm].models) > 1
     return f"{treated.arm}.{treated.model}-d{treated.draw}" if several else f"{treated.arm}-d{treated.draw}"
-
-
-def _templates_sha256() -> list[str]:
-    """The code and the templates of this room, so that exports follow them."""
-    paths = [*Path(__file__).parent.glob("*.j2"), *Path(__file__).parent.rglob("*.py")]
-    return [sha256_file(path) for path in sorted(paths)]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0  # seconds to connect
 WRITERS = ("admin", "write", "contributor")  # roles in an organization that may create repositories
+OWN = ("suite", "run", "tokens_sha256", "order_sha256")  # what makes a repository that of this suite, where it says so
 GATE = "extra_gated_"  # keys of a card that asks for access by request
 
 
@@ -202,12 +203,19 @@ def _check_owned(api: HfApi, release: Release, revisions: list[Revision]) -> Non
         name = FACTS if each.kind == "dataset" else MANIFEST
         theirs = held_facts(api, each, name) if name in present else {}
         ours = read_facts(each.folder / name, ["suite"], mend="pack the release again")
-        same = all(theirs.get(key) == ours.get(key) for key in ("suite", "run"))
+        same = all(theirs.get(key) == ours.get(key) for key in OWN)
         if present - KEPT and not same:
             raise CostarError(
                 f"repository {each.repository}",
                 found=f"it is there already and is not of suite {release.suite}",
                 expected="no such repository, or one that costar made for this suite",
+                mend="rename the suite, use another ORG, or remove the repository on the Hub",
+            )
+        if ours.get("blind") and theirs and not theirs.get("blind"):
+            raise CostarError(
+                f"repository {each.repository}",
+                found="a release with labels, which its history keeps",
+                expected="a blind release in a repository that never had labels",
                 mend="rename the suite, use another ORG, or remove the repository on the Hub",
             )
 

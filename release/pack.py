@@ -39,6 +39,7 @@ from .data import release_tables, source_tables, write_ledger
 from .facts import FACTS, PARTS, SUMS, VERSION, read_release
 from .licences import Gate, check_texts
 from .models import Manifest, Packed, pack_models
+from .pages import room_sha256
 from .pairs import Pair, find_pairs, inserted_by, kept_states, runs_of
 from .results import levels_known, measured_in, validation_loss
 from .sealed import check_seed, check_untold, disclose, refuse_sealed, show_seal, withhold
@@ -149,10 +150,10 @@ def _inputs(
         step = read_config(workspace, run).train.steps
         measured += [path for path in score_files(workspace, run) if step_of(path) == step]
         measured += sorted(workspace.ledger(run, step).glob("stage-*.json"))
-        measured.append(workspace.run(run) / "log" / "validation.parquet")
+        measured += [workspace.run(run) / name for name in ("log/validation.parquet", "config.json", "identity.json")]
     if not blind:  # what a blind release seals follows from the rest
         measured += [workspace.root / "sealed" / name for name in ("seal.json", "revealed.json")]
-    texts = sorted(Path(__file__).parent.glob("*.j2"))
+    measured += [workspace.corpus / name for name in ("corpus.json", "source.json", "corpus_steps.parquet")]
     return sha256_json(
         [
             [VERSION, importlib.metadata.version("costar"), blind, suite.name, vars(suite.release)],
@@ -160,9 +161,9 @@ def _inputs(
             [pair.facts() for pair in pairs],
             {run: sorted(steps.items()) for run, steps in states.items()},
             [read_marker(workspace.insertion, step) for step in ("records", "insert")],
-            sha256_file(workspace.corpus / "corpus.json"),
+            room_sha256(),
             {name: [design.licence, dict(design.allow)] for name, design in suite.perturbations.items()},
-            [sha256_file(path) for path in (*measured, *texts) if path.is_file()],
+            [sha256_file(path) for path in measured if path.is_file()],
         ]
     )
 

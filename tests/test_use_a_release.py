@@ -45,6 +45,7 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_snippet_runs_in_order(beside: Path) -> None:
     code = [text if language == "python" else SHELL.format(command=text) for language, text in blocks()]
     told = run("\n".join(code), beside)

@@ -23,8 +23,9 @@ from ...insertion.origins import TWIN
 from ...insertion.records import read_records
 from ..canary import RISK, canary_of
 from ..chosen import Chosen
-from ..folders import built_from, pairs_of, rendered, write_folder, yaml_text
+from ..folders import built_from, pairs_of, write_folder
 from ..harness_tasks import PROBES, HarnessTask, tasks_of
+from ..pages import rendered, yaml_text
 
 OPTIONS = ()
 FOLDER = "lm-eval"
@@ -40,7 +41,15 @@ def write(suite: Suite, workspace: Workspace, chosen: Chosen) -> list[Path]:
     """
     pairs = pairs_of(suite, chosen)
     require_insertion(suite, workspace)
-    inputs = [chosen.arm, chosen.draw, vars(suite.eval), suite.seed, _probes_sha256(), built_from(workspace)]
+    inputs = [
+        chosen.arm,
+        chosen.draw,
+        [list(map(str, pair)) for pair in pairs],
+        vars(suite.eval),
+        suite.seed,
+        _probes_sha256(),
+        built_from(workspace),
+    ]
 
     def fill(folder: Path) -> None:
         context = SuiteContext(suite, workspace).shared

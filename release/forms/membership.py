@@ -22,8 +22,9 @@ from ...eval.scores import Scores, load_scores
 from ...insertion.build import require_insertion
 from ...manifests.catalogue import score_files
 from ..chosen import Chosen
-from ..folders import built_from, pair_folder, pairs_of, rendered, write_folder
+from ..folders import built_from, pair_folder, pairs_of, write_folder
 from ..membership import membership_rows
+from ..pages import rendered
 
 OPTIONS = ("model",)
 FOLDER = "membership"

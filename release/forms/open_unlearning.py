@@ -24,8 +24,9 @@ from ...eval.stored import read_ledger
 from ...insertion.build import require_insertion
 from ...insertion.records import read_records
 from ..chosen import Chosen
-from ..folders import built_from, pair_folder, pairs_of, rendered, write_folder, yaml_text
+from ..folders import built_from, pair_folder, pairs_of, write_folder
 from ..membership import membership_rows
+from ..pages import rendered, yaml_text
 from ..unlearning_configs import SCOPES, overlay_configs
 from ..unlearning_sets import (
     LONGEST_HEAD,

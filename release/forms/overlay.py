@@ -25,7 +25,8 @@ from ...insertion.build import require_insertion
 from ...insertion.overlay import Overlay, open_suite_overlay, read_exposures
 from ...manifests.tables import BIG, INT, STRING
 from ..chosen import Chosen
-from ..folders import built_from, rendered, write_folder
+from ..folders import built_from, write_folder
+from ..pages import rendered
 
 OPTIONS = ()
 FOLDER = "overlay"

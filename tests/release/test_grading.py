@@ -134,6 +134,7 @@ def test_the_default_forget_set_is_that_of_the_overlay_for_open_unlearning(relea
     assert grade(folder, release) != default
 
 
+@pytest.mark.slow
 def test_a_blind_release_is_graded_by_its_owner_and_by_all_when_revealed(blind_copy: Path, tmp_path: Path) -> None:
     release, sealed = blind_copy / "release", blind_copy / "sealed"
     folder = write_scores(tmp_path / "ours", release)

@@ -157,6 +157,7 @@ def test_a_push_of_a_blind_release_has_no_table_that_is_withheld(blind: Path, tm
     assert not {path.name for path in tree.rglob("*") if path.suffix != ".md"} & (sealed - {"membership.parquet"})
 
 
+@pytest.mark.slow
 def test_the_snippets_of_pushed_pages_run_as_they_stand(release: Path, hub: Hub, tmp_path: Path) -> None:
     push(release, hub)
     pages = [
@@ -178,6 +179,7 @@ def test_the_snippets_of_pushed_pages_run_as_they_stand(release: Path, hub: Hub,
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_push_goes_on_and_sends_no_object_twice(release: Path, hub: Hub) -> None:
     hub.hold_after = 3
     process = start(release, hub)
@@ -195,6 +197,7 @@ def test_a_killed_push_goes_on_and_sends_no_object_twice(release: Path, hub: Hub
     assert push(release, hub)["uploaded"] == 0
 
 
+@pytest.mark.slow
 def test_a_push_that_the_hub_refuses_midway_says_so_and_goes_on_from_there(release: Path, hub: Hub) -> None:
     hub.refuses[f"POST /api/models/lab/small-{CONTROL}/commit/step48"] = Refusal(403, message="storage is full")
     told = push(release, hub)["refused"]
@@ -216,6 +219,7 @@ def test_a_push_that_the_hub_refuses_midway_says_so_and_goes_on_from_there(relea
         ("no way", "no way to the Hub"),
         ("offline", "HF_HUB_OFFLINE is set"),
         ("name taken", f"repository lab/small-{TREATED}\n  found     it is there already and is not of suite small"),
+        ("other corpus", f"repository lab/small-{TREATED}\n  found     it is there already and is not of suite small"),
         ("name of another account", "the name of an organization"),
         ("too long a name", "a name that the Hub takes"),
     ],
@@ -234,6 +238,11 @@ def test_what_can_be_refused_is_refused_before_anything_is_sent(
         repo = hub.create("models", f"lab/small-{TREATED}")
         repo.blobs[git_oid(b"theirs")] = b"theirs"
         repo.commit("main", "theirs", {"model.bin": git_oid(b"theirs")})
+    if case == "other corpus":
+        theirs = json.dumps({"suite": "small", "run": TREATED, "tokens_sha256": "0" * 64}).encode()
+        repo = hub.create("models", f"lab/small-{TREATED}")
+        repo.blobs[git_oid(theirs)] = theirs
+        repo.commit("main", "theirs", {"costar_manifest.json": git_oid(theirs)})
     to = {"name of another account": "lab/other", "too long a name": "l" * 97}.get(case, "lab")
     if case == "too long a name":
         hub.user("hf_keeper", "keeper", **{to: "write"})
@@ -245,6 +254,7 @@ def test_what_can_be_refused_is_refused_before_anything_is_sent(
     assert not [path for method, path in hub.sent if method != "GET" and "paths-info" not in path]
 
 
+@pytest.mark.slow
 def test_what_reads_back_otherwise_is_named_and_mended_by_the_next_push(release: Path, hub: Hub) -> None:
     hub.serves = {f"small-{TREATED}/model.safetensors": b"other", "small@main/README.md": b"other"}
     hub.drops = f"{CONTROL}@(step24/costar_manifest|step48/)"
@@ -261,6 +271,7 @@ def test_what_reads_back_otherwise_is_named_and_mended_by_the_next_push(release:
     assert "refused" not in push(release, hub)
 
 
+@pytest.mark.slow
 def test_real_text_is_gated_before_it_is_sent_or_not_sent_at_all(release: Path, hub: Hub) -> None:
     hub.refuses["PUT .*/settings"] = Refusal(403, message="gating is not for this account")
     told = push(release, hub)["refused"]
@@ -283,6 +294,7 @@ def test_a_damaged_release_is_not_sent(release: Path, hub: Hub) -> None:
     assert hub.sent == []
 
 
+@pytest.mark.slow
 def test_a_changed_release_replaces_the_old_one_file_by_file(release: Path, hub: Hub) -> None:
     push(release, hub)
     hub.stored.clear()

@@ -126,6 +126,7 @@ def test_packing_again_from_nothing_gives_the_same_bytes(built_copy: Path) -> No
     assert released(folder) == set(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", ["data/README.md", "revisions/standard.nano.d0/step48/README.md", "release.json"])
 def test_a_pack_that_is_killed_ends_with_the_same_bytes_the_next_time(built_copy: Path, seen: str) -> None:
     folder, before = built_copy / "release", sums_of(built_copy / "release")
