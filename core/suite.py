@@ -183,7 +183,9 @@ class _Builder:
             check_parent(arm, arms, self.fail)
         for arm in arms.values():
             check_control(arm, arms, self.fail)
-        for name in spec.release.arms:
+        for at, name in enumerate(spec.release.arms):
+            if name in spec.release.arms[:at]:
+                raise self.fail("[release] arms", found=f"{name} twice", expected="each once", mend="take one out")
             if name not in arms or arms[name].control is None:
                 treated = [arm.name for arm in arms.values() if arm.control]
                 raise self.fail(

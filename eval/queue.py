@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..core.design import RunName, Suite
-from ..core.errors import CostarError
+from ..core.errors import CostarError, shorten
 from ..core.pool import Job
 from ..core.workspace import Workspace
 from ..train.checkpoint import finished_steps
@@ -81,4 +81,13 @@ def told_measures(suite: Suite, workspace: Workspace) -> str:
     asked = sum(measurer.is_as_asked(config, step) for config, step in targets)
     text = f"{asked} checkpoints measured, {len(suite.eval.probes)} probes, effects"
     left = len(targets) - asked
-    return text + (f"; {left} more are not measured as the suite asks now: costar eval" if left else "")
+    runs = {config.run for config, _ in targets}
+    planned = [
+        str(RunName(arm=arm.name, model=model, draw=draw))
+        for arm in suite.arms.values()
+        for model in arm.models
+        for draw in range(arm.draws)
+    ]
+    missing = [run for run in planned if run not in runs]
+    text += f"; {left} more are not measured as the suite asks now: costar eval" if left else ""
+    return text + (f"; no checkpoint of {shorten(', '.join(missing), 80)}" if missing else "")

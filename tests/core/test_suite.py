@@ -48,6 +48,7 @@ def load(tmp_path: Path, text: str) -> CostarError | None:
         ("[arm.perturbed]", '[arm.perturbed]\ncontrol = "standart"', "[arm.perturbed] control", "'standard'?"),
         ("[arm.perturbed]", "[arm.Perturbed]", "[arm.Perturbed]", "lower-case"),
         ('arms    = ["perturbed"]', 'arms    = ["standard"]', "[release] arms", "perturbed, early, late"),
+        ('arms    = ["perturbed"]', 'arms = ["late", "late"]', "[release] arms", "each once"),
         ("held_out        = 0.05", "held_out        = 1.5", "[corpus] held_out", "less than 1"),
         ("{ 0 = 100, 1 = 12, 4 = 10, 16 = 10 }", "{ 0 = 100, 1 = 12, 01 = 10 }", "levels", "each level once"),
         ("[0.5, 1.0]", "[0.0, 1e-99999999]", "[arm.late] phase", "0 ≤ a < b ≤ 1"),
