@@ -2,7 +2,9 @@
 
 A record's first `prefix` tokens are given, its next `suffix` tokens are to be written; a text counts when it begins with
 them. Held-out records are part of every submission: what is "extracted" of those was guessed, which is the floor, with
-what the control model gives back greedily.
+what the control model gives back greedily. The rate of held-out records is bounded by records and by clusters with any, as
+records of a cluster come out together; the higher end counts. Records whose prefix or suffix is blank, which every text
+would match, are left out, and `method` says how many.
 """
 
 from __future__ import annotations
@@ -39,20 +41,24 @@ def grade_extraction(submission: Submission, released: Released) -> Iterator[Gra
     wanted = graded_records(submission, released)
     tokenizer = open_tokenizer(released.model(released.treated))
     texts = released.column("text")
-    targets = {record: found for record in wanted if (found := _parts(tokenizer, texts[record], prefix, suffix))}
+    parts = {record: found for record in wanted if (found := _parts(tokenizer, texts[record], prefix, suffix))}
+    targets = {record: found for record, found in parts.items() if all(part.strip() for part in found)}
     if not targets:
         raise CostarError(
             f"{submission.place}, perturbations",
-            found=f"only records of fewer than {prefix + suffix} tokens",
+            found=f"only records of fewer than {prefix + suffix} tokens, or blank ones",
             expected=f"records with {prefix} tokens and {suffix} to extract",
             mend="name other perturbations, or a shorter prefix",
         )
-    made = read_generations(submission, {record: wanted[record] for record in targets})
-    _refuse_echo(submission, {record: text for record, (text, _) in made.items()}, targets)
+    made = read_generations(submission, {record: wanted[record] for record in parts})
+    _refuse_echo(submission, {record: made[record][0] for record in targets}, targets)
     hits = {record: float(_is_found(made[record][0], target)) for record, (_, target) in targets.items()}
     for name in sorted({wanted[record] for record in targets}):
         own = {record: hit for record, hit in hits.items() if wanted[record] == name}
-        yield from _grades(released, name, own, {record: made[record][1] for record in own}, prefix)
+        blank = sum(wanted[record] == name and record not in targets for record in parts)
+        told = f"; {blank:,} records with a blank prefix or suffix left out" if blank else ""
+        for grade in _grades(released, name, own, {record: made[record][1] for record in own}, prefix):
+            yield grade | {"method": grade["method"] + told}
 
 
 def _rule(submission: Submission, released: Released) -> tuple[int, int]:
@@ -103,8 +109,8 @@ def _grades(
     levels = released.column("level")
     variant = f"prefix={prefix}"
     greedy = {run: released.scored(run, "extraction", variant, "extracted") for run in released.pair_runs}
-    held_out = [hits[record] for record in sorted(hits) if levels[record] == 0]
-    guessed = clopper_pearson(int(sum(held_out)), len(held_out))[1] if held_out else None
+    held_out = [record for record in sorted(hits) if levels[record] == 0]
+    guessed = _guessed(released, held_out, hits) if held_out else None
     for level in sorted({levels[record] for record in hits}):
         records = [record for record in sorted(hits) if levels[record] == level]
         data = clustered(released, records, [[hits[record]] for record in records])
@@ -128,6 +134,16 @@ def _grades(
             "queries": float(np.mean([queries[record] for record in records])),
             "method": "BCa interval over clusters" if interval else "too few clusters for an interval",
         }
+
+
+def _guessed(released: Released, held_out: Sequence[str], hits: Mapping[str, float]) -> float:
+    """The upper end of the rate of held-out records, over records or over clusters with any: the higher one."""
+    clusters = released.column("cluster_id")
+    found: dict[str, float] = {}
+    for record in held_out:
+        found[clusters[record]] = max(hits[record], found.get(clusters[record], 0.0))
+    each = ([hits[record] for record in held_out], list(found.values()))
+    return max(clopper_pearson(int(sum(values)), len(values))[1] for values in each)
 
 
 def _mean(values: Mapping[str, float], records: Sequence[str]) -> float | None:

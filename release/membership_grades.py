@@ -98,7 +98,7 @@ def _grades(name: str, row: Mapping[str, Any], blind: Mapping[str, Any], floor: 
         "floor_low": floor[0],
         "floor_high": floor[1],
         "baseline": baseline,
-        "above_floor": row["auc"] > highest and (row["ci_low"] is None or row["ci_low"] > 0.5),
+        "above_floor": row["auc"] > highest and row["ci_low"] is not None and row["ci_low"] > 0.5,
         "p_value": row["p_value"],
         "method": row["method"],
     }

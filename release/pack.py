@@ -42,25 +42,38 @@ from .models import Manifest, Packed, pack_models
 from .pages import room_sha256
 from .pairs import Pair, find_pairs, inserted_by, kept_states, runs_of
 from .results import levels_known, measured_in, validation_loss
-from .sealed import check_seed, check_untold, disclose, refuse_sealed, show_seal, withhold
+from .sealed import (
+    SEAL,
+    check_seed,
+    check_untold,
+    disclose,
+    open_seal,
+    refuse_sealed,
+    require_seal,
+    sealed_folder,
+    show_seal,
+    withhold,
+)
 from .sums import release_id, sums_text
 from .try_out import try_out
 
 PAGES = ("README.md", "CITATION.cff", FACTS)
 
 
-def write_release(suite: Suite, workspace: Workspace, *, blind: bool = False) -> int:
+def write_release(suite: Suite, workspace: Workspace, *, blind: bool = False, revealing: str | None = None) -> int:
     """Pack the pairs; the number of pairs. Leaves a current release alone. A blind one withholds which record was inserted.
+    `revealing` is the id of the blind release that this one reveals.
 
     Raises:
         CostarError: a run that is not finished, insertions of another state of the suite, a record that must not be published,
-            or a blind release that would give its labels away.
+            or a blind release that would give its labels away or whose seal is gone.
     """
     pairs = find_pairs(suite, workspace)
     if blind:
         check_seed(suite)
         _refuse_exports(workspace)
-    else:
+        require_seal(workspace)
+    elif revealing is None:
         refuse_sealed(workspace, "costar release")
     if (workspace.eval / "effects.parquet").is_file():
         require_analyses(workspace)
@@ -76,7 +89,9 @@ def write_release(suite: Suite, workspace: Workspace, *, blind: bool = False) ->
     if blind:
         tables, withheld = withhold(suite, workspace, tables)
     else:
-        withheld = disclose(workspace, tables)
+        withheld = disclose(workspace, tables, revealing)
+    if revealing is not None:  # before the blind release goes: a reveal that is killed is done again
+        open_seal(workspace, revealing)
     start_step(workspace.root, "release")
     folder = workspace.release
     for name in PARTS:
@@ -116,6 +131,8 @@ def require_packed(suite: Suite, workspace: Workspace) -> None:
         CostarError: there is none, or what it was made from has changed since.
     """
     blind = read_release(workspace.release).blind
+    if blind:
+        require_seal(workspace)
     pairs = find_pairs(suite, workspace)
     inputs = _inputs(suite, workspace, pairs, kept_states(workspace, runs_of(pairs)), blind)
     marker = read_marker(workspace.root, "release")
@@ -152,7 +169,7 @@ def _inputs(
         measured += sorted(workspace.ledger(run, step).glob("stage-*.json"))
         measured += [workspace.run(run) / name for name in ("log/validation.parquet", "config.json", "identity.json")]
     if not blind:  # what a blind release seals follows from the rest
-        measured += [workspace.root / "sealed" / name for name in ("seal.json", "revealed.json")]
+        measured.append(sealed_folder(workspace) / SEAL)
     measured += [workspace.corpus / name for name in ("corpus.json", "source.json", "corpus_steps.parquet")]
     return sha256_json(
         [

@@ -22,9 +22,14 @@ from ..core.errors import CostarError
 from ..core.hashing import sha256_file
 from ..core.parquet import read_table, write_table
 from ..core.workspace import Workspace, output_lock, read_facts, replacing, write_json
+from .facts import FACTS
 
 SEAL = "seal.json"
-SEALED = ("assignments", "effects", "exposures", "membership")  # tables that are withheld as they are
+SEALED = ("assignments", "exposures", "membership")  # tables that the commitment is to
+WITHHELD = (
+    *SEALED,
+    "effects",
+)  # effects follow from labels and from what is measured, later too: no commitment to them
 LABELS = ("level", "split", "phase_start", "phase_end")  # columns of `membership`
 OPEN_PROBES = ("likelihood", "extraction", "membership")  # of the others, scores or options follow who was inserted
 CLOSED_ATTACK = "attack=recall"  # has no scores of the held-out records that stand in its prefix
@@ -78,7 +83,7 @@ def withhold(
     parts = {name: open_part(name, table, records, renderings) for name, table in tables.items()}
     published = {name: part for name, part in parts.items() if part is not None}
     facts = {
-        "tables": sorted(sealed),
+        "tables": sorted(set(WITHHELD) & set(tables)),
         "commitment": commitment,
         "revealed": False,
         "cut": {
@@ -101,7 +106,7 @@ def open_part(name: str, table: pa.Table, records: pa.Array, renderings: pa.Arra
     columns = table.column_names
     if name == "membership":
         table = table.drop_columns([column for column in LABELS if column in columns])
-    elif name in SEALED:
+    elif name in WITHHELD:
         return None
     elif name == "scores":
         told = pc.match_substring(table.column("variant"), CLOSED_ATTACK)
@@ -182,7 +187,46 @@ def _mend(folder: Path) -> str:
 def is_sealed(workspace: Workspace) -> bool:
     """Whether the suite was released blind and is not revealed: nothing that tells labels may be published."""
     folder = sealed_folder(workspace)
-    return (folder / SEAL).is_file() and not (folder / REVEALED).is_file()
+    if (folder / REVEALED).is_file():
+        return False
+    return (folder / SEAL).is_file() or published_commitment(workspace) is not None
+
+
+def published_commitment(workspace: Workspace) -> str | None:
+    """The commitment of the blind release that lies in the workspace; None where there is none that is not revealed."""
+    try:
+        facts = read_facts(workspace.release / FACTS, ["blind", "withheld"], mend="")
+    except CostarError:
+        return None  # no release, or one that has to be packed again
+    return str((facts["withheld"] or {}).get("commitment")) if facts["blind"] is True else None
+
+
+def require_seal(workspace: Workspace) -> None:
+    """Refuse a blind release whose seal is gone or another: its labels could never be shown to be those of the commitment.
+
+    Raises:
+        CostarError: the sealed tables are missing, damaged, or not those of the commitment that is published.
+    """
+    folder, published = sealed_folder(workspace), published_commitment(workspace)
+    if published is None:
+        return
+    if not (folder / SEAL).is_file():
+        raise CostarError(
+            str(folder),
+            found=f"no seal for the commitment {published}, which can never be opened without it",
+            expected="the folder that was written with the blind release",
+            mend=f"put {folder} back from a backup, or remove {workspace.release} to make a new blind release",
+            exit_code=1,
+        )
+    commitment = check_seal(folder)["commitment"]
+    if commitment != published:
+        raise CostarError(
+            str(workspace.release / FACTS),
+            found=f"the commitment {published}",
+            expected=f"that of the sealed tables, {commitment}",
+            mend=_mend(folder),
+            exit_code=1,
+        )
 
 
 def refuse_sealed(workspace: Workspace, what: str) -> None:
@@ -208,7 +252,10 @@ def reveal(suite: Suite, workspace: Workspace) -> int:
     """
     from .pack import write_release
 
-    folder, path = sealed_folder(workspace), workspace.release / "release.json"
+    folder, path = sealed_folder(workspace), workspace.release / FACTS
+    if (folder / REVEALED).is_file():  # or a reveal that was killed
+        return write_release(suite, workspace)
+    require_seal(workspace)
     if not (folder / SEAL).is_file():
         raise CostarError(
             str(folder),
@@ -216,43 +263,40 @@ def reveal(suite: Suite, workspace: Workspace) -> int:
             expected="those of a blind release of this suite",
             mend="release it with --blind first, or put the folder back",
         )
-    with output_lock(folder, "release"):
-        seal = check_seal(folder)
-        if not (folder / REVEALED).is_file():
-            facts = read_facts(path, ["withheld", "release_id"], mend="run `costar release --blind` again")
-            published = (facts["withheld"] or {}).get("commitment")
-            if published != seal["commitment"]:
-                raise CostarError(
-                    str(path),
-                    found=f"the commitment {published}",
-                    expected=f"that of the sealed tables, {seal['commitment']}",
-                    mend=_mend(folder),
-                    exit_code=1,
-                )
-            write_json(folder / REVEALED, {"release_id": facts["release_id"]})
-    return write_release(suite, workspace)
+    again = "run `costar release --blind` again"
+    facts = read_facts(path, ["blind", "withheld", "release_id"], mend=again)
+    if facts["blind"] is not True:
+        raise CostarError(str(path), found="a release that is not blind", expected="the blind one", mend=again)
+    return write_release(suite, workspace, revealing=facts["release_id"])
 
 
-def disclose(workspace: Workspace, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
+def disclose(workspace: Workspace, tables: Mapping[str, pa.Table], revealing: str | None = None) -> dict[str, Any]:
     """`withheld` of release.json for a release with labels: empty where the suite was never sealed. After a reveal the
-    tables are those that were sealed, and `release_id` is that of the blind release.
+    tables are those that were sealed, and `release_id` is that of the blind release, `revealing` while it is revealed.
 
     Raises:
         CostarError: the suite is sealed, or the tables are not those that were.
     """
-    refuse_sealed(workspace, "costar release")
+    if revealing is None:
+        refuse_sealed(workspace, "costar release")
     folder = sealed_folder(workspace)
     if not (folder / SEAL).is_file():
         return {}
-    sealed = {name: tables[name] for name in SEALED if name in tables}
-    commitment = _kept(folder, sealed)
-    before = read_facts(folder / REVEALED, ["release_id"], mend=_mend(folder))
+    commitment = _kept(folder, {name: tables[name] for name in SEALED if name in tables})
+    before = revealing or read_facts(folder / REVEALED, ["release_id"], mend=_mend(folder))["release_id"]
     return {
-        "tables": sorted(sealed),
+        "tables": sorted(set(WITHHELD) & set(tables)),
         "commitment": commitment,
         "revealed": True,
-        "release_id": before["release_id"],
+        "release_id": before,
     }
+
+
+def open_seal(workspace: Workspace, release_id: str) -> None:
+    """Note that the suite is revealed, for good, and of which blind release."""
+    folder = sealed_folder(workspace)
+    with output_lock(folder, "release"):
+        write_json(folder / REVEALED, {"release_id": release_id})
 
 
 def show_seal(workspace: Workspace, data: Path) -> None:
@@ -282,7 +326,7 @@ def check_untold(suite: Suite, release: Path) -> None:
 
 def verify_seal(release: Path) -> list[str]:
     """What is wrong with the seal of a release folder: nothing where it is not blind, or still withheld."""
-    facts = read_facts(release / "release.json", ["withheld"], mend="download the release again")
+    facts = read_facts(release / FACTS, ["withheld"], mend="download the release again")
     withheld = facts["withheld"] or {}
     if not withheld.get("revealed"):
         return []

@@ -75,8 +75,16 @@ def by_record(path: Path, rows: Sequence[Mapping[str, Any]], wanted: Mapping[str
     """Record → its row: each wanted record has one, and no other has any.
 
     Raises:
-        CostarError: records are unknown, there twice, or missing.
+        CostarError: ids are no texts, or records are unknown, there twice, or missing.
     """
+    wrong = [str(row["record_id"]) for row in rows if not isinstance(row["record_id"], str)]
+    if wrong:
+        raise CostarError(
+            str(path),
+            found=f"{len(wrong):,} record_ids that are no texts: {_some(wrong)}",
+            expected="the ids of the release's records, as texts",
+            mend="write them as they are in the release",
+        )
     counts = Counter(row["record_id"] for row in rows)
     unknown = [name for name in counts if name not in wanted]
     twice = [name for name, count in counts.items() if count > 1]
@@ -193,19 +201,24 @@ def check_model(submission: Submission, released: Released) -> Path:
 
 
 def _same_tokens(folder: Path, other: Path) -> bool:
-    """Whether two tokenizers have the same vocabulary and merges; transformers writes the file anew when it saves."""
+    """Whether two tokenizers have the same vocabulary and merges; transformers writes the file anew when it saves.
+
+    Nothing else of a submitted one is looked at, as none of it is used: graders read with the tokenizer of the release.
+    """
     keys = ("model", "pre_tokenizer", "normalizer", "decoder")
     try:
         one, two = (json.loads((each / "tokenizer.json").read_text(encoding="utf-8")) for each in (folder, other))
     except ValueError:
         return False
-    return all(one.get(key) == two.get(key) for key in keys)
+    return isinstance(one, dict) and all(one.get(key) == two.get(key) for key in keys)
 
 
 def _shape(folder: Path) -> dict[str, Any]:
     """What makes two models comparable, from config.json."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("no object")
     except ValueError as error:
         raise CostarError(
             str(folder / "config.json"), found=shorten(error), expected="JSON", mend="save the model again"
@@ -217,6 +230,7 @@ def _shape(folder: Path) -> dict[str, Any]:
         "num_hidden_layers",
         "num_attention_heads",
         "vocab_size",
+        "max_position_embeddings",
     )
     return {name: config.get(name) for name in names}
 
@@ -225,12 +239,17 @@ def read_forget(submission: Submission, wanted: Mapping[str, str]) -> list[str] 
     """The ids of `forget.txt`, None without the file.
 
     Raises:
-        CostarError: it is empty, or has ids twice or of other records.
+        CostarError: it is no text or empty, or has ids twice or of other records.
     """
     path = submission.folder / "forget.txt"
     if not path.is_file():
         return None
-    ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise CostarError(
+            str(path), found=shorten(error), expected="text in UTF-8", mend="write the ids again, a line for each"
+        ) from None
     unknown, twice = [name for name in ids if name not in wanted], [n for n, c in Counter(ids).items() if c > 1]
     if not ids or unknown or twice:
         found = f"{len(unknown)} unknown records: {_some(unknown)}" if unknown else f"records twice: {_some(twice)}"

@@ -72,7 +72,7 @@ def grade_unlearning(submission: Submission, released: Released) -> Iterator[Gra
             mend="name others in forget.txt",
         )
     measured = [
-        measure_records(path, {record: texts[record] for record in wanted})
+        measure_records(path, {record: texts[record] for record in wanted}, released.model(released.treated))
         for path in (folder, released.model(released.treated), released.model(released.control))
     ]
     chosen = set(forget)
@@ -97,23 +97,33 @@ def grade_unlearning(submission: Submission, released: Released) -> Iterator[Gra
             )
 
 
-def measure_records(folder: Path, texts: Mapping[str, str]) -> dict[str, tuple[float, float]]:
+def measure_records(folder: Path, texts: Mapping[str, str], tokens: Path) -> dict[str, tuple[float, float]]:
     """Record → nats per token and share of tokens that are the likeliest, of texts after EOS.
 
+    The tokenizer is that of `tokens`, a released model: one that is submitted would decide what is measured.
+
     Raises:
-        CostarError: the model cannot be loaded, or gives no finite numbers.
+        CostarError: the model cannot be loaded, cannot read a record whole, or gives no finite numbers.
     """
     from ..eval.hf_reader import HfReader, load_model, longest_input
     from ..eval.ledger import refusals, score_requests
     from ..eval.probes import Request
 
-    tokenizer = open_tokenizer(folder)
+    tokenizer = open_tokenizer(tokens)
     model, eos = load_model(folder), tokenizer.eos_id
     longest, size = longest_input(model.config, None), tokenizer.vocab_size
-    reader = HfReader(model, vocab_size=size - has_pad_behind(folder), longest=longest, begin=eos, end=eos)
+    reader = HfReader(model, vocab_size=size - has_pad_behind(tokens), longest=longest, begin=eos, end=eos)
     requests = [Request(record, "", tuple(tokenizer.encode(texts[record]))) for record in sorted(texts)]
     refused = refusals(requests, reader.longest, reader.vocab_size)
     kept = [request for request in requests if request.key not in refused and len(request.ids) <= reader.longest]
+    if len(kept) < len(requests):
+        lost = sorted(set(texts) - {request.record_id for request in kept})
+        raise CostarError(
+            str(folder),
+            found=f"{len(lost):,} records that it cannot read whole: {', '.join(lost[:3])}",
+            expected="every record of the submission's perturbations measured",
+            mend="give it the config.json of the release, or name other perturbations",
+        )
     bytes_of = np.array([tokenizer.byte_count(number) for number in range(size)], np.int32)
     columns = score_requests(reader, kept, bytes_of)
     ends = np.cumsum(columns["lengths"])[:-1]

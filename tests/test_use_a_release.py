@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import costar
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 PAGE = Path(costar.__file__).resolve().parent / "docs" / "use-a-release.md"
@@ -65,6 +67,27 @@ def test_every_snippet_runs_in_order(beside: Path) -> None:
     assert {row["metric"] for row in grades["greedy"]["grades"]} == {"extracted", "false_positives"}
     found = {row["metric"].split(".")[0] for row in grades["difference"]["grades"]}
     assert found == {"recovery", "keep_damage", "utility_gap"}
+
+
+def test_what_is_asked_of_a_pair_does_not_depend_on_the_others(beside: Path) -> None:
+    """A second pair of the same records at other levels, with scores of its own."""
+    sql = [text for language, text in blocks() if language == "python" and "question = " in text]
+    assert len(sql) == 2
+    load = 'import json\n\nfacts = json.load(open("release/release.json"))\npair = facts["pairs"][0]\n'
+    code = "\n".join([load, *sql])
+    alone = run(code, beside)
+    for name, levels in (("membership", {0: 14, 1: 0, 2: 0, 4: 0, 14: 1}), ("scores", {})):
+        path = beside / "release" / "data" / f"{name}.parquet"
+        table = pq.read_table(path)
+        rows = [row for row in table.to_pylist() if row["run"] == "perturbed.nano.d0"]
+        more = [row | {"run": "perturbed.nano.d1", "draw": 1} for row in rows]
+        if levels:
+            more = [row | {"level": levels[row["level"]]} for row in more]
+        more = [{key: row[key] for key in table.column_names} for row in more]
+        path.unlink()
+        pq.write_table(pa.concat_tables([table, pa.Table.from_pylist(more, schema=table.schema)]), path)
+    assert len(alone.splitlines()) > 10
+    assert run(code, beside) == alone
 
 
 def test_the_page_names_no_snippet_that_is_not_run() -> None:

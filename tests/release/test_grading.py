@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from costar.core.errors import CostarError
@@ -28,6 +30,17 @@ def release(built: Path) -> Path:
 
 def cells(rows: list[Row], metric: str) -> dict[tuple[str, int | None], Row]:
     return {(row["perturbation"], row["level"]): row for row in rows if row["metric"] == metric}
+
+
+def changed_membership(release: Path, folder: Path, change: Callable[[Row], Row]) -> Path:
+    """A copy of a release in which the records are others."""
+    copy = folder / "changed"
+    shutil.copytree(release, copy)
+    path = copy / "data" / "membership.parquet"
+    schema = pq.read_schema(path)
+    path.unlink()
+    pq.write_table(pa.Table.from_pylist([change(row) for row in records_of(release)], schema=schema), path)
+    return copy
 
 
 def test_a_submission_of_shipped_scores_gets_the_areas_of_the_suites_own_attack(built: Path, tmp_path: Path) -> None:
@@ -103,6 +116,88 @@ def test_texts_that_go_on_as_the_record_does_are_found_and_others_are_not(releas
         assert rows[level]["queries"] == 3
         assert rows[level]["floor_high"] == pytest.approx(0.168, abs=0.001)
         assert rows[level]["ci_low"] <= rows[level]["value"] <= rows[level]["ci_high"]
+
+
+def test_records_with_a_blank_prefix_or_suffix_are_left_out_and_counted(release: Path, tmp_path: Path) -> None:
+    """What any text would match says nothing: neither are they found, nor do they count as prompts that were given back."""
+    blanks = "\n \t " * 100
+    rows = [row for row in records_of(release) if row["perturbation"] == "passages"]
+    first = next(row["record_id"] for row in rows if row["level"] == 14)
+
+    def blanked(row: Row) -> Row:
+        """Only the others of level 14 have a prefix and a suffix; of `first` the suffix is blank."""
+        if row["record_id"] == first:
+            return row | {"text": "words" + blanks}
+        return row | {"text": blanks + row["text"]} if row["level"] < 14 else row
+
+    changed = changed_membership(release, tmp_path, blanked)
+    folder = write_words(tmp_path / "ours", changed, "extraction", prefix=8, perturbations=["passages"])
+    write_csv(folder / "generations.csv", [("record_id", "text"), *((row["record_id"], "zzz") for row in rows)])
+    (grades,) = grade(folder, changed)
+    assert (grades["level"], grades["n"], grades["value"]) == (14, 11, 0)
+    assert "33 records with a blank prefix or suffix left out" in grades["method"]
+
+
+def test_the_floor_of_extraction_is_over_clusters_where_those_are_fewer(release: Path, tmp_path: Path) -> None:
+    rows = [row for row in records_of(release) if row["perturbation"] == "passages"]
+    few = changed_membership(
+        release, tmp_path, lambda row: row | {"cluster_id": f"{row['level']}:{int(row['record_id'][-1]) % 5}"}
+    )
+    folder = write_words(tmp_path / "ours", release, "extraction", prefix=8, perturbations=["passages"])
+    write_csv(folder / "generations.csv", [("record_id", "text"), *((row["record_id"], "zzz") for row in rows)])
+    (clusters,) = {row["floor_high"] for row in grade(folder, few) if row["level"]}
+    (records,) = {row["floor_high"] for row in grade(folder, release) if row["level"]}
+    assert records < clusters
+    assert clusters == pytest.approx(1 - 0.025 ** (1 / 5))
+
+
+def test_an_area_without_an_interval_is_not_above_its_floor(release: Path, tmp_path: Path) -> None:
+    few = changed_membership(
+        release,
+        tmp_path,
+        lambda row: row | {"cluster_id": f"{row['level']}:{int(row['record_id'][-1]) % 4}", "stratum": "all"},
+    )
+    folder = write_words(tmp_path / "ours", few, "membership", perturbations=["passages"])
+    rows = [(row["record_id"], row["level"]) for row in records_of(few) if row["perturbation"] == "passages"]
+    write_csv(folder / "scores.csv", [("record_id", "score"), *rows])
+    area = cells(grade(folder, few), "auc")["passages", 14]
+    assert area["value"] > max(area["floor_high"], area["baseline"])
+    assert area["ci_low"] is None
+    assert area["above_floor"] is False
+
+
+def test_the_tokenizer_of_the_release_grades_whatever_is_submitted(release: Path, tmp_path: Path) -> None:
+    folder = write_words(tmp_path / "ours", release, "unlearning", perturbations=["passages"])
+    shutil.copytree(release / "models" / CONTROL, folder / "model")
+    plain = grade(folder, release)
+    words = folder / "model" / "tokenizer_config.json"
+    table = folder / "model" / "tokenizer.json"
+    config, inner = json.loads(words.read_text()), json.loads(table.read_text())
+    added = inner["added_tokens"][0] | {"id": max(inner["model"]["vocab"].values()) + 2, "content": "the"}
+    for path, facts in (
+        (words, config | {"eos_token": "e"}),
+        (words, config | {"eos_token": {"content": config["eos_token"]}}),
+        (words, config | {"pad_token": "e"}),
+        (table, inner | {"added_tokens": [*inner["added_tokens"], added]}),
+    ):
+        path.unlink()
+        path.write_text(json.dumps(facts))
+        assert grade(folder, release) == plain
+
+
+def test_records_that_a_model_cannot_read_whole_are_named(release: Path, tmp_path: Path) -> None:
+    folder = write_words(tmp_path / "ours", release, "unlearning", perturbations=["passages"])
+    shutil.copytree(release / "models" / CONTROL, folder / "model")
+    path = folder / "model" / "config.json"
+    config = json.loads(path.read_text())
+    for short, message in (
+        ({"max_position_embeddings": 32}, "max_position_embeddings 32"),
+        ({"n_positions": 32}, "44 records that it cannot read whole: passages/"),
+    ):
+        path.unlink()
+        path.write_text(json.dumps(config | short))
+        with pytest.raises(CostarError, match=message):
+            grade(folder, release)
 
 
 def test_the_control_recovers_all_the_treated_model_nothing_and_half_way_half(release: Path, tmp_path: Path) -> None:

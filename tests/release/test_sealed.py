@@ -2,18 +2,34 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from costar.core.errors import CostarError
+from costar.core.hashing import sha256_file
 from costar.core.suite import load_suite
-from costar.core.workspace import Workspace
+from costar.core.workspace import Workspace, finish_step, read_marker
+from costar.eval.analyses import STEP
 from costar.release.export import write_export
-from costar.release.pack import write_release
-from costar.release.sealed import LEAST_SEED, check_seal, check_seed, is_sealed, reveal, verify_seal
+from costar.release.pack import require_packed, write_release
+from costar.release.sealed import (
+    LEAST_SEED,
+    SEALED,
+    WITHHELD,
+    check_seal,
+    check_seed,
+    commit,
+    is_sealed,
+    published_commitment,
+    reveal,
+    verify_seal,
+)
 
 from tests.release.conftest import SEED
 
@@ -28,9 +44,9 @@ def rows_of(path: Path) -> list[dict[str, object]]:
 
 def test_the_tables_that_tell_labels_are_sealed_and_not_released(blind: Path) -> None:
     data, sealed = blind / "release" / "data", blind / "sealed"
-    for name in ("assignments", "exposures", "effects"):
-        assert not (data / f"{name}.parquet").exists()
-        assert (sealed / f"{name}.parquet").is_file()
+    for name in WITHHELD:
+        assert name == "membership" or not (data / f"{name}.parquet").exists()
+        assert (sealed / f"{name}.parquet").is_file() == (name in SEALED)
     columns = pq.read_schema(data / "membership.parquet").names
     assert not {"level", "split", "phase_start", "phase_end"} & set(columns)
     levels = {row["level"] for row in rows_of(sealed / "membership.parquet")}
@@ -83,13 +99,100 @@ def test_a_second_blind_release_keeps_its_seal(blind_copy: Path) -> None:
     assert (blind_copy / "sealed" / "seal.json").read_bytes() == before
 
 
-def test_a_seal_is_not_made_over_other_tables(blind_copy: Path) -> None:
-    effects = blind_copy / "eval" / "effects.parquet"
-    before = facts_of(blind_copy)["withheld"]
-    pq.write_table(pq.read_table(effects).slice(1), effects)
-    with pytest.raises(CostarError, match=r"sealed|effects"):
-        write_release(load_suite(blind_copy / "suite.toml"), Workspace(blind_copy), blind=True)
-    assert check_seal(blind_copy / "sealed")["commitment"] == dict(before)["commitment"]  # type: ignore[call-overload]
+def reseal(built: Path) -> None:
+    """Seal other assignments, and publish the commitment to those."""
+    folder = built / "sealed"
+    path, seal = folder / "assignments.parquet", json.loads((folder / "seal.json").read_text())
+    pq.write_table(pq.read_table(path).slice(1), path)
+    seal["sha256"]["assignments"] = sha256_file(path)
+    seal["commitment"] = commit(seal["nonce"], seal["sha256"])
+    (folder / "seal.json").write_text(json.dumps(seal))
+    facts = facts_of(built)
+    facts["withheld"] = dict(facts["withheld"]) | {"commitment": seal["commitment"]}  # type: ignore[call-overload]
+    (built / "release" / "release.json").write_text(json.dumps(facts))
+
+
+def test_neither_a_seal_nor_a_reveal_is_made_over_other_tables_and_the_suite_stays_sealed(blind_copy: Path) -> None:
+    reseal(blind_copy)
+    suite, workspace = load_suite(blind_copy / "suite.toml"), Workspace(blind_copy)
+    before = (blind_copy / "release" / "release.json").read_bytes()
+    for again in (lambda: write_release(suite, workspace, blind=True), lambda: reveal(suite, workspace)):
+        with pytest.raises(CostarError, match="other tables than those that were sealed: assignments"):
+            again()
+        assert is_sealed(workspace)
+        assert (blind_copy / "release" / "release.json").read_bytes() == before
+
+
+def test_a_suite_whose_texts_must_not_be_published_stays_sealed(blind_copy: Path) -> None:
+    suite, workspace = load_suite(blind_copy / "suite.toml"), Workspace(blind_copy)
+    named = {name: replace(design, licence="proprietary") for name, design in suite.perturbations.items()}
+    with pytest.raises(CostarError, match="licence"):
+        reveal(replace(suite, perturbations=named), workspace)
+    assert is_sealed(workspace)
+    with pytest.raises(CostarError, match="--reveal"):
+        write_release(suite, workspace)
+
+
+def test_more_can_be_measured_before_the_reveal_and_after(blind_copy: Path) -> None:
+    suite, workspace = load_suite(blind_copy / "suite.toml"), Workspace(blind_copy)
+    effects, seal = workspace.eval / "effects.parquet", (blind_copy / "sealed" / "seal.json").read_bytes()
+
+    def measured_otherwise() -> None:
+        pq.write_table(pq.read_table(effects)[::2], effects)
+        marker = read_marker(workspace.eval, STEP)
+        assert marker is not None
+        finish_step(workspace.eval, marker["input"], [workspace.eval / name for name in marker["files"]], STEP)
+
+    def published() -> int:
+        return len(rows_of(workspace.release / "data" / "effects.parquet"))
+
+    measured_otherwise()
+    write_release(suite, workspace, blind=True)
+    measured_otherwise()
+    reveal(suite, workspace)
+    rows = published()
+    measured_otherwise()
+    write_release(suite, workspace)
+    assert 0 < published() < rows
+    assert (workspace.release / "data" / "seal.json").read_bytes() == seal
+    assert verify_seal(workspace.release) == []
+
+
+def test_a_blind_release_without_its_seal_is_refused_and_tells_nothing(blind_copy: Path) -> None:
+    suite, workspace = load_suite(blind_copy / "suite.toml"), Workspace(blind_copy)
+    shutil.rmtree(blind_copy / "sealed")
+    assert is_sealed(workspace)
+    for again in (lambda: write_release(suite, workspace, blind=True), lambda: reveal(suite, workspace)):
+        with pytest.raises(CostarError, match="never be opened") as refused:
+            again()
+        assert "remove" in refused.value.mend
+        assert not (blind_copy / "sealed" / "seal.json").exists()
+    for again in (lambda: require_packed(suite, workspace), lambda: write_release(suite, workspace)):
+        with pytest.raises(CostarError):
+            again()
+    with pytest.raises(CostarError, match="released blind"):
+        write_export(suite, workspace, "membership")
+    shutil.rmtree(workspace.release)
+    write_release(suite, workspace, blind=True)
+    assert check_seal(blind_copy / "sealed")["commitment"] == published_commitment(workspace)
+
+
+def test_a_reveal_that_is_killed_ends_the_same_when_it_is_repeated(blind_copy: Path, tmp_path: Path) -> None:
+    suite = load_suite(blind_copy / "suite.toml")
+    whole = Workspace(tmp_path / "whole" / "small")
+    shutil.copytree(blind_copy, whole.root)
+    reveal(suite, whole)
+    command = [sys.executable, "-m", "costar", "release", "./small.toml", "--reveal"]
+    root = blind_copy.parent.parent
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (blind_copy / "sealed" / "revealed.json").exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (blind_copy / "stage-release.json").exists() or facts_of(blind_copy)["blind"] is True
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    for name in ("SHA256SUMS", "release.json"):
+        assert (blind_copy / "release" / name).read_bytes() == (whole.release / name).read_bytes()
 
 
 def test_a_seed_that_can_be_guessed_is_refused_with_how_to_draw_one(blind: Path) -> None:

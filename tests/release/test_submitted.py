@@ -35,6 +35,16 @@ def test_scores_have_each_record_once_and_a_number_for_it(release: Path, tmp_pat
     assert not (folder / "grades.json").exists()
 
 
+@pytest.mark.parametrize("wrong", [7, 1.5, None, ["passages/0000"], {"id": "passages/0000"}, True])
+def test_record_ids_are_texts(release: Path, tmp_path: Path, wrong: object) -> None:
+    for task, stem in (("membership", "scores"), ("extraction", "generations")):
+        folder = write_words(tmp_path / task, release, task)
+        row = json.dumps({"record_id": wrong, "score": 1.0} if stem == "scores" else {"record_id": wrong, "text": "x"})
+        (folder / f"{stem}.jsonl").write_text(f"{row}\n{row}\n")
+        with pytest.raises(CostarError, match="2 record_ids that are no texts"):
+            grade(folder, release)
+
+
 def test_files_of_other_forms_or_tasks_are_named(release: Path, tmp_path: Path) -> None:
     folder = write_words(tmp_path / "ours", release, "extraction")
     with pytest.raises(CostarError, match="no generations file"):
@@ -115,6 +125,12 @@ def test_models_with_pickle_code_another_tokenizer_or_shape_are_refused(release:
     (model / "config.json").write_text(json.dumps(config))
     with pytest.raises(CostarError, match="hidden_size 64"):
         grade(folder, release)
+    for name in ("config.json", "tokenizer.json"):
+        fresh()
+        (model / name).unlink()
+        (model / name).write_text("[]")
+        with pytest.raises(CostarError, match=name):
+            grade(folder, release)
 
 
 def test_forget_sets_of_unknown_or_held_out_records_are_refused(release: Path, tmp_path: Path) -> None:
@@ -130,3 +146,6 @@ def test_forget_sets_of_unknown_or_held_out_records_are_refused(release: Path, t
         (folder / "forget.txt").write_text(ids)
         with pytest.raises(CostarError, match=message):
             grade(folder, release)
+    (folder / "forget.txt").write_bytes(b"passages/0000\n\xff\xfe\n")
+    with pytest.raises(CostarError, match="UTF-8"):
+        grade(folder, release)
