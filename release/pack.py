@@ -48,6 +48,7 @@ from .sealed import (
     check_untold,
     disclose,
     open_seal,
+    refuse_revealed,
     refuse_sealed,
     require_seal,
     sealed_folder,
@@ -71,6 +72,7 @@ def write_release(suite: Suite, workspace: Workspace, *, blind: bool = False, re
     pairs = find_pairs(suite, workspace)
     if blind:
         check_seed(suite)
+        refuse_revealed(workspace)
         _refuse_exports(workspace)
         require_seal(workspace)
     elif revealing is None:

@@ -201,6 +201,21 @@ def published_commitment(workspace: Workspace) -> str | None:
     return str((facts["withheld"] or {}).get("commitment")) if facts["blind"] is True else None
 
 
+def refuse_revealed(workspace: Workspace) -> None:
+    """Refuse to call a suite blind again whose labels are out.
+
+    Raises:
+        CostarError: it was revealed.
+    """
+    if (sealed_folder(workspace) / REVEALED).is_file():
+        raise CostarError(
+            "costar release --blind",
+            found="a suite whose labels were published",
+            expected="one that was not revealed",
+            mend="pack it without --blind",
+        )
+
+
 def require_seal(workspace: Workspace) -> None:
     """Refuse a blind release whose seal is gone or another: its labels could never be shown to be those of the commitment.
 

@@ -56,9 +56,10 @@ def read_submission(folder: Path) -> Submission:
     path = folder / FILE
     example = '{"format": 1, "release_id": "…", "task": "membership", "run": "…", "name": "…"}'
     mend = "write it as docs/use-a-release.md shows"
+    _refuse_links(folder)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         found = "no such file" if isinstance(error, FileNotFoundError) else shorten(error)
         raise CostarError(str(path), found=found, expected=example, mend=mend) from None
     if not isinstance(facts, dict):
@@ -85,6 +86,15 @@ def read_submission(folder: Path) -> Submission:
         )
     given = {key: value for key, value in facts.items() if key != "format"}
     return Submission(folder=folder, **given | {"perturbations": tuple(facts.get("perturbations", ()))})
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse links: who grades what others send would read, and hash, files of their own."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise CostarError(
+                str(path), found="a link", expected="files of the submission itself", mend="put the file in its place"
+            )
 
 
 def _check_keys(path: Path, facts: Mapping[str, Any]) -> None:

@@ -54,7 +54,9 @@ def read_rows(path: Path, required: Sequence[str], allowed: Sequence[str] = ()) 
             newlines = pa.csv.ParseOptions(newlines_in_values=True)
             table = pa.csv.read_csv(path, parse_options=newlines, convert_options=texts)
         elif path.suffix == ".jsonl":
-            table = pa.json.read_json(path)
+            table = pa.json.read_json(
+                path, read_options=pa.json.ReadOptions(block_size=max(1 << 20, path.stat().st_size))
+            )
         else:
             table = read_table(path, mend="write it again")
     except (pa.ArrowException, OSError, ValueError) as error:

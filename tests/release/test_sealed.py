@@ -234,6 +234,8 @@ def test_after_a_reveal_anybody_can_recompute_the_commitment(blind_copy: Path) -
     assert any("kin-" in str(row["record_id"]) for row in rows_of(data / "records.parquet"))
     reveal(suite, workspace)
     assert facts_of(blind_copy) == after
+    with pytest.raises(CostarError, match="whose labels were published"):
+        write_release(suite, workspace, blind=True)
     levels = data / "membership.parquet"
     pq.write_table(pq.read_table(levels).slice(1), levels)
     (told,) = verify_seal(workspace.release)

@@ -37,12 +37,20 @@ def test_what_a_submission_says_of_itself_is_checked_key_by_key(
         read_submission(write_words(tmp_path / "ours", release, **{"task": "membership"} | words))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", "\x00"])
+@pytest.mark.parametrize("text", [None, "{", "[]", "\x00", "[" * 100_000])
 def test_a_folder_without_words_is_no_submission(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "submission.json").write_text(text)
     with pytest.raises(CostarError, match=r"submission\.json"):
         read_submission(tmp_path)
+
+
+def test_links_out_of_a_submission_are_not_followed(release: Path, tmp_path: Path) -> None:
+    folder = write_words(tmp_path / "ours", release, task="membership")
+    read_submission(folder)
+    (folder / "model").symlink_to(release / "models")
+    with pytest.raises(CostarError, match="a link"):
+        read_submission(folder)
 
 
 @pytest.mark.parametrize(
