@@ -17,6 +17,7 @@ from ..train.config import RunConfig
 from .pairs import Pair
 from .results import Result
 
+SNIPPET = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
 TAGS = ["memorization", "membership-inference", "machine-unlearning", "costar"]
 HUB_LICENCES = tuple(
     """
@@ -212,6 +213,17 @@ def hub_licence(licences: Sequence[str]) -> dict[str, Any]:
 
 def render(template: str, **values: Any) -> str:
     """A template of this folder; an unknown name is an error."""
+    return str(_templates().get_template(template).render(**values))
+
+
+def render_snippets(template: str, **values: Any) -> list[str]:
+    """The Python snippets of a template of this folder, without the text around them."""
+    templates = _templates()
+    text, _, _ = templates.loader.get_source(templates, template)
+    return [templates.from_string(block).render(**values) for block in SNIPPET.findall(text)]
+
+
+def _templates() -> Any:
     import jinja2
 
     environment = jinja2.Environment(
@@ -221,7 +233,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
     )
     environment.filters["thousands"] = "{:,}".format
-    return environment.get_template(template).render(**values)
+    return environment
 
 
 def _page(data: Any, body: str) -> str:

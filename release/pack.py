@@ -38,7 +38,7 @@ from .cards import citation, collection_page, data_card, model_card
 from .data import release_tables, source_tables, write_ledger
 from .facts import FACTS, PARTS, SUMS, VERSION, read_release
 from .licences import Gate, check_texts
-from .models import Manifest, Packed, pack_models
+from .models import FORMAT, Manifest, Packed, pack_models
 from .pairs import Pair, find_pairs, inserted_by, kept_states, runs_of
 from .results import levels_known, measured_in, validation_loss
 from .sealed import check_seed, check_untold, disclose, refuse_sealed, show_seal, withhold
@@ -155,7 +155,7 @@ def _inputs(
     texts = sorted(Path(__file__).parent.glob("*.j2"))
     return sha256_json(
         [
-            [VERSION, importlib.metadata.version("costar"), blind, suite.name, vars(suite.release)],
+            [VERSION, FORMAT, importlib.metadata.version("costar"), blind, suite.name, vars(suite.release)],
             [suite.eval.prefixes, suite.eval.suffix],
             [pair.facts() for pair in pairs],
             {run: sorted(steps.items()) for run, steps in states.items()},
