@@ -235,7 +235,7 @@ def test_weights_of_a_checkpoint_in_another_ones_folder_are_named_though_every_s
     summed_again(release)
     assert verify(release).problems == [
         f"{release / target}/costar_manifest.json: {WEIGHTS} is not of the weights that it names "
-        f"({told_weights(release / target)[:12]}…), but of {source}/{WEIGHTS}"
+        f"({told_weights(release / target)[:11]}…), but of {source}/{WEIGHTS}"
     ]
     name_weights(release / target)
     summed_again(release)
