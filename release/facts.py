@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.design import RunName
 from ..core.errors import CostarError, shorten
 
 FACTS = "release.json"
@@ -15,7 +16,19 @@ SUMS = "SHA256SUMS"
 VERSION = 1
 PARTS = ("models", "revisions", "data")
 PAIR = {"treated": str, "control": str, "arm": str, "model": str, "draw": int}
-PLAIN = {"suite": str, "release_id": str, "blind": bool, "costar_version": str, "pairs": list, "revisions": dict}
+PLAIN = {
+    "suite": str,
+    "release_id": str,
+    "blind": bool,
+    "costar_version": str,
+    "pairs": list,
+    "revisions": dict,
+    "withheld": dict,
+    "extraction": dict,
+}
+WITHHELD = {"tables": list, "commitment": str, "revealed": bool}
+EXTRACTION = {"prefixes": list, "suffix": int}
+RUN = re.compile(r"[\w-]+\.[\w-]+\.d[0-9]+", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +89,25 @@ def read_release(folder: Path) -> Release:
         for run, steps in facts["revisions"].items():
             if not isinstance(steps, list) or not all(type(step) is int for step in steps):
                 problems.append(f"revisions of {run} are {shorten(steps, 40)}, not a list of whole numbers")
+        extraction, withheld = facts["extraction"], facts["withheld"]
+        problems += [f"extraction {text}" for text in wrong_types(extraction, EXTRACTION)]
+        prefixes = extraction.get("prefixes")
+        if isinstance(prefixes, list) and not all(type(prefix) is int for prefix in prefixes):
+            problems.append(f"extraction prefixes are {shorten(prefixes, 40)}, not whole numbers")
+        problems += [f"withheld {text}" for text in (wrong_types(withheld, WITHHELD) if withheld else ())]
         if not re.fullmatch(r"[0-9a-f]{64}", facts["release_id"]):
             problems.append("release_id is not a sha256")
     if problems:
         raise _wrong(path, "; ".join(problems), "the facts that `costar release` writes")
     names = [pair[key] for pair in facts["pairs"] for key in ("treated", "control")]
-    if not names or any(Path(name).name != name or name.startswith(".") for name in [*names, *facts["revisions"]]):
-        raise _wrong(path, "no pairs, or names of runs that are paths", "names such as perturbed.tiny.d0")
+    if not names or not all(RUN.fullmatch(name) for name in [*names, *facts["revisions"]]):
+        raise _wrong(path, "no pairs, or names that are not those of runs", "names such as perturbed.tiny.d0")
+    for pair in facts["pairs"]:
+        treated, control = RunName.parse(pair["treated"]), RunName.parse(pair["control"])
+        same = {"model": pair["model"], "draw": pair["draw"]}
+        if treated != RunName(arm=pair["arm"], **same) or control != RunName(arm=control.arm, **same):
+            told = ", ".join(f"{key} {pair[key]}" for key in ("arm", "model", "draw"))
+            raise _wrong(path, f"a pair of {treated} and {control} as {told}", "the arm, model and draw of its runs")
     return Release(
         folder=folder,
         suite=facts["suite"],

@@ -14,6 +14,7 @@ from ..core.workspace import output_lock, write_json
 from . import extraction_grades, membership_grades, unlearning_grades
 from .released import Released, open_pair, release_facts
 from .submissions import Submission, check_release, files_sha256, read_submission
+from .sums import require_whole
 
 GRADES = pa.schema(
     [
@@ -53,11 +54,13 @@ def grade(submission: Path, release: Path, sealed: Path | None = None) -> list[d
     """The grades of a submission, rows of `GRADES`; written beside it as well.
 
     Raises:
-        CostarError: the submission is malformed or of another release, or the labels are withheld.
+        CostarError: the submission is malformed or of another release, a file of the release that it is graded with is
+            damaged, or the labels are withheld.
     """
     own = read_submission(submission)
     facts = release_facts(release)
     check_release(own, facts)
+    require_whole(release, facts["release_id"], _opened(own, facts))
     released = open_pair(release, facts, own.run, sealed)
     about = {"name": own.name, "task": own.task, "run": own.run}
     found = GRADERS[own.task](own, released)
@@ -75,6 +78,13 @@ def grade(submission: Path, release: Path, sealed: Path | None = None) -> list[d
             },
         )
     return rows
+
+
+def _opened(own: Submission, facts: dict[str, Any]) -> list[str]:
+    """The paths of a release that graders open, or how they begin."""
+    runs = [pair[role] for pair in facts["pairs"] if pair["treated"] == own.run for role in ("treated", "control")]
+    folders = {"membership": [], "extraction": [f"models/{own.run}/"], "unlearning": [f"models/{run}/" for run in runs]}
+    return ["data/membership.parquet", "data/scores.parquet", *folders[own.task]]
 
 
 def print_grades(rows: list[dict[str, Any]]) -> None:

@@ -157,7 +157,6 @@ def _check_rights(api: HfApi, organization: str) -> None:
     roles |= {org["name"]: org.get("roleInOrg") or "write" for org in user.get("orgs", [])}
     mend = "name another ORG, or ask for the role `write` there"
     if organization not in roles:
-        found = f"{organization}, of which {user['name']} is no member"
         mine = ", ".join(roles)
         raise CostarError(
             "--push",

@@ -67,11 +67,13 @@ def pack_models(
                 targets.append((workspace.release / "models" / run, "main"))
             for target, revision in targets:
                 packed.known.update(place_export(workspace, run, step, target))
+                weights = sorted(target.glob(f"*{WEIGHTS}"))
                 manifest = {
                     **_pairs_of(run, pairs, step, revision, states),
                     **_identity(workspace, suite_name, config, step, revision),
                     "tokenizer_sha256": sha256_file(target / "tokenizer.json"),
                     "state_sha256": steps[step],
+                    "weights_sha256": {path.name: packed.known.get(path) or sha256_file(path) for path in weights},
                     "order_sha256": orders[order_key],
                     **({} if blind else {"seed": config.seed}),
                 }
@@ -108,7 +110,7 @@ def place_export(workspace: Workspace, run: str, step: int, target: Path) -> dic
     for path, sha in sorted(files.items()):
         if path.suffix == WEIGHTS and _linked(path, target / path.name):
             linked[target / path.name] = sha
-        elif path.suffix != WEIGHTS or not (target / path.name).is_file():
+        else:
             with replacing(target / path.name) as temporary:
                 shutil.copyfile(path, temporary)
     return linked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,21 @@ import jinja2
 
 from ..core.hashing import sha256_file
 
+SNIPPET = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
+
 
 def rendered(template: str, **facts: Any) -> str:
     """A page from a template; an unknown name is an error. `thousands` writes a number with commas."""
+    return _templates().get_template(template).render(**facts)
+
+
+def rendered_snippets(template: str, **facts: Any) -> list[str]:
+    """The Python snippets of a template, without the text around them."""
+    text = (Path(__file__).parent / template).read_text(encoding="utf-8")
+    return [_templates().from_string(block).render(**facts) for block in SNIPPET.findall(text)]
+
+
+def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -20,7 +33,7 @@ def rendered(template: str, **facts: Any) -> str:
         trim_blocks=True,
     )
     environment.filters["thousands"] = "{:,}".format
-    return environment.get_template(template).render(**facts)
+    return environment
 
 
 def yaml_text(value: Mapping[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""What the pages of a release promise: every link leads somewhere, every path is there, every snippet runs."""
+"""What the pages of a release promise: every link leads somewhere, every path is there, every snippet runs.
+
+A release may come from anywhere, so that nothing is run but what costar's own templates say for its runs.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from pathlib import Path
 from ..core.console import Update
 from ..core.errors import shorten
 from .facts import PARTS, Release
+from .pages import SNIPPET, rendered_snippets
 from .sums import files_below
 
 SECONDS = 600.0  # for the snippets of one page
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
 MENTION = re.compile(r"(?<![\w/.<>:-])(?:models|revisions|data)/[\w./-]*")
-CODE = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
-SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT")
+FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[ \t]*(?:python|py)", re.M | re.I)
+PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "OMP_NUM_THREADS")
 
 
 def pages(release: Release) -> dict[str, str]:
@@ -56,24 +60,44 @@ def broken_links(release: Release) -> tuple[int, list[str]]:
 
 
 def failing_snippets(release: Release, update: Update, seconds: float = SECONDS) -> tuple[int, list[str]]:
-    """How many snippets were run, and those that fail. Those of a page run in order in one process, in the release's folder.
+    """How many snippets were run, and what is wrong with them. One that costar does not write for this release is not run.
 
-    Pages of a run's kept steps that differ in the step only are run once.
+    Those of a page run in order in one process, in the release's folder. Pages of a run's kept steps that differ in the
+    step only are run once.
     """
+    expected = written_snippets(release)
     chosen: dict[str, tuple[str, list[str]]] = {}
-    for page, text in pages(release).items():
-        if _is_own(page) and (blocks := CODE.findall(text)):
-            chosen[re.sub(r"step\d+", "step", "".join(blocks))] = page, blocks
     problems = []
+    for page, text in pages(release).items():
+        blocks = SNIPPET.findall(text)
+        if not _is_own(page):
+            continue
+        if len(FENCE.findall(text)) != len(blocks) or (blocks and blocks not in expected.get(page, [])):
+            problems.append(f"{release.folder / page}: a snippet that this version of costar does not write; not run")
+        elif blocks:
+            chosen[re.sub(r"step\d+", "step", "".join(blocks))] = page, blocks
     for number, (page, blocks) in enumerate(chosen.values()):
         update(number / len(chosen), f"snippets of {page}")
-        if why := _run(release.folder, blocks, seconds):
+        if why := run_snippets(release.folder, blocks, seconds):
             problems.append(f"{release.folder / page}: {why}")
     return sum(len(blocks) for _, blocks in chosen.values()), problems
 
 
-def _run(folder: Path, blocks: list[str], seconds: float) -> str:
-    """Run snippets as a reader without network and without credentials would; why they fail, or nothing."""
+def written_snippets(release: Release) -> dict[str, list[list[str]]]:
+    """Page → what costar may write as its snippets: one choice, of the data card one for each table that it may show."""
+    asked = ("records",) if release.blind else ("membership", "records")
+    found = {
+        "README.md": [rendered_snippets("collection.md.j2", pairs=release.pairs, blind=release.blind)],
+        "data/README.md": [rendered_snippets("data_card.md.j2", asked=name) for name in asked],
+    }
+    for _, _, folder in release.model_folders():
+        path = folder.relative_to(release.folder).as_posix()
+        found[f"{path}/README.md"] = [rendered_snippets("model_card.md.j2", path=path)]
+    return found
+
+
+def run_snippets(folder: Path, blocks: list[str], seconds: float) -> str:
+    """Run snippets as a reader without network, home and credentials would; why they fail, or nothing."""
     with tempfile.TemporaryDirectory() as home:
         paths = []
         for number, block in enumerate(blocks, start=1):
@@ -86,8 +110,9 @@ def _run(folder: Path, blocks: list[str], seconds: float) -> str:
             "for path in sys.argv[1:]:\n"
             "    exec(compile(open(path, encoding='utf-8').read(), path, 'exec'), space)\n"
         )
-        environment = {key: value for key, value in os.environ.items() if key not in SECRETS}
-        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": home, "TMPDIR": home}
+        environment = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
+        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+        environment |= dict.fromkeys(("HOME", "HF_HOME", "TMPDIR"), home)
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", runner, *paths],
             cwd=folder,

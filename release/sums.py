@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..core.console import Update
 from ..core.errors import CostarError
 from ..core.hashing import sha256_file
-from .facts import PARTS, SUMS
+from .facts import FACTS, PARTS, SUMS
 
+AGAIN = "download the release again; costar verify tells what is damaged"
 LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
@@ -51,6 +52,30 @@ def files_below(folder: Path) -> list[str]:
     """The files of a folder, but for hidden ones: locks, caches, and what a killed writer left."""
     names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() or path.is_symlink())
     return sorted(str(name) for name in names if not any(part.startswith(".") for part in name.parts))
+
+
+def require_whole(folder: Path, expected_id: str, parts: Sequence[str]) -> None:
+    """Refuse a release whose files of some paths, or that begin with them, are not those that were written.
+
+    Raises:
+        CostarError: a SHA256SUMS that cannot be read or is of another release, or a file that it does not have so.
+    """
+    sums = read_sums(folder / SUMS)
+    if release_id(sums) != expected_id:
+        raise CostarError(
+            str(folder / SUMS),
+            found=f"the sums of release {release_id(sums)[:16]}…",
+            expected=f"those of {expected_id[:16]}…, as {FACTS} says",
+            mend=AGAIN,
+            exit_code=1,
+        )
+    parts = (FACTS, *parts)
+    own = {name: digest for name, digest in sums.items() if name.startswith(tuple(parts))}
+    present = [name for name in files_below(folder) if name.startswith(tuple(parts))]
+    if problems := compare(folder, own, present, lambda share, remark: None):
+        raise CostarError(
+            str(folder), found="; ".join(problems[:5]), expected=f"the files of {SUMS}", mend=AGAIN, exit_code=1
+        )
 
 
 def compare(folder: Path, sums: Mapping[str, str], present: Iterable[str], update: Update) -> list[str]:

@@ -41,8 +41,8 @@ def _try_model(path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(path)
-    model: Any = AutoModelForCausalLM.from_pretrained(path)
+    tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         raise CostarError(
             str(path),

@@ -1,7 +1,8 @@
 """`costar verify RELEASE`: a release folder proves itself, wherever it lies: no suite, corpus or manifest is needed.
 
-Hashes first; what they find damaged is not looked at further. Then the manifests, every model and a sample of its scores,
-every table, every link and path of the pages, and every snippet.
+Hashes first; what they find damaged is not looked at further. Then the manifests with the weights that they name, every
+table, every link and path of the pages; then every model is loaded, a sample of the scores of last steps found again, and
+the snippets that costar writes are run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .facts import SUMS, read_release
 from .sealed import verify_seal
 from .snippets import broken_links, failing_snippets
 from .sums import read_sums
-from .verify_files import damaged_files, wrong_tables
+from .verify_files import code_files, damaged_files, wrong_tables
 from .verify_models import wrong_manifests, wrong_models
 
 
@@ -33,7 +34,7 @@ class Proof:
     def told(self) -> str:
         """What was verified, in one line."""
         return (
-            f"{self.files:,} files as written · {self.models} models loaded, {self.scores:,} of their scores found again · "
+            f"{self.files:,} files as written · {self.models} models loaded, {self.scores:,} scores of last steps found again · "
             f"{self.tables} tables · {self.links} links · {self.snippets} snippets run"
         )
 
@@ -50,7 +51,7 @@ def verify_release(folder: Path, update: Update) -> Proof:
     def part(begin: float, end: float) -> Update:
         return lambda share, remark: update(begin + (end - begin) * share, remark)
 
-    proof.problems = damaged_files(release, part(0.0, 0.1))
+    proof.problems = damaged_files(release, part(0.0, 0.1)) + code_files(release)
     if proof.problems:
         return proof
     proof.problems += wrong_manifests(release) + verify_seal(folder)

@@ -11,6 +11,8 @@ from ..core.workspace import read_marker
 from .facts import FACTS, PARTS, SUMS, Release
 from .sums import compare, files_below, read_sums, release_id
 
+CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".py", ".pyc", ".so")
+
 
 def damaged_files(release: Release, update: Update, *, exports: bool = True) -> list[str]:
     """What is flipped, missing, extra or swapped in a release, in words; with `exports` in those as well.
@@ -44,6 +46,16 @@ def _damaged_export(folder: Path, update: Update) -> list[str]:
     marked = {name: facts["sha256"] for name, facts in marker["files"].items()} if marker else {}
     present = [name for name in files_below(folder) if name != "stage.json"]
     return compare(folder, marked | sums, present, update)
+
+
+def code_files(release: Release) -> list[str]:
+    """Files beside weights that a loader would run: pickles and code. Nothing is loaded where there are any."""
+    found = [name for name in files_below(release.folder) if name.split("/")[0] in ("models", "revisions")]
+    return [
+        f"{release.folder / name}: a pickle or code; a release has weights as safetensors only"
+        for name in found
+        if Path(name).suffix.lower() in CODE
+    ]
 
 
 def configured(folder: Path) -> dict[str, list[Path]]:

@@ -10,25 +10,37 @@ from typing import Any
 import pyarrow.compute as pc
 
 from ..core.console import Update
+from ..core.design import RunName
 from ..core.errors import shorten
 from ..core.hashing import keyed_hashes, sha256_file
 from ..core.parquet import read_table
-from .facts import Release, wrong_types
+from .facts import SUMS, Release, wrong_types
+from .sums import read_sums
 from .verify_files import configured
 
 SAMPLE = 16  # records that are scored again, of each run
-FEWER = 4  # and of each of its kept checkpoints
+FEWER = (
+    4  # and of the branch of its last step; earlier ones have no scores, and their weights are those of the manifest
+)
 NEAR = 1e-3  # nats per token
 MANIFEST = "costar_manifest.json"
+WEIGHTS = ".safetensors"
 MEND = "fetch the release again"
 TYPES = {"suite": str, "run": str, "arm": str, "model": str, "draw": int, "step": int, "revision": str}
 HASHES = ("tokens_sha256", "tokenizer_sha256", "config_sha256", "state_sha256", "order_sha256")
-PAIRS = {"pair": dict, "other_pairs": list}
+OBJECTS = {"pair": dict, "other_pairs": list, "weights_sha256": dict}
+SHARED = ("model", "draw", "seed", "tokens_sha256", "tokenizer_sha256", "order_sha256")  # what twins have in common
+Manifests = dict[tuple[str, int | None], dict[str, Any]]  # by run and step; None is `main`
 
 
 def wrong_manifests(release: Release) -> list[str]:
-    """What `costar_manifest.json` of every model says that the release does not."""
-    problems, states = [], {}
+    """What `costar_manifest.json` of every model says that the release, its weights or its twin do not.
+
+    Hashes of weights are those of SHA256SUMS, which has been compared with the files.
+    """
+    problems: list[str] = []
+    manifests: Manifests = {}
+    sums = read_sums(release.folder / SUMS)
     for run, step, folder in release.model_folders():
         path = folder / MANIFEST
         try:
@@ -39,15 +51,59 @@ def wrong_manifests(release: Release) -> list[str]:
         if not isinstance(manifest, dict):
             problems.append(f"{path}: not an object")
             continue
-        found = wrong_types(manifest, TYPES | dict.fromkeys(HASHES, str) | PAIRS)
+        found = wrong_types(manifest, TYPES | dict.fromkeys(HASHES, str) | OBJECTS)
         if not found:
             found = _disagreeing(release, manifest, run, step, folder)
-            states[run, manifest["step"], step is None] = manifest["state_sha256"]
+            found += _other_weights(release, manifest, folder, sums)
+            manifests[run, step] = manifest
         problems += [f"{path}: {text}" for text in found]
-    for (run, step, is_main), state in states.items():
-        if is_main and states.get((run, step, False), state) != state:
-            problems.append(f"models/{run} and revisions/{run}/step{step}: another state at one step")
-    return problems
+    return problems + _unequal(release, manifests)
+
+
+def _other_weights(release: Release, manifest: dict[str, Any], folder: Path, sums: dict[str, str]) -> list[str]:
+    """Weights that are not those the manifest names, and whose they are."""
+    own = f"{folder.relative_to(release.folder).as_posix()}/"
+    actual = {
+        name.removeprefix(own): sha for name, sha in sums.items() if name.startswith(own) and name.endswith(WEIGHTS)
+    }
+    found = []
+    for name in sorted(actual.keys() | manifest["weights_sha256"].keys()):
+        says, sha = manifest["weights_sha256"].get(name), actual.get(name)
+        if says != sha:
+            owner = next((other for other, digest in sums.items() if digest == sha and not other.startswith(own)), None)
+            is_of = f", but of {owner}" if owner else ""
+            found.append(f"{name} is not of the weights that it names ({shorten(says, 12)}){is_of}")
+    return found
+
+
+def _unequal(release: Release, manifests: Manifests) -> list[str]:
+    """Manifests that differ where the two of a pair, or the branches of a run, must not, or agree where they must not."""
+    problems = []
+    for (run, step), manifest in manifests.items():
+        last = manifests.get((run, manifest["step"]))
+        if step is None and last is not None and last["state_sha256"] != manifest["state_sha256"]:
+            problems.append(f"models/{run} and revisions/{run}/step{manifest['step']}: another state at one step")
+    for pair in release.pairs:
+        treated, control = pair["treated"], pair["control"]
+        first = manifests.get((control, None), {})
+        for (run, step), manifest in manifests.items():
+            if run in (treated, control) and first:
+                where = f"models/{run}" if step is None else f"revisions/{run}/step{step}"
+                problems += [
+                    f"{release.folder / where / MANIFEST}: {key} is {manifest.get(key)}, but {first.get(key)} "
+                    f"in models/{control} of its pair"
+                    for key in SHARED
+                    if manifest.get(key) != first.get(key)
+                ]
+            twin = manifests.get((control, step)) if run == treated else None
+            if twin and twin["state_sha256"] != manifest["state_sha256"] and _weights(twin) == _weights(manifest):
+                at = "the last step" if step is None else f"step {step}"
+                problems.append(f"{treated} and {control}: the same weights at {at}, though their states differ")
+    return list(dict.fromkeys(problems))
+
+
+def _weights(manifest: dict[str, Any]) -> list[str]:
+    return sorted(map(str, manifest["weights_sha256"].values()))
 
 
 def _disagreeing(release: Release, manifest: dict[str, Any], run: str, step: int | None, folder: Path) -> list[str]:
@@ -60,6 +116,7 @@ def _disagreeing(release: Release, manifest: dict[str, Any], run: str, step: int
     for key, says, expected in (
         ("suite", manifest["suite"], release.suite),
         ("run", manifest["run"], run),
+        *((key, manifest[key], getattr(RunName.parse(run), key)) for key in ("arm", "model", "draw")),
         ("revision", manifest["revision"], revision),
         ("step", manifest["step"], step if step is not None else max(steps, default=manifest["step"])),
         ("twin", ", ".join(sorted(told)), ", ".join(sorted(release.twins(run)))),
@@ -77,7 +134,7 @@ def _disagreeing(release: Release, manifest: dict[str, Any], run: str, step: int
 def wrong_models(release: Release, update: Update) -> tuple[int, int, list[str]]:
     """Load every model and score a sample of records again: how many models, how many scores, and what is wrong.
 
-    A suite that was not measured ships no scores; then there are none to compare with.
+    Scores are of last steps. A suite that was not measured ships none; then there are none to compare with.
     """
     shipped = _shipped(release)
     texts = _texts(release)
@@ -152,9 +209,9 @@ class Reader:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         self.model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
+            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
         ).eval()
 
     def is_finite(self) -> bool:

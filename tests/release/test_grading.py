@@ -279,3 +279,39 @@ def test_a_release_folder_needs_no_suite(release: Path, tmp_path: Path) -> None:
     folder = write_scores(tmp_path / "ours", release)
     assert grade(folder, tmp_path / "elsewhere") == grade(folder, release)
     assert losses_of(release, RUN)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("data/membership.parquet", "membership"),
+        ("data/scores.parquet", "membership"),
+        (f"models/{RUN}/tokenizer.json", "extraction"),
+        (f"models/{CONTROL}/model.safetensors", "unlearning"),
+        ("release.json", "membership"),
+    ],
+)
+def test_a_file_of_the_release_that_graders_open_and_that_changed_is_named(
+    release: Path, tmp_path: Path, name: str, task: str
+) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(release, changed)
+    path = changed / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(CostarError, match="its bytes are not those that were written") as refusal:
+        grade(write_words(tmp_path / "ours", release, task), changed)
+    assert str(path) in str(refusal.value)
+    assert refusal.value.exit_code == 1
+
+
+def test_sums_of_another_release_and_models_with_more_files_are_refused(release: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(release, changed)
+    (changed / "models" / RUN / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(CostarError, match=r"pytorch_model\.bin: not in SHA256SUMS"):
+        grade(write_words(tmp_path / "ours", release, "unlearning"), changed)
+    grade(write_scores(tmp_path / "scores", release), changed)  # which opens no model
+    sums = (changed / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (changed / "SHA256SUMS").write_text("".join(line for line in sums if "effects" not in line))
+    with pytest.raises(CostarError, match="the sums of release"):
+        grade(write_scores(tmp_path / "scores", release), changed)

@@ -37,6 +37,8 @@ def test_each_model_names_its_twin_and_the_hashes_of_its_data(built: Path) -> No
         assert treated[key] == control[key]
     assert treated["overlay_sha256"] != control["overlay_sha256"]
     assert treated["determinism"] == "repeatable"
+    weights = built / "release" / "models" / TREATED / "model.safetensors"
+    assert treated["weights_sha256"] == {"model.safetensors": sha256_file(weights)}
     assert treated["tokenizer_sha256"] == sha256_file(built / "release" / "models" / TREATED / "tokenizer.json")
 
 

@@ -11,9 +11,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from costar.core.errors import CostarError
+from costar.core.hashing import sha256_file
 from costar.core.parquet import write_table
 from costar.release.facts import FACTS, SUMS, read_release
-from costar.release.snippets import broken_links, failing_snippets
+from costar.release.pages import SNIPPET
+from costar.release.snippets import broken_links, failing_snippets, pages, run_snippets, written_snippets
 from costar.release.verify import Proof, verify_release
 from costar.release.verify_files import damaged_files, wrong_tables
 from costar.release.verify_models import wrong_manifests, wrong_models
@@ -59,7 +61,7 @@ def test_a_whole_release_is_verified_by_the_command_line_without_its_suite(relea
     done = costar(release.parent, "verify", "elsewhere")
     facts = json.loads((release / FACTS).read_text())
     models = len(facts["revisions"]) + sum(map(len, facts["revisions"].values()))
-    assert f"{models} models loaded, 40 of their scores found again" in done.stdout
+    assert f"{models} models loaded, 40 scores of last steps found again" in done.stdout
     assert not list(release.rglob("__pycache__"))
     damage = release / "models" / CONTROL / WEIGHTS
     flip(damage)
@@ -135,9 +137,24 @@ def test_sums_that_are_none_are_named(release: Path, text: str) -> None:
         ({"pairs": []}, "no pairs"),
         ({"pairs": [1]}, r"pairs\[0\] is a whole number, not an object"),
         ({"pairs": [{"treated": "a", "control": "b", "arm": "a", "model": "m", "draw": "0"}]}, "draw is a text"),
-        ({"pairs": [{"treated": "../a", "control": "b", "arm": "a", "model": "m", "draw": 0}]}, "that are paths"),
+        ({"pairs": [{"treated": "../a", "control": "b", "arm": "a", "model": "m", "draw": 0}]}, "not those of runs"),
         ({"revisions": {TREATED: ["24"]}}, f"revisions of {TREATED}"),
+        ({"pairs": [{"treated": 'a"+x+"', "control": "b", "arm": "a", "model": "m", "draw": 0}]}, "not those of runs"),
+        (
+            {"pairs": [{"treated": TREATED, "control": CONTROL, "arm": "late", "model": "nano", "draw": 0}]},
+            "as arm late",
+        ),
+        (
+            {"pairs": [{"treated": TREATED, "control": CONTROL, "arm": "perturbed", "model": "nano", "draw": 1}]},
+            "draw 1",
+        ),
         ({"release_id": "x"}, "release_id is not a sha256"),
+        ({"withheld": None}, "withheld is null, not an object"),
+        ({"withheld": {"tables": ["effects"], "revealed": False}}, "withheld has no commitment"),
+        ({"withheld": {"tables": 1, "revealed": False, "commitment": "x"}}, "withheld tables is a whole number"),
+        ({"extraction": []}, "extraction is a list, not an object"),
+        ({"extraction": {"prefixes": ["8"], "suffix": 8}}, "extraction prefixes"),
+        ({"extraction": {"prefixes": [8], "suffix": True}}, "extraction suffix is true or false"),
     ],
 )
 def test_facts_of_a_wrong_type_are_named(release: Path, values: dict[str, Any], message: str) -> None:
@@ -182,6 +199,14 @@ def drop_revision(folder: Path) -> None:
         ({"pair": {"twin": CONTROL, "twin_revision": "step7"}}, "step24", f"step7, which {CONTROL} does not have"),
         ({"state_sha256": "0" * 64}, "models", "another state at one step"),
         ({"other_pairs": None}, "models", "other_pairs is null, not a list"),
+        ({"arm": "late"}, "models", "arm is late, but the release has perturbed"),
+        ({"model": "tiny"}, "step24", "model is tiny, but the release has nano"),
+        ({"draw": 1}, "models", "draw is 1, but the release has 0"),
+        ({"tokens_sha256": "0" * 64}, "models", "tokens_sha256 is 0000"),
+        ({"order_sha256": "0" * 64}, "step24", "order_sha256 is 0000"),
+        ({"seed": 8}, "step48", f"seed is 8, but 7 in models/{CONTROL} of its pair"),
+        ({"weights_sha256": {}}, "step24", "model.safetensors is not of the weights that it names"),
+        ({"weights_sha256": None}, "step24", "weights_sha256 is null, not an object"),
     ],
 )
 def test_a_manifest_that_disagrees_with_the_release_is_named(
@@ -200,8 +225,47 @@ def test_a_revision_that_the_facts_promise_and_the_folder_lacks_is_named(release
     assert any("step120/costar_manifest.json: no facts" in problem for problem in problems)
 
 
+def name_weights(folder: Path) -> None:
+    change_facts(folder / "costar_manifest.json", weights_sha256={WEIGHTS: sha256_file(folder / WEIGHTS)})
+
+
+def test_weights_of_a_checkpoint_in_another_ones_folder_are_named_though_every_sum_agrees(release: Path) -> None:
+    source, target = (f"revisions/{run}/step72" for run in (TREATED, CONTROL))
+    shutil.copyfile(release / source / WEIGHTS, release / target / WEIGHTS)
+    summed_again(release)
+    assert verify(release).problems == [
+        f"{release / target}/costar_manifest.json: {WEIGHTS} is not of the weights that it names "
+        f"({told_weights(release / target)[:11]}…), but of {source}/{WEIGHTS}"
+    ]
+    name_weights(release / target)
+    summed_again(release)
+    assert verify(release).problems == [
+        f"{TREATED} and {CONTROL}: the same weights at step 72, though their states differ"
+    ]
+
+
+def told_weights(folder: Path) -> str:
+    return str(json.loads((folder / "costar_manifest.json").read_text())["weights_sha256"][WEIGHTS])
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.PKL", "modeling.py", "inner/state.pt"])
+def test_pickles_and_code_beside_weights_are_named_and_nothing_is_loaded(release: Path, name: str) -> None:
+    for folder in (release / "models" / TREATED, release / "revisions" / CONTROL / "step24"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+    summed_again(release)
+    proof = verify(release)
+    assert [problem.split(": ", 1)[1] for problem in proof.problems] == [
+        "a pickle or code; a release has weights as safetensors only"
+    ] * 2
+    assert (proof.models, proof.snippets) == (0, 0)
+
+
 def test_exchanged_weights_are_found_by_their_scores_though_every_sum_agrees(release: Path) -> None:
-    swap(release / "models" / TREATED / WEIGHTS, release / "models" / CONTROL / WEIGHTS)
+    folders = release / "models" / TREATED, release / "models" / CONTROL
+    swap(*(folder / WEIGHTS for folder in folders))
+    for folder in folders:
+        name_weights(folder)
     summed_again(release)
     assert damaged_files(read_release(release), still) == []
     assert wrong_manifests(read_release(release)) == []
@@ -287,19 +351,54 @@ def test_links_and_paths_that_lead_nowhere_are_named_with_their_page(release: Pa
     ]
 
 
-def test_snippets_that_fail_or_do_not_end_are_named_and_get_no_credentials(
+@pytest.mark.parametrize("page", ["README.md", "data/README.md", f"models/{TREATED}/README.md", "data/MORE.md"])
+@pytest.mark.parametrize("fence", ["```python", "``` python", "  ```py", "~~~python"])
+def test_snippets_that_costar_does_not_write_are_named_and_never_run(release: Path, page: str, fence: str) -> None:
+    path = release / page
+    text = path.read_text() if path.is_file() else ""
+    for other in release.rglob("*.md"):
+        other.unlink()
+    mark = release.parent / "mark"
+    path.write_text(f"{text}\n{fence}\nopen({str(mark)!r}, 'w')\n{fence.strip()[:3]}\n")
+    problems = failing_snippets(read_release(release), still)[1]
+    assert problems == [f"{path}: a snippet that this version of costar does not write; not run"]
+    assert not mark.exists()
+
+
+def test_a_snippet_that_was_changed_is_not_run(release: Path) -> None:
+    mark = release.parent / "mark"
+    rewrite("README.md", "from datasets import", f"open({str(mark)!r}, 'w')\nfrom datasets import")(release)
+    for other in release.glob("*/**/*.md"):
+        other.unlink()
+    (problem,) = failing_snippets(read_release(release), still)[1]
+    assert problem == f"{release}/README.md: a snippet that this version of costar does not write; not run"
+    assert not mark.exists()
+
+
+def test_every_snippet_of_a_release_is_one_that_costar_writes_and_one_that_fails_is_named(
+    release: Path, blind: Path
+) -> None:
+    for folder in (release, blind / "release"):
+        expected = written_snippets(read_release(folder))
+        found = {name: SNIPPET.findall(text) for name, text in pages(read_release(folder)).items()}
+        assert found.keys() == expected.keys()
+        assert all(len(found[name]) == 1 and found[name] in expected[name] for name in found)
+    (release / "data" / "membership.parquet").write_bytes(b"PAR1")
+    count, problems = failing_snippets(read_release(release), still)
+    assert count == 6
+    assert {problem.split(": ")[0] for problem in problems} == {f"{release}/README.md", f"{release}/data/README.md"}
+
+
+def test_snippets_run_in_order_without_credentials_and_those_that_fail_or_do_not_end_are_told(
     release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for page in release.rglob("*.md"):
-        page.unlink()
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    fine = "import os\nassert 'HF_TOKEN' not in os.environ\nassert os.path.isdir('models')\nx = 1\n"
-    (release / "README.md").write_text(f"```python\n{fine}```\n\nand then\n\n```python\nassert x == 1\n```\n")
-    assert failing_snippets(read_release(release), still) == (2, [])
-    (release / "README.md").write_text("```python\nx = 1\n```\n```python\n\nimport no_such_module\n```\n")
-    (release / "data" / "README.md").write_text("```python\nwhile True:\n    pass\n```\n")
-    count, problems = failing_snippets(read_release(release), still, seconds=5)
-    assert count == 3
-    (endless, failing) = sorted(problems, key=lambda problem: "fails" in problem)
-    assert "data/README.md: a snippet does not end" in endless
-    assert "README.md: snippet 2, line 2 fails: ModuleNotFoundError: No module named 'no_such_module'" in failing
+    monkeypatch.setenv("SOME_PASSWORD", "secret")
+    fine = (
+        "import os\nassert 'secret' not in str(os.environ)\nassert os.path.isdir('models')\n"
+        f"assert os.path.expanduser('~') != {str(Path.home())!r}\nx = 1\n"
+    )
+    assert run_snippets(release, [fine, "assert x == 1\n"], 60) == ""
+    failed = run_snippets(release, ["x = 1\n", "\nimport no_such_module\n"], 60)
+    assert failed == "snippet 2, line 2 fails: ModuleNotFoundError: No module named 'no_such_module'"
+    assert "does not end" in run_snippets(release, ["while True:\n    pass\n"], 2)
