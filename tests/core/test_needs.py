@@ -105,7 +105,7 @@ def test_the_state_of_an_optimizer_is_what_torch_keeps() -> None:
     "case",
     [
         '{"model": "tiny", "product_bytes": 4}',
-        '{"model": "15m", "batch": 4, "micro_batch": 2, "product_bytes": 4}',
+        pytest.param('{"model": "15m", "batch": 4, "micro_batch": 2, "product_bytes": 4}', marks=pytest.mark.slow),
     ],
 )
 def test_memory_is_within_a_tenth_of_what_a_training_process_takes(case: str) -> None:

@@ -266,6 +266,7 @@ def test_an_export_of_documents_that_are_read_twice_is_refused(given: Path) -> N
         export_megatron(load_suite(given / "ordered.toml"), place, "perturbed", 0)
 
 
+@pytest.mark.slow
 def test_the_command_line_builds_proves_trains_and_reads_an_ordered_corpus(given: Path) -> None:
     for verb in ("corpus", "insert", "train", "verify"):
         costar(given, verb, "./ordered.toml")

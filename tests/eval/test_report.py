@@ -193,7 +193,14 @@ def test_a_browser_opens_it_from_disk_without_a_word_in_the_console(built: Path,
 
 @pytest.mark.parametrize(
     "table",
-    ["dose_fits", "retention", "hypotheses", "membership", "dataset_inference", "validation", "gaps", "checkpoints"],
+    [
+        "dose_fits",
+        "gaps",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("retention", "hypotheses", "membership", "dataset_inference", "validation", "checkpoints")
+        ),
+    ],
 )
 def test_the_report_stands_without_a_part_of_the_measurements(built_copy: Path, table: str) -> None:
     change(built_copy, f"delete from {table}")

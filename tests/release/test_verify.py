@@ -71,6 +71,7 @@ def test_a_whole_release_is_verified_by_the_command_line_without_its_suite(relea
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_blind_release_is_verified_without_what_it_withholds(blind: Path, tmp_path: Path) -> None:
     proof = verify(Path(shutil.copytree(blind / "release", tmp_path / "blind")))
     assert proof.problems == []
