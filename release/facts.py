@@ -12,6 +12,7 @@ from ..core.design import RunName
 from ..core.errors import CostarError, shorten
 
 FACTS = "release.json"
+MANIFEST = "costar_manifest.json"  # in the folder of every model
 SUMS = "SHA256SUMS"
 VERSION = 1
 PARTS = ("models", "revisions", "data")

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from ..core.console import Update
 from ..core.errors import CostarError, shorten
 from ..core.workspace import output_lock, read_facts
-from .facts import FACTS, SUMS, Release, read_release
+from .facts import FACTS, MANIFEST, SUMS, Release, read_release
 from .hub_files import KEPT, held_facts, held_files, is_there, read_again
-from .hub_tree import MANIFEST, Revision, check_names, write_tree
+from .hub_tree import Revision, check_names, write_tree
 from .verify_files import damaged_files
 
 if TYPE_CHECKING:

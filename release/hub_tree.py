@@ -23,11 +23,10 @@ from typing import Any
 from ..core.errors import CostarError
 from ..core.hashing import sha256_file
 from ..core.workspace import write_json, write_text
-from .facts import FACTS, SUMS, Release
+from .facts import FACTS, MANIFEST, SUMS, Release
 from .sums import read_sums, sums_text
 
 HUB = "https://huggingface.co"
-MANIFEST = "costar_manifest.json"
 PAGE = "COLLECTION.md"
 BESIDE = {"README.md": PAGE, "CITATION.cff": "CITATION.cff", FACTS: FACTS}  # of the release's root, in the data set
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")

@@ -24,6 +24,7 @@ from ..corpus.windows import open_windows
 from ..insertion.order import make_order
 from ..train.config import RunConfig, read_config
 from ..train.export import export_path
+from .facts import MANIFEST
 from .forms.hf import export_checkpoint
 from .pairs import Pair
 
@@ -77,7 +78,7 @@ def pack_models(
                     "order_sha256": orders[order_key],
                     **({} if blind else {"seed": config.seed}),
                 }
-                write_json(target / "costar_manifest.json", manifest)
+                write_json(target / MANIFEST, manifest)
                 write_text(target / "README.md", card(config, manifest))
     return packed
 

@@ -14,7 +14,7 @@ from ..core.design import RunName
 from ..core.errors import shorten
 from ..core.hashing import keyed_hashes, sha256_file
 from ..core.parquet import read_table
-from .facts import SUMS, Release, wrong_types
+from .facts import MANIFEST, SUMS, Release, wrong_types
 from .sums import read_sums
 from .verify_files import configured
 
@@ -23,7 +23,6 @@ FEWER = (
     4  # and of the branch of its last step; earlier ones have no scores, and their weights are those of the manifest
 )
 NEAR = 1e-3  # nats per token
-MANIFEST = "costar_manifest.json"
 WEIGHTS = ".safetensors"
 MEND = "fetch the release again"
 TYPES = {"suite": str, "run": str, "arm": str, "model": str, "draw": int, "step": int, "revision": str}
